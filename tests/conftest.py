@@ -1,0 +1,96 @@
+"""Shared by the tests: tiny data sets, and the command line run as a user would."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from errors import exit_cleanly
+
+ROOT = Path(__file__).parent.parent
+TINY = dict(dataset_name="tiny", img_height=16, img_width=20, ngf=4, ndf=4, n_residual_blocks=1)
+TINY |= dict(n_cpu=0, checkpoint_interval=1, sample_interval=2)
+TINY = [f"--{name}={value}" for name, value in TINY.items()]
+
+torch.set_num_threads(1)  # the tensors are too small for more, and CI's cores are few
+
+
+def noise_image(seed, height=18, width=23):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def make_dataset(folder, sides=("trainA", "trainB", "testA", "testB"), count=3):
+    for number, side in enumerate(sides):
+        (folder / side).mkdir(parents=True)
+        for i in range(count):
+            noise_image(10 * number + i).save(folder / side / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty working directory with the data set ``datasets/tiny``."""
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "datasets" / "tiny")
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``run("cycle_gan", *flags)``: the entry point in this process; returns code, out and err."""
+
+    def call(script, *flags):
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, flags)])
+        # test.py shares its name with a package of Python's own tests
+        spec = importlib.util.spec_from_file_location(f"{script}_entry", ROOT / f"{script}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        capsys.readouterr()
+        code = 0
+        try:
+            exit_cleanly(module.main)
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err, module=module)
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Like ``run``, for calls that must fail: checks for exit code 2 and one line of error, and returns that line."""
+
+    def call(script, *flags):
+        result = run(script, *flags)
+        assert result.code == 2, (result.out, result.err)
+        line = result.err.strip().splitlines()[-1]
+        assert line.startswith(f"{script}.py: error: ")
+        assert "Traceback" not in result.err
+        return line
+
+    return call
+
+
+def run_process(script, *flags, cwd):
+    """The command line in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, ROOT / script, *map(str, flags)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def equal(a, b):
+    """Whether two nested structures of tensors and plain values are equal to the last bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b

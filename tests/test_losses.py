@@ -1,0 +1,216 @@
+"""The objectives against closed forms, finite differences and the loop of the textbook."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+
+from losses import (
+    GAN_LOSSES,
+    CriticObjective,
+    GeneratorObjective,
+    LeastSquares,
+    Wasserstein,
+    gradient_penalty,
+)
+from models import Discriminator, GeneratorResNet
+
+
+def images(seed, n=2, size=16):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 3, size, size, generator=generator, dtype=torch.double) * 2 - 1
+
+
+@pytest.fixture
+def networks():
+    torch.manual_seed(0)
+    generators = [GeneratorResNet(ngf=4, n_residual_blocks=1).double() for _ in range(2)]
+    critics = [Discriminator(ndf=4, dropout=0).double() for _ in range(2)]
+    for network in (*generators, *critics):
+        nn.init.constant_(network.attention.gamma, 0.5)
+    return *generators, *critics
+
+
+class LinearCritic(nn.Module):
+    """C(x) = w · x."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x):
+        return (x * self.weight).sum((1, 2, 3), keepdim=True)
+
+
+def test_the_penalty_of_a_linear_critic_is_known():
+    weight = torch.randn(3, 16, 16, dtype=torch.double)
+    penalty = gradient_penalty(LinearCritic(weight), images(1), images(2))
+    expected = (weight.norm() * (3 * 16 * 16) ** 0.5 - 1) ** 2
+    torch.testing.assert_close(penalty, expected)
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_the_penalty_means_the_same_at_every_resolution(size):
+    """A critic that is three times the brightness has slope 3 in RMS distance, whatever the number of pixels."""
+    weight = torch.full((3, size, size), 3 / (3 * size * size), dtype=torch.double)
+    penalty = gradient_penalty(LinearCritic(weight), images(1, size=size), images(2, size=size))
+    assert penalty.item() == pytest.approx((3 - 1) ** 2)
+
+
+def test_the_norm_is_taken_for_each_sample():
+    """Slopes 1 and 3 give ((1 − 1)² + (3 − 1)²) / 2; a norm over the whole batch would not."""
+
+    class TwoSlopes(nn.Module):
+        def forward(self, x):
+            return x.mean((1, 2, 3), keepdim=True) * torch.tensor([1.0, 3.0], dtype=x.dtype).view(2, 1, 1, 1)
+
+    assert gradient_penalty(TwoSlopes(), images(1), images(2)).item() == pytest.approx(2)
+
+
+def test_the_points_lie_between_real_and_fake_with_one_epsilon_a_sample():
+    seen = []
+
+    def critic(x):
+        seen.append(x.detach())
+        return x.mean((1, 2, 3), keepdim=True)
+
+    real, fake = images(1, n=4), images(2, n=4)
+    gradient_penalty(critic, real, fake)
+    epsilon = (seen[0] - real) / (fake - real)
+    assert (epsilon >= 0).all() and (epsilon <= 1).all()
+    spread = epsilon.flatten(1).max(1).values - epsilon.flatten(1).min(1).values
+    assert spread.max() < 1e-6
+    assert epsilon.flatten(1).mean(1).unique().numel() == 4
+
+
+def test_a_critic_without_slope_has_a_finite_gradient():
+    critic = LinearCritic(torch.zeros(3, 16, 16, dtype=torch.double))
+    penalty = gradient_penalty(critic, images(1), images(2))
+    assert penalty.item() == 1
+    (gradient,) = torch.autograd.grad(penalty, critic.weight)
+    assert gradient.isfinite().all()
+
+
+def test_autograd_agrees_with_finite_differences_through_penalty_attention_and_spectral_norm(networks):
+    critic = networks[2].eval()  # eval: no power iteration between the two evaluations
+    assert parametrize.is_parametrized(critic.encoder[0], "weight")
+    parameters = list(critic.parameters())
+
+    def penalty():
+        torch.manual_seed(3)  # the same epsilon each time
+        return gradient_penalty(critic, images(1), images(2))
+
+    gradients = torch.autograd.grad(penalty(), parameters, allow_unused=True)
+    gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    step = 1e-6
+    for seed in range(5):
+        torch.manual_seed(seed)
+        direction = [torch.randn_like(p) * p.abs().mean().clamp(min=1e-2) for p in parameters]
+        slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)).item()
+
+        def moved(distance, direction=direction):
+            with torch.no_grad():
+                for p, d in zip(parameters, direction, strict=True):
+                    p += distance * d
+            value = penalty().item()
+            with torch.no_grad():
+                for p, d in zip(parameters, direction, strict=True):
+                    p -= distance * d
+            return value
+
+        assert slope == pytest.approx((moved(step) - moved(-step)) / (2 * step), rel=1e-4)
+
+
+def test_gan_losses_in_closed_form():
+    real, fake = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])
+    assert Wasserstein.critic(real, fake).item() == 0.5 - 2
+    assert Wasserstein.generator(fake).item() == -0.5
+    assert LeastSquares.critic(real, fake).item() == ((0 + 4) / 2 + (0 + 1) / 2) / 2
+    assert LeastSquares.generator(fake).item() == (1 + 0) / 2
+
+
+# ---- the loop of the textbook: six calls of the generators, each critic by itself ----
+
+
+def textbook_generator_loss(G_AB, G_BA, D_A, D_B, real_A, real_B, gan_loss, lambda_cyc, lambda_id):
+    identity = (F.l1_loss(G_BA(real_A), real_A) + F.l1_loss(G_AB(real_B), real_B)) / 2
+    fake_B, fake_A = G_AB(real_A), G_BA(real_B)
+    adversarial = (gan_loss.generator(D_B(fake_B)) + gan_loss.generator(D_A(fake_A))) / 2
+    cycle = (F.l1_loss(G_BA(fake_B), real_A) + F.l1_loss(G_AB(fake_A), real_B)) / 2
+    return adversarial + lambda_cyc * cycle + lambda_id * identity
+
+
+@pytest.mark.parametrize("gan_mode", GAN_LOSSES)
+def test_the_generator_objective_equals_the_textbook(networks, gan_mode):
+    for network in networks:
+        network.eval()
+    generators = nn.ModuleList(networks[:2])
+    objective = GeneratorObjective(*networks, gan_mode, lambda_cyc=7, lambda_id=3)
+    real_A, real_B = images(1), images(2)
+    ours = objective(real_A, real_B)
+    theirs = textbook_generator_loss(*networks, real_A, real_B, GAN_LOSSES[gan_mode][0], 7, 3)
+    torch.testing.assert_close(ours.total, theirs, rtol=1e-10, atol=1e-12)
+    parameters = list(generators.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(ours.total, parameters), torch.autograd.grad(theirs, parameters), rtol=1e-7, atol=1e-10
+    )
+    torch.testing.assert_close(ours.fake_B, networks[0](real_A).detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ours.fake_A, networks[1](real_B).detach(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("gan_mode", GAN_LOSSES)
+def test_the_critic_objective_equals_the_textbook(networks, gan_mode):
+    D_A, D_B = (network.eval() for network in networks[2:])
+    gan_loss, penalty = GAN_LOSSES[gan_mode]
+    real_A, fake_A, real_B, fake_B = (images(seed) for seed in range(4))
+    torch.manual_seed(5)
+    ours = CriticObjective(D_A, D_B, gan_mode, lambda_gp=2.5)(real_A, fake_A, real_B, fake_B)
+    torch.manual_seed(5)
+    theirs = sum(
+        2.5 * penalty(critic, real, fake) + gan_loss.critic(critic(real), critic(fake))
+        for critic, real, fake in ((D_A, real_A, fake_A), (D_B, real_B, fake_B))
+    )
+    torch.testing.assert_close(ours.total, theirs, rtol=1e-10, atol=1e-12)
+    assert ours.real.item() == pytest.approx((D_A(real_A).mean() + D_B(real_B).mean()).item() / 2)
+    assert ours.fake.item() == pytest.approx((D_A(fake_A).mean() + D_B(fake_B).mean()).item() / 2)
+
+
+def test_the_critics_collect_no_gradients_in_the_generator_step(networks):
+    objective = GeneratorObjective(*networks)
+    assert {id(p) for p in objective.parameters()} == {id(p) for net in networks[:2] for p in net.parameters()}
+    objective(images(1), images(2)).total.backward()
+    critics = [p for network in networks[2:] for p in network.parameters()]
+    assert all(p.grad is None and p.requires_grad for p in critics)
+    assert all(p.grad is not None for p in objective.parameters())
+
+
+def test_one_power_iteration_a_half_step(networks, monkeypatch):
+    from torch.nn.utils.parametrizations import _SpectralNorm
+
+    calls = []
+    plain = _SpectralNorm.forward
+    monkeypatch.setattr(_SpectralNorm, "forward", lambda self, weight: (calls.append(id(self)), plain(self, weight))[1])
+    GeneratorObjective(*networks)(images(1), images(2))
+    assert len(calls) == len(set(calls)) > 0
+    calls.clear()
+    CriticObjective(*networks[2:])(*(images(seed) for seed in range(4)))
+    assert len(calls) == len(set(calls)) > 0
+
+
+@pytest.mark.parametrize("gan_mode", GAN_LOSSES)
+def test_each_half_step_lowers_its_own_loss(networks, gan_mode):
+    batches = [images(seed) for seed in range(4)]
+    generators = GeneratorObjective(*networks, gan_mode)
+    critics = CriticObjective(*networks[2:], gan_mode)
+    for objective, inputs in ((generators, batches[:2]), (critics, batches)):
+        optimizer = torch.optim.Adam(objective.parameters(), 1e-3, (0.5, 0.999))
+        losses = []
+        for _ in range(15):
+            torch.manual_seed(0)
+            loss = objective(*inputs).total
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0]

@@ -1,0 +1,114 @@
+"""Shapes, initialisation, spectral norm against an SVD, attention against the explicit softmax."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrize
+
+from models import (
+    Discriminator,
+    GeneratorResNet,
+    SelfAttention,
+    add_spectral_norm,
+    fold_spectral_norm,
+    weights_init_normal,
+)
+
+
+def convolutions(network):
+    return [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(2, 12), width=st.integers(2, 12), batch=st.integers(1, 3), channels=st.sampled_from([1, 3]))
+def test_any_size_divisible_by_four_passes_both_networks(height, width, batch, channels):
+    images = torch.rand(batch, channels, 4 * height, 4 * width) * 2 - 1
+    translated = GeneratorResNet(channels, ngf=4, n_residual_blocks=1)(images)
+    assert translated.shape == images.shape
+    assert translated.abs().max() <= 1
+    scores = Discriminator(channels, ndf=4)(images)
+    assert scores.shape == (batch, 1, 4 * height // 8, 4 * width // 8)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("spectral_norm", [True, False])
+def test_switches_put_the_blocks_where_they_say(attention, spectral_norm):
+    for network in (
+        GeneratorResNet(ngf=8, n_residual_blocks=2, attention=attention, spectral_norm=spectral_norm),
+        Discriminator(ndf=8, attention=attention, spectral_norm=spectral_norm),
+    ):
+        assert any(isinstance(module, SelfAttention) for module in network.modules()) == attention
+        normalised = [parametrize.is_parametrized(conv, "weight") for conv in convolutions(network)]
+        assert all(normalised) if spectral_norm else not any(normalised)
+
+
+def test_layers_of_the_default_networks():
+    generator, critic = GeneratorResNet(), Discriminator()
+    assert len(convolutions(generator)) == 1 + 2 + 2 * 9 + 3 + 2 + 1
+    assert sum(isinstance(module, nn.InstanceNorm2d) for module in generator.modules()) == 1 + 2 + 2 * 9 + 2
+    assert len(convolutions(critic)) == 3 + 2 * 2 + 3 + 2  # the 70×70 PatchGAN has 5
+    assert sum(isinstance(module, nn.Dropout) for module in critic.modules()) == 2
+    assert convolutions(critic)[-1].out_channels == 1
+    assert generator.attention.query.out_channels == generator.attention.key.out_channels == 256 // 8
+    assert generator.attention.value.out_channels == 256
+
+
+@pytest.mark.parametrize("normalised_first", [True, False])
+def test_initial_weights_are_normal_with_deviation_002_before_or_through_the_norm(normalised_first):
+    conv = nn.Conv2d(64, 128, 3)
+    if normalised_first:
+        add_spectral_norm(conv)
+    conv.apply(weights_init_normal)
+    weight = conv.parametrizations.weight.original if normalised_first else conv.weight
+    assert weight.mean().abs() < 5 * 0.02 / weight.numel() ** 0.5
+    assert weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert conv.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "network", [GeneratorResNet(ngf=8, n_residual_blocks=1), Discriminator(ndf=8)], ids=["generator", "critic"]
+)
+def test_spectral_norm_holds_the_largest_singular_value_at_one(network):
+    for _ in range(500):  # one power iteration each, as in training
+        for conv in convolutions(network):
+            _ = conv.weight
+    network.eval()
+    for conv in convolutions(network):
+        largest = torch.linalg.svdvals(conv.weight.detach().double().flatten(1))[0].item()
+        assert largest == pytest.approx(1, abs=1e-3)
+        raw = torch.linalg.svdvals(conv.parametrizations.weight.original.detach().flatten(1))[0].item()
+        assert abs(raw - 1) > 1e-2  # it is the norm that does it, not the initialisation
+
+
+def test_folding_the_spectral_norm_changes_nothing():
+    generator, images = GeneratorResNet(ngf=8, n_residual_blocks=1).eval(), torch.rand(2, 3, 16, 16)
+    expected = generator(images)
+    fold_spectral_norm(generator)
+    assert not any(parametrize.is_parametrized(conv) for conv in convolutions(generator))
+    assert torch.equal(generator(images), expected)
+
+
+def explicit_attention(module, x):
+    """The textbook: an HW×HW softmax written out."""
+    q, k, v = module.query(x).flatten(2), module.key(x).flatten(2), module.value(x).flatten(2)  # N×K×HW
+    weights = torch.softmax(q.transpose(1, 2) @ k, dim=-1)  # N×HW×HW, a row for each query
+    return x + module.gamma * (v @ weights.transpose(1, 2)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("channels", [4, 16, 64])
+def test_fused_attention_equals_the_explicit_softmax_with_its_gradients(channels):
+    torch.manual_seed(0)
+    attention = SelfAttention(channels).double()
+    x = torch.randn(2, channels, 5, 7, dtype=torch.double, requires_grad=True)
+    assert torch.equal(attention(x), x)  # gamma starts at 0
+    nn.init.constant_(attention.gamma, 0.7)
+    inputs = (x, *attention.parameters())
+    ours, theirs = attention(x), explicit_attention(attention, x)
+    assert not torch.allclose(ours, x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    upstream = torch.randn_like(ours)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(theirs, inputs, upstream), rtol=1e-9, atol=1e-9
+    )
