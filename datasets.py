@@ -1,0 +1,331 @@
+"""From folders of images to batches of tensors.
+
+Every random draw of a sample depends on (seed, epoch, position in the epoch) alone: not on which worker process makes
+it, nor on what was drawn before. A resumed run therefore sees exactly what an uninterrupted one would have seen.
+"""
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
+
+from errors import UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+LOAD_FACTOR = 1.12  # training images are resized to this multiple of the crop before it is cut
+
+
+class BadImage(UserError):
+    """A file that looks like an image by its name and cannot be read as one."""
+
+    def __init__(self, path, reason):
+        super().__init__(str(path), reason)  # both, so that the error survives the way out of a worker process
+
+    @property
+    def path(self):
+        return self.args[0]
+
+    def __str__(self):
+        path, reason = self.args
+        return f"{path} is not a readable image ({reason}); remove it or add --skip_bad_images"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def list_images(folder):
+    """All image files below ``folder``, by their suffix and sorted; linked folders are followed, but never in a circle.
+
+    Raises UserError if the folder is missing or has none.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB")
+    found, seen, waiting = [], set(), [Path(folder)]
+    while waiting:
+        current = waiting.pop()
+        real = os.path.realpath(current)
+        if real in seen:
+            continue
+        seen.add(real)
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(Path(entry.path))
+                elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
+                    found.append(Path(entry.path))
+    if not found:
+        raise UserError(f"the folder {folder} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))})")
+    return sorted(found)
+
+
+def check_headers(paths, skip_bad):
+    """Open every image without decoding it. Returns the good paths; raises BadImage at a bad one, or skips it."""
+    good, bad = [], []
+    for path in tqdm(paths, desc="checking images", unit="img", delay=2, leave=False):
+        try:
+            open_image(path).close()
+            good.append(path)
+        except BadImage as error:
+            if not skip_bad:
+                raise
+            bad.append(error.path)
+    if bad:
+        print(f"{len(bad)} of {len(paths)} images are left out because they cannot be read: {', '.join(bad)}")
+    if not good:
+        raise UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
+    return good
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One image
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def open_image(path):
+    """A PIL image whose pixels are not decoded yet. Raises BadImage."""
+    try:
+        return Image.open(path)
+    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error …
+        raise BadImage(path, reason(error)) from error
+
+
+def load_image(path, channels=3):
+    """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white. Raises BadImage."""
+    try:
+        with open_image(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return flatten(upright).convert("RGB" if channels == 3 else "L")
+    except BadImage:
+        raise
+    except Exception as error:
+        raise BadImage(path, reason(error)) from error
+
+
+def reason(error):
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def flatten(image):
+    """An image of any mode to one of 8 bits a channel without transparency."""
+    if image.mode.startswith(("I", "F")):
+        return eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
+
+
+def eight_bits(image):
+    """Gray of 16 or 32 bits, or floats in [0, 1], to 8 bits. ``Image.convert`` would clip instead of scaling."""
+    values = np.asarray(image, dtype=np.float64)
+    white = 1.0 if image.mode == "F" else 65535.0
+    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
+
+
+def to_tensor(image):
+    """A PIL image, or its uint8 array H×W[×C], to a float tensor C×H×W in [-1, 1]."""
+    array = np.array(image)  # a copy: torch wants memory that it may write to
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(array)).float().div_(127.5).sub_(1)
+
+
+def augment(image, height, width, random):
+    """Resize by LOAD_FACTOR, cut height×width at a random place, mirror half of the time. PIL image → uint8 array."""
+    load_height, load_width = round(height * LOAD_FACTOR), round(width * LOAD_FACTOR)
+    if image.size != (load_width, load_height):
+        image = image.resize((load_width, load_height), Image.Resampling.BICUBIC)
+    top = random.integers(load_height - height, endpoint=True)
+    left = random.integers(load_width - width, endpoint=True)
+    crop = np.asarray(image)[top : top + height, left : left + width]
+    return crop[:, ::-1] if random.random() < 0.5 else crop
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training samples
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class UnpairedImages(Dataset):
+    """Training samples {"A", "B"}: float tensors C×H×W in [-1, 1], drawn independently of each other.
+
+    An endless sequence: item n is at position n % len of epoch n // len, and len is the larger side's. A goes through
+    its images in shuffled order, B is drawn at random. ``"skipped"`` lists bad files replaced by another draw.
+    """
+
+    def __init__(self, paths_A, paths_B, height, width, channels=3, seed=0, skip_bad=False):
+        self.paths_A, self.paths_B = paths_A, paths_B
+        self.height, self.width, self.channels = height, width, channels
+        self.seed, self.skip_bad = seed, skip_bad
+
+    def __len__(self):
+        return max(len(self.paths_A), len(self.paths_B))
+
+    def __getitem__(self, n):
+        epoch, position = divmod(n, len(self))
+        random = np.random.default_rng([self.seed, epoch, position])
+        lap, turn = divmod(position, len(self.paths_A))
+        index_A = shuffled(len(self.paths_A), (self.seed, epoch, lap))[turn]
+        index_B = random.integers(len(self.paths_B))
+        skipped = []
+        A = self._load(self.paths_A, index_A, random, skipped)
+        B = self._load(self.paths_B, index_B, random, skipped)
+        return {"A": A, "B": B, "skipped": skipped}
+
+    def _load(self, paths, index, random, skipped):
+        try:
+            return self._crop(paths[index], random)
+        except BadImage as error:
+            if not self.skip_bad:
+                raise
+            skipped.append(error.path)
+        for other in random.permutation(len(paths)):  # in the bad one's place
+            with contextlib.suppress(BadImage):
+                return self._crop(paths[other], random)
+        raise UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
+
+    def _crop(self, path, random):
+        return to_tensor(augment(load_image(path, self.channels), self.height, self.width, random))
+
+
+@functools.lru_cache(maxsize=8)
+def shuffled(n, seed):
+    """A permutation of range(n) that depends on ``seed`` alone. The bit marks it off from the draws of a sample."""
+    return np.random.default_rng([*seed, 1]).permutation(n)
+
+
+class EpochBatches:
+    """A batch sampler over several epochs in a row; the last batch of an epoch may be smaller."""
+
+    def __init__(self, n_samples, batch_size, first_epoch, n_epochs):
+        self.n_samples, self.batch_size = n_samples, batch_size
+        self.epochs = range(first_epoch, n_epochs)
+        self.batches_per_epoch = -(-n_samples // batch_size)
+
+    def __len__(self):
+        return len(self.epochs) * self.batches_per_epoch
+
+    def __iter__(self):
+        for epoch in self.epochs:
+            for start in range(0, self.n_samples, self.batch_size):
+                stop = min(start + self.batch_size, self.n_samples)
+                yield range(epoch * self.n_samples + start, epoch * self.n_samples + stop)
+
+
+class CarriesErrors(Dataset):
+    """Returns a UserError as an item: raised in a worker, it would reach the user as a traceback in a traceback."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+
+
+def collate(samples):
+    """The good samples as one batch, with the bad files that they replaced, and the errors among the samples."""
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    good = [sample for sample in samples if not isinstance(sample, UserError)]
+    skipped = [path for sample in good for path in sample.pop("skipped", ())]
+    return {**(default_collate(good) if good else {}), "skipped": skipped, "errors": errors}
+
+
+def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False):
+    """Batches as dicts, loaded by ``n_cpu`` processes ahead of their use.
+
+    Raises a sample's UserError here; with ``skip_bad`` a BadImage is left out of its batch and put in ``"skipped"``.
+    """
+    loader = DataLoader(
+        CarriesErrors(dataset),
+        batch_sampler=batch_sampler,
+        num_workers=n_cpu,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
+    )
+    for batch in loader:
+        for error in batch.pop("errors"):
+            if not (skip_bad and isinstance(error, BadImage)):
+                raise error
+            batch["skipped"].append(error.path)
+        yield batch
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Test samples
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class WholeImages(Dataset):
+    """Images for translation: {"image": C×H×W in [-1, 1], "index": place in ``paths``, "height", "width"}.
+
+    Each keeps its own size, unless ``size`` (height, width) is given. Below and at the right it is padded by reflection
+    to a ``multiple`` and to ``least`` pixels; "height" and "width" are those before.
+    """
+
+    def __init__(self, paths, size=None, channels=3, multiple=1, least=1):
+        self.paths, self.size, self.channels = paths, size, channels
+        self.multiple, self.least = multiple, least
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        image = load_image(self.paths[index], self.channels)
+        if self.size:
+            image = image.resize(self.size[::-1], Image.Resampling.BICUBIC)
+        array = np.asarray(image)
+        height, width = array.shape[:2]
+        padding = [(0, -max(side, self.least) % self.multiple + max(0, self.least - side)) for side in (height, width)]
+        padded = np.pad(array, padding + [(0, 0)] * (array.ndim - 2), mode="reflect")
+        return {"image": to_tensor(padded), "index": index, "height": height, "width": width}
+
+
+def load_one_by_one(images, places, n_cpu, skip_bad, skipped):
+    """Batches of one from the WholeImages ``images``, in the order of ``places``; see ``load_batches``.
+
+    With ``skip_bad``, bad files are left out and their paths appended to the list ``skipped``.
+    """
+    for batch in load_batches(images, [[int(place)] for place in places], n_cpu, skip_bad=skip_bad):
+        skipped += batch.pop("skipped")
+        if batch:
+            yield batch
+
+
+def group_by_size(batches, batch_size):
+    """Join batches of one, as they come, to batches of at most ``batch_size`` whose images are equally large."""
+    waiting = {}
+    for batch in batches:
+        group = waiting.setdefault(batch["image"].shape, [])
+        group.append(batch)
+        if len(group) == batch_size or sum(map(len, waiting.values())) == 8 * batch_size:  # bounds the memory
+            fullest = max(waiting, key=lambda shape: len(waiting[shape]))
+            yield join(waiting.pop(fullest))
+    yield from map(join, waiting.values())
+
+
+def join(batches):
+    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def sample_images(paths, count, size, channels, skip_bad):
+    """``count`` images spread evenly over ``paths``, N×C×H×W in [-1, 1]: the fixed ones of the sample grids."""
+    places = np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int))
+    batches = load_one_by_one(WholeImages(paths, size, channels), places, 0, skip_bad, skipped=[])
+    images = [batch["image"] for batch in batches]
+    if not images:
+        raise UserError(f"the {len(places)} images of {Path(paths[0]).parent} for the sample grids are all unreadable")
+    return torch.cat(images)

@@ -1,0 +1,262 @@
+"""Files of every kind come out as a person sees them; samples depend on (seed, epoch, position) alone."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_dataset, noise_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from datasets import (
+    BadImage,
+    EpochBatches,
+    UnpairedImages,
+    WholeImages,
+    augment,
+    check_headers,
+    group_by_size,
+    list_images,
+    load_batches,
+    load_image,
+    sample_images,
+    to_tensor,
+)
+from errors import UserError
+
+# ---- files ----
+
+
+def test_images_are_found_in_sub_folders_and_through_links_but_not_in_circles(tmp_path):
+    make_dataset(tmp_path / "set", sides=("a", "b/c"))
+    (tmp_path / "set" / "notes.txt").write_text("no image")
+    (tmp_path / "set" / ".hidden.png").write_text("no image")
+    (tmp_path / "set" / "loop").symlink_to(tmp_path / "set")
+    make_dataset(tmp_path / "elsewhere", sides=("d",), count=1)
+    (tmp_path / "set" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "UPPER.JPG").write_bytes(b"")
+    found = [str(path.relative_to(tmp_path / "set")) for path in list_images(tmp_path / "set")]
+    assert found == sorted(["UPPER.JPG", "a/0.png", "a/1.png", "a/2.png", "b/c/0.png", "b/c/1.png", "b/c/2.png",
+                            "link/d/0.png"])  # fmt: skip
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere is missing"):
+        list_images(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no images"):
+        list_images(tmp_path)
+
+
+# ---- one image ----
+
+RED, GREEN, BLUE, WHITE, GRAY = (254, 0, 0), (0, 255, 0), (0, 0, 254), (255, 255, 255), (128, 128, 128)
+
+
+def palette(transparent=None):
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, *GREEN])
+    return image, {} if transparent is None else {"transparency": transparent}
+
+
+def half_transparent():
+    return Image.new("RGBA", (8, 8), (0, 0, 0, 127)), {}
+
+
+def sixteen_bits():
+    return Image.fromarray(np.full((8, 8), 128 * 257, dtype=np.uint16)), {}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "make", "expected"),
+    [
+        (".png", lambda: (Image.new("RGB", (8, 8), RED), {}), RED),
+        (".webp", lambda: (Image.new("RGB", (8, 8), RED), {"lossless": True}), RED),
+        (".bmp", lambda: (Image.new("RGB", (8, 8), RED), {}), RED),
+        (".tiff", lambda: (Image.new("RGB", (8, 8), RED), {}), RED),
+        (".jpg", lambda: (Image.new("RGB", (8, 8), RED), {"quality": 100}), RED),
+        (".png", lambda: (Image.new("L", (8, 8), 128), {}), GRAY),
+        (".png", lambda: (Image.new("1", (8, 8), 1), {}), WHITE),
+        (".png", palette, GREEN),
+        (".png", lambda: palette(transparent=1), WHITE),
+        (".png", half_transparent, GRAY),
+        (".png", lambda: (Image.new("LA", (8, 8), (0, 0)), {}), WHITE),
+        (".tif", lambda: (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), {}), (255, 0, 0)),
+        (".jpg", lambda: (Image.new("CMYK", (8, 8), (255, 255, 0, 0)), {"quality": 100}), (0, 0, 255)),
+        (".png", sixteen_bits, GRAY),
+        (".tif", sixteen_bits, GRAY),
+        (".tif", lambda: (Image.new("F", (8, 8), 128 / 255), {}), GRAY),
+    ],
+)
+def test_every_kind_of_file_comes_out_as_a_person_sees_it(tmp_path, suffix, make, expected):
+    image, saving = make()
+    path = tmp_path / f"image{suffix}"
+    image.save(path, **saving)
+    loaded = load_image(path)
+    assert loaded.mode == "RGB" and loaded.size == (8, 8)
+    assert np.abs(np.asarray(loaded).astype(int) - expected).max() <= 2
+    assert load_image(path, channels=1).mode == "L"
+
+
+def test_rotated_photos_stand_upright(tmp_path):
+    image = Image.new("RGB", (16, 8), "black")
+    image.paste("white", (0, 0, 8, 8))  # white at the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter to the right
+    path = tmp_path / "rotated.png"
+    image.save(path, exif=exif)
+    upright = load_image(path)
+    assert upright.size == (8, 16)
+    assert upright.getpixel((4, 2)) == WHITE and upright.getpixel((4, 14)) == (0, 0, 0)
+
+
+def test_tensors_span_minus_one_to_one():
+    array = np.array([[[0, 51, 255]]], dtype=np.uint8)
+    torch.testing.assert_close(to_tensor(array), torch.tensor([-1, -0.6, 1]).view(3, 1, 1))
+    assert to_tensor(array[..., 0]).shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "truncated"])
+def test_broken_files_are_named(tmp_path, content):
+    path = tmp_path / "broken.png"
+    noise_image(0, 64, 64).save(path)
+    path.write_bytes(path.read_bytes()[:3000] if content == "truncated" else content)
+    with pytest.raises(BadImage, match="broken.png is not a readable image"):
+        load_image(path)
+
+
+def test_headers_are_checked_and_the_bad_ones_named_or_left_out(tmp_path):
+    make_dataset(tmp_path, sides=("a",))
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    with pytest.raises(BadImage, match=r"1\.png"):
+        check_headers(list_images(tmp_path / "a"), skip_bad=False)
+    assert [path.name for path in check_headers(list_images(tmp_path / "a"), skip_bad=True)] == ["0.png", "2.png"]
+
+
+# ---- samples ----
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(2, 20).map(lambda n: 4 * n), width=st.integers(2, 20).map(lambda n: 4 * n),
+       image=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 2**32))  # fmt: skip
+def test_crops_have_the_size_whatever_the_image(height, width, image, seed):
+    crop = augment(noise_image(0, *image), height, width, np.random.default_rng(seed))
+    assert crop.shape == (height, width, 3)
+
+
+def test_crops_move_and_flip():
+    ramp = Image.fromarray(np.tile(np.arange(72, dtype=np.uint8), (72, 1)))
+    crops = [augment(ramp, 64, 64, np.random.default_rng(seed)) for seed in range(400)]
+    flipped = sum(int(crop[0, 0]) > int(crop[0, -1]) for crop in crops)
+    assert 150 < flipped < 250
+    assert {int(crop[0].min()) for crop in crops} == set(range(9))
+
+
+def unpaired(tmp_path, n_A=5, n_B=3, **more):
+    make_dataset(tmp_path / "set", sides=("trainA",), count=n_A)
+    make_dataset(tmp_path / "set", sides=("trainB",), count=n_B)
+    return UnpairedImages(*(list_images(tmp_path / "set" / side) for side in ("trainA", "trainB")), 8, 12, **more)
+
+
+@pytest.mark.parametrize(("n_A", "n_B"), [(5, 3), (3, 5), (4, 4)])
+def test_an_epoch_shows_A_in_shuffled_order_and_draws_B(tmp_path, monkeypatch, n_A, n_B):
+    dataset = unpaired(tmp_path, n_A, n_B)
+    assert len(dataset) == max(n_A, n_B)
+    seen = []
+    monkeypatch.setattr("datasets.load_image", lambda path, channels: (seen.append(path), noise_image(0))[1])
+    epochs = []
+    for epoch in range(30):
+        seen.clear()
+        for position in range(len(dataset)):
+            sample = dataset[epoch * len(dataset) + position]
+            assert sample["A"].shape == sample["B"].shape == (3, 8, 12)
+        epochs.append((seen[0::2], seen[1::2]))
+    for order_A, _ in epochs:
+        counts = [order_A.count(path) for path in dataset.paths_A]
+        assert max(counts) - min(counts) <= (n_A < n_B) and sum(counts) == len(dataset)
+    assert len({tuple(order_A) for order_A, _ in epochs}) > 5
+    assert len({tuple(order_B) for _, order_B in epochs}) > 5
+    assert any(len(set(order_B)) < len(order_B) for _, order_B in epochs)  # drawn, not shuffled
+
+
+def test_samples_do_not_depend_on_the_workers_nor_on_what_came_before(tmp_path):
+    dataset = unpaired(tmp_path, seed=7)
+    straight = list(load_batches(dataset, EpochBatches(5, 2, 0, 3), n_cpu=0))
+    workers = list(load_batches(dataset, EpochBatches(5, 2, 0, 3), n_cpu=2))
+    late = list(load_batches(dataset, EpochBatches(5, 2, 2, 3), n_cpu=0))
+    assert len(straight) == 9 and [len(batch["A"]) for batch in straight[:3]] == [2, 2, 1]
+    for side in "AB":
+        assert all(torch.equal(a[side], b[side]) for a, b in zip(straight, workers, strict=True))
+        assert all(torch.equal(a[side], b[side]) for a, b in zip(straight[6:], late, strict=True))
+    other = unpaired(tmp_path / "other", seed=8)
+    assert not torch.equal(other[0]["A"], dataset[0]["A"])
+
+
+@pytest.mark.parametrize("n_cpu", [0, 2])
+def test_a_bad_file_costs_one_replacement_or_stops_with_its_name(tmp_path, n_cpu):
+    strict = unpaired(tmp_path)
+    path = strict.paths_A[1]
+    path.write_bytes(path.read_bytes()[:200])  # the header stays whole
+    with pytest.raises(BadImage, match=str(path)):
+        list(load_batches(strict, EpochBatches(5, 2, 0, 1), n_cpu))
+    lenient = UnpairedImages(strict.paths_A, strict.paths_B, 8, 12, skip_bad=True)
+    batches = list(load_batches(lenient, EpochBatches(5, 2, 0, 1), n_cpu))
+    assert sum(len(batch["A"]) for batch in batches) == 5
+    assert {skipped for batch in batches for skipped in batch["skipped"]} == {str(path)}
+    again = list(load_batches(lenient, EpochBatches(5, 2, 0, 1), 0))
+    assert all(torch.equal(a["A"], b["A"]) for a, b in zip(batches, again, strict=True))
+
+
+def test_only_bad_files_end_with_an_error(tmp_path):
+    dataset = unpaired(tmp_path, skip_bad=True)
+    for path in dataset.paths_B:
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="not one of the 3 images in .*trainB can be read"):
+        list(load_batches(dataset, EpochBatches(5, 5, 0, 1), 0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 30), width=st.integers(1, 30))
+def test_padding_reflects_to_the_multiple_and_keeps_the_image(tmp_path_factory, height, width):
+    path = tmp_path_factory.mktemp("images") / "a.png"
+    image = noise_image(0, height, width)
+    image.save(path)
+    item = WholeImages([path], multiple=4, least=8)[0]
+    padded = item["image"]
+    assert padded.shape[1] % 4 == padded.shape[2] % 4 == 0
+    assert 8 <= padded.shape[1] < max(height + 4, 9) and 8 <= padded.shape[2] < max(width + 4, 9)
+    assert (item["height"], item["width"]) == (height, width)
+    assert torch.equal(padded[:, :height, :width], to_tensor(image))
+    if 1 < height < padded.shape[1]:
+        assert torch.equal(padded[:, height, :width], padded[:, height - 2, :width])
+
+
+@settings(max_examples=30, deadline=None)
+@given(kinds=st.lists(st.integers(0, 40), max_size=60), batch_size=st.integers(1, 4))
+def test_batches_hold_images_of_one_size_and_lose_none(kinds, batch_size):
+    singles = ({"image": torch.zeros(1, 1, 1, k), "index": torch.tensor([i])} for i, k in enumerate(kinds))
+    batches = list(group_by_size(singles, batch_size))
+    assert all(len(batch["image"]) == len(batch["index"]) <= batch_size for batch in batches)
+    assert sorted(i for batch in batches for i in batch["index"].tolist()) == list(range(len(kinds)))
+    assert all(batch["image"].shape[-1] == kinds[i] for batch in batches for i in batch["index"])
+    if len(set(kinds)) == 1:
+        assert len(batches) == -(-len(kinds) // batch_size)
+
+
+def test_the_images_of_the_grids_are_the_same_at_each_call(tmp_path):
+    make_dataset(tmp_path, sides=("a",), count=9)
+    paths = list_images(tmp_path / "a")
+    first, second = (sample_images(paths, 4, (8, 12), 3, skip_bad=False) for _ in range(2))
+    assert first.shape == (4, 3, 8, 12) and torch.equal(first, second)
+    assert sample_images(paths[:2], 4, (8, 12), 3, skip_bad=False).shape[0] == 2
+    paths[0].write_bytes(paths[0].read_bytes()[:200])
+    assert sample_images(paths, 4, (8, 12), 3, skip_bad=True).shape[0] == 3
+
+
+def test_names_of_any_bytes(tmp_path):
+    name = os.fsdecode(b"caf\xe9 \xff\n.png")
+    noise_image(0).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", tmp_path / name)
+    (path,) = list_images(tmp_path)
+    assert load_image(path).size == (23, 18)

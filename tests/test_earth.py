@@ -1,0 +1,101 @@
+"""The demo data sets: tiles with a coast, no place in both styles, whole or absent. On made-up maps."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+
+@pytest.fixture
+def earth(monkeypatch):
+    spec = importlib.util.spec_from_file_location("earth", ROOT / "datasets" / "earth.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "WIDTH", 400)
+    monkeypatch.setattr(module, "HEIGHT", 200)
+    y, x = np.mgrid[:200, :400]
+    sea = np.sin(x / 17) + np.cos(y / 13) > 0.3
+    relief = np.stack([np.where(sea, 100, 200), x % 256, np.where(sea, 200, 100)], -1).astype(np.uint8)
+    maps = {"relief": relief, "topo": 255 - relief, "satellite": relief // 2}
+    monkeypatch.setattr(module, "load_map", maps.__getitem__)
+    module.maps = maps
+    return module
+
+
+def build(earth, monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["earth.py", *map(str, flags)])
+    earth.main()
+
+
+def tiles(folder):
+    return {path.name: np.asarray(Image.open(path)) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("tile", [16, 25, 40])
+@pytest.mark.parametrize("name", ["topo2relief", "satellite2relief"])
+def test_tiles_have_coasts_never_overlap_and_are_dealt_out_once(earth, monkeypatch, tmp_path, name, tile):
+    build(earth, monkeypatch, name, "--root", tmp_path, "--tile", tile)
+    sides = {side: tiles(tmp_path / name / side) for side in ("trainA", "trainB", "testA", "testB")}
+    assert sides["testA"].keys() == sides["testB"].keys()
+    trained_A, trained_B, tested = (set(sides[side]) for side in ("trainA", "trainB", "testA"))
+    assert not trained_A & trained_B and not (trained_A | trained_B) & tested
+    assert abs(len(trained_A) - len(trained_B)) <= 1 and tested
+    style_A, style_B = earth.DATASETS[name]
+    covered = np.zeros((200, 400), int)
+    for side, images in sides.items():
+        source = earth.maps[style_A if side.endswith("A") else style_B]
+        for file, image in images.items():
+            y, x = int(file[1:5]), int(file[7:11])
+            assert (image == source[y : y + tile, x : x + tile]).all() and image.shape == (tile, tile, 3)
+            assert 0.08 <= earth.water(earth.maps["relief"][y : y + tile, x : x + tile]).mean() <= 0.80
+            covered[y : y + tile, x : x + tile] += side != "testB"
+    assert covered.max() == 1
+
+
+def test_the_seed_decides_and_building_again_changes_nothing(earth, monkeypatch, tmp_path, capsys):
+    for root, seed in (("a", 0), ("b", 0), ("c", 1)):
+        build(earth, monkeypatch, "topo2relief", "--root", tmp_path / root, "--tile", 16, "--seed", seed)
+    names = [set(tiles(tmp_path / root / "topo2relief" / "trainA")) for root in "abc"]
+    assert names[0] == names[1] != names[2]
+    before = (tmp_path / "a" / "topo2relief").stat()
+    build(earth, monkeypatch, "topo2relief", "--root", tmp_path / "a", "--tile", 16)
+    assert (tmp_path / "a" / "topo2relief").stat() == before and "already there" in capsys.readouterr().out
+
+
+def test_an_interrupted_build_leaves_nothing(earth, monkeypatch, tmp_path):
+    saved = []
+
+    def interrupt(self, path):
+        saved.append(path)
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build(earth, monkeypatch, "topo2relief", "--root", tmp_path, "--tile", 16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_never_replaced_unasked(earth, monkeypatch, tmp_path, capsys):
+    build(earth, monkeypatch, "topo2relief", "--root", tmp_path, "--tile", 16)
+    with pytest.raises(SystemExit, match="2"):
+        build(earth, monkeypatch, "topo2relief", "--root", tmp_path, "--tile", 20)
+    assert "--force" in capsys.readouterr().err
+    build(earth, monkeypatch, "topo2relief", "--root", tmp_path, "--tile", 20, "--force")
+    assert json.loads((tmp_path / "topo2relief" / "about.json").read_text())["tile"] == 20
+    (tmp_path / "satellite2relief").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        build(earth, monkeypatch, "satellite2relief", "--root", tmp_path, "--force")
+    assert "not made by this script" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(["--tile=4"], "between 8"), (["--tile=200"], "smaller --tile"),
+                                                 (["--test_share=1"], "between 0 and 1")])  # fmt: skip
+def test_bad_settings(earth, monkeypatch, tmp_path, capsys, flags, expected):
+    with pytest.raises(SystemExit, match="2"):
+        build(earth, monkeypatch, "topo2relief", "--root", tmp_path, *flags)
+    assert expected in capsys.readouterr().err and list(tmp_path.iterdir()) == []
