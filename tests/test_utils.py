@@ -1,0 +1,112 @@
+"""The replay buffer's statistics, the averaged generators, grids, the log of losses."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from errors import UserError
+from utils import LossLog, RandomState, ReplayBuffer, SampleGrid, averaged
+
+
+def numbered(first, n):
+    """Images that carry their number: N×1×1×1."""
+    return torch.arange(first, first + n, dtype=torch.float).view(n, 1, 1, 1)
+
+
+def test_the_buffer_returns_what_it_gets_until_it_is_full():
+    buffer = ReplayBuffer(50)
+    assert torch.equal(buffer.push_and_pop(numbered(0, 50)), numbered(0, 50))
+    assert len(buffer.images) == 50
+
+
+def test_half_of_the_time_an_old_image_is_swapped_in():
+    buffer, n = ReplayBuffer(50), 4000
+    buffer.push_and_pop(numbered(0, 50))
+    returned = buffer.push_and_pop(numbered(50, n)).flatten()
+    old = (returned != torch.arange(50, 50 + n)).sum().item()
+    assert abs(old - n / 2) < 5 * math.sqrt(n) / 2  # five standard deviations
+    ages = (torch.arange(50, 50 + n) - returned)[2000:]  # geometric: each round an image leaves with chance 1/100
+    assert ages[ages > 0].mean().item() == pytest.approx(100, rel=0.2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(1, 5), max_size=15), capacity=st.integers(1, 8), seed=st.integers(0, 99))
+def test_the_buffer_neither_invents_nor_doubles_images(sizes, capacity, seed):
+    buffer, pushed, returned = ReplayBuffer(capacity, seed), [], []
+    for size in sizes:
+        batch = numbered(len(pushed), size)
+        result = buffer.push_and_pop(batch)
+        assert result.shape == batch.shape
+        pushed += batch.flatten().tolist()
+        returned += result.flatten().tolist()
+    held = [image.item() for image in buffer.images]
+    assert len(held) == min(capacity, len(pushed))
+    assert set(held) | set(returned) == set(pushed)
+    assert len(set(held)) == len(held)
+
+
+def test_a_restored_buffer_goes_on_as_the_original():
+    buffer, copy = ReplayBuffer(5), ReplayBuffer(5, seed=99)
+    buffer.push_and_pop(numbered(0, 20))
+    copy.load_state_dict(buffer.state_dict())
+    assert torch.equal(buffer.push_and_pop(numbered(20, 50)), copy.push_and_pop(numbered(20, 50)))
+
+
+def test_the_random_state_is_restored():
+    state = RandomState.state_dict()
+    drawn = torch.rand(3)
+    RandomState.load_state_dict(state)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_the_average_follows_its_recurrence_and_leaves_the_network_alone():
+    network = nn.Linear(1, 1, bias=False).double()
+    average = averaged(network, decay=0.9)
+    expected = None
+    for step in range(100):
+        nn.init.constant_(network.weight, float(step))
+        average.update_parameters(network)
+        memory = min(0.9, (1 + step) / (10 + step))
+        expected = float(step) if expected is None else memory * expected + (1 - memory) * step
+        assert network.weight.item() == step and network.weight.requires_grad
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert not average.module.weight.requires_grad and not average.module.training
+
+
+def test_a_grid_has_six_columns_and_shows_translations_and_reconstructions(tmp_path):
+    A, B = torch.full((2, 3, 8, 12), -1.0), torch.full((2, 3, 8, 12), 1.0)
+    path = tmp_path / "new" / "7.png"
+    SampleGrid(A, B).save(lambda x: x * 0, lambda x: x + 0.5, path)
+    with Image.open(path) as image:
+        assert image.size == (6 * (12 + 2) + 2, 2 * (8 + 2) + 2)
+        shades = [image.getpixel((2 + 14 * column + 6, 6))[0] for column in range(6)]
+    assert shades == [0, 128, 191, 255, 255, 128]  # A, A→B, A→B→A, B, B→A (1.5, clipped), B→A→B
+
+
+def test_a_grid_of_sides_of_different_numbers_shows_the_smaller_number(tmp_path):
+    grid = SampleGrid(torch.zeros(3, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+    assert len(grid.real_A) == len(grid.real_B) == 1
+
+
+def test_the_log_gives_means_and_forgets_them():
+    log = LossLog()
+    assert log.read() == {}
+    log.add(1, {"a": torch.tensor(1.0), "b": torch.tensor(10.0)})
+    log.add(2, {"a": torch.tensor(3.0)})
+    assert log.read() == {"a": 2, "b": 10}
+    assert log.read() == {}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_the_log_names_the_first_term_that_is_not_finite_and_its_step(bad):
+    log = LossLog()
+    log.add(4, {"a": torch.tensor(1.0), "b": torch.tensor(1.0)})
+    log.add(5, {"a": torch.tensor(1.0), "b": torch.tensor(bad)})
+    log.add(6, {"a": torch.tensor(bad)})
+    with pytest.raises(UserError, match=r"'b' became (nan|-?inf) at step 5;"):
+        log.read()

@@ -1,0 +1,151 @@
+"""Small things that the loop needs: device, random state, replay buffer, averaged generators, grids, losses' log."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+from torchvision.utils import make_grid, save_image
+
+from errors import UserError
+
+
+def pick_device(name):
+    """``auto`` or a torch device's name to a device that works. Raises UserError where there is none."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
+
+
+def count_workers(n_cpu):
+    """``--n_cpu``, or where it was not given the number of cores, at most 4."""
+    return min(4, os.cpu_count()) if n_cpu is None else n_cpu
+
+
+class RandomState:
+    """Torch's global random generators, as a thing with a state."""
+
+    @staticmethod
+    def state_dict():
+        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    @staticmethod
+    def load_state_dict(state):
+        """GPU generators are restored only where there are as many GPUs as before."""
+        torch.set_rng_state(state["cpu"])
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def check_writable(folder):
+    """Create ``folder`` and try to write there, so that a run fails at its start and not at its first checkpoint."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".write_test"
+    probe.touch()
+    probe.unlink()
+
+
+class ReplayBuffer:
+    """Shows the critics a history of translations (https://arxiv.org/abs/1612.07828), not only the newest ones.
+
+    While it fills, each image is stored and returned. Once it holds ``size``, a coin is tossed for each image: heads,
+    a stored one drawn at random is returned and the new one takes its place; tails, the new one is returned.
+    """
+
+    def __init__(self, size=50, seed=0, device="cpu"):
+        self.size, self.device = size, device
+        self.images = []
+        self.random = torch.Generator().manual_seed(seed)  # on the CPU: a draw never waits for the device
+
+    def push_and_pop(self, batch):
+        """A batch N×C×H×W in, as many images of the history out, same shape."""
+        return torch.stack([self._exchange(image) for image in batch.detach()])
+
+    def _exchange(self, image):
+        if len(self.images) < self.size:
+            self.images.append(image.clone())
+            return image
+        if torch.rand((), generator=self.random) < 0.5:
+            return image
+        place = int(torch.randint(len(self.images), (), generator=self.random))
+        old, self.images[place] = self.images[place], image.clone()
+        return old
+
+    def state_dict(self):
+        return {"images": [image.cpu() for image in self.images], "random": self.random.get_state()}
+
+    def load_state_dict(self, state):
+        self.images = [image.to(self.device) for image in state["images"]]
+        self.random.set_state(state["random"])
+
+
+def averaged(network, decay):
+    """An exponential moving average of ``network``'s weights; call ``update_parameters(network)`` after each step.
+
+    The memory grows from 10 steps to ``decay``, so that a young average is not held back by the initial weights.
+    """
+
+    def average(averages, currents, steps):
+        weight = 1 - torch.clamp((1 + steps) / (10 + steps), max=decay)
+        for mean, current in zip(averages, currents, strict=True):
+            mean.lerp_(current, weight.to(mean.dtype))
+
+    return AveragedModel(network, multi_avg_fn=torch.no_grad()(average)).eval().requires_grad_(False)
+
+
+class SampleGrid:
+    """The same few test images at every call, so that two grids of a run can be compared.
+
+    ``real_A`` and ``real_B`` are N×C×H×W in [-1, 1]. Each row of the picture is
+    A | A→B | A→B→A | B | B→A | B→A→B.
+    """
+
+    def __init__(self, real_A, real_B):
+        rows = min(len(real_A), len(real_B))
+        self.real_A, self.real_B = real_A[:rows], real_B[:rows]
+
+    @torch.no_grad()
+    def save(self, G_AB, G_BA, path):
+        """Translate with both generators (in eval mode) and write one PNG."""
+        fake_B, fake_A = G_AB(self.real_A), G_BA(self.real_B)
+        columns = (self.real_A, fake_B, G_BA(fake_B), self.real_B, fake_A, G_AB(fake_A))
+        cells = torch.stack(columns, dim=1).flatten(0, 1)  # N·6×C×H×W, row by row
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_image(make_grid(cells.float().cpu(), nrow=len(columns), normalize=True, value_range=(-1, 1)), path)
+
+
+class LossLog:
+    """Losses on their way from the device to the screen. Nothing waits for the device until they are asked for."""
+
+    def __init__(self):
+        self._pending = []  # (step, names, their values on the device) since the last read
+
+    def add(self, step, terms):
+        """Keep ``terms``, name → scalar tensor, of one step."""
+        self._pending.append((step, tuple(terms), torch.stack([term.detach() for term in terms.values()])))
+
+    def read(self):
+        """The mean of each term since the last read, name → number; empty if there was no step.
+
+        Raises UserError at the first value that is not finite, naming its term and step.
+        """
+        if not self._pending:
+            return {}
+        values = torch.cat([row for *_, row in self._pending]).tolist()  # the one wait for the device
+        labels = [(step, name) for step, names, _ in self._pending for name in names]
+        self._pending = []
+        series = {}
+        for (step, name), value in zip(labels, values, strict=True):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the term '{name}' became {value} at step {step}; "
+                    "the checkpoints written before are kept. Resume from one with a smaller --lr"
+                )
+            series.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in series.items()}
