@@ -136,7 +136,7 @@ class GeneratorResNet(nn.Module):
 
     @staticmethod
     def _down(channels_in, channels_out):
-        conv = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, padding_mode="reflect")
+        conv = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
         return conv, nn.InstanceNorm2d(channels_out), nn.ReLU(inplace=True)
 
     @staticmethod
