@@ -1,0 +1,108 @@
+"""The data sets of the CycleGAN paper by name: fetched into the data folder when they are missing."""
+
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from errors import UserError
+
+KNOWN = (
+    "ae_photos", "apple2orange", "cezanne2photo", "facades", "horse2zebra", "iphone2dslr_flower", "maps",
+    "monet2photo", "summer2winter_yosemite", "ukiyoe2photo", "vangogh2photo",
+)  # fmt: skip
+BUILT = ("topo2relief", "satellite2relief")
+ATTEMPTS = 5
+TIMEOUT = 30  # seconds without a byte
+
+
+def find_dataset(options):
+    """The folder of ``options.dataset_name``; a known one that is missing is fetched first. Raises UserError."""
+    name, folder = options.dataset_name, Path(options.dataset_dir) / options.dataset_name
+    if folder.is_dir():
+        return folder
+    if name in BUILT:
+        raise UserError(f"{folder} is missing; build it: python datasets/earth.py {name}")
+    if name not in KNOWN:
+        raise UserError(
+            f"there is no data set {folder}; put images into {folder}/{{trainA,trainB,testA,testB}}, "
+            f"or take one that is known by name: {', '.join((*KNOWN, *BUILT))}"
+        )
+    if not options.download:
+        raise UserError(f"{folder} is missing and --no_download forbids fetching it; leave that out to fetch {name}")
+    fetch(name, Path(options.dataset_dir), options.dataset_url)
+    return folder
+
+
+def fetch(name, root, base_url):
+    """Download ``base_url/name.zip`` and unpack it as ``root/name``, whole or not at all. Raises UserError."""
+    root.mkdir(parents=True, exist_ok=True)
+    url, archive = f"{base_url.rstrip('/')}/{name}.zip", root / f"{name}.zip.part"
+    download(url, archive)
+    # Unpacked beside its place and renamed when whole: a half-extracted set never looks complete.
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=root) as scratch:
+        try:
+            extract(archive, Path(scratch))
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+            archive.unlink()
+            raise UserError(f"the archive from {url} is damaged ({error}); run again to fetch it anew") from error
+        whole = Path(scratch) / name
+        if not (whole / "trainA").is_dir():
+            raise UserError(f"{url} holds no folder {name}/trainA; see {archive}")
+        whole.rename(root / name)
+    archive.unlink()
+
+
+def download(url, path):
+    """Fetch ``url`` into ``path``, going on where an earlier try broke off. Raises UserError when it breaks again."""
+    announced = False
+    for _ in range(ATTEMPTS):
+        have = path.stat().st_size if path.exists() else 0
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                resumed = response.status == 206
+                have = have if resumed else 0
+                length = response.headers.get("Content-Length")
+                total = have + int(length) if length else None
+                if not announced:
+                    size = f"{total / 1e6:.1f} MB" if total else "unknown size"
+                    print(f"fetching {url} ({size})" + (f", {have / 1e6:.1f} MB are here already" if have else ""))
+                    announced = True
+                if total and total - have > shutil.disk_usage(path.parent).free:
+                    raise UserError(f"{path.parent} has no room for the {total / 1e6:.1f} MB of {url}")
+                receive(response, path, have, total)
+                return
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # nothing is left to send: the earlier try had it all
+                return
+            raise UserError(f"{url} answers {error.code} {error.reason}; is --dataset_url right?") from error
+        except (urllib.error.URLError, OSError, ConnectionError) as error:
+            failure = getattr(error, "reason", error)
+    raise UserError(f"{url} broke off {ATTEMPTS} times ({failure}); run again to go on from there")
+
+
+def receive(response, path, have, total):
+    """Append the body of ``response`` to the ``have`` bytes of ``path``. Raises ConnectionError if it is short."""
+    bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, unit_divisor=1000)
+    with bar, open(path, "ab" if have else "wb") as file:
+        while chunk := response.read(1 << 16):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if total and bar.n < total:
+        raise ConnectionError(f"the connection closed after {bar.n} of {total} bytes")
+
+
+def extract(archive, folder):
+    """Unpack a zip file into ``folder``. Raises UserError if a name in it points elsewhere."""
+    with zipfile.ZipFile(archive) as content:
+        for name in content.namelist():
+            path = PurePosixPath(name.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+                raise UserError(f"{archive} is not safe to unpack: it holds {name!r}; remove it")
+        for member in tqdm(content.infolist(), desc="unpacking", unit="file", delay=2):
+            content.extract(member, folder)

@@ -1,0 +1,202 @@
+"""Every flag of the command line, once: name, default, check and help. Both entry points are parsed here.
+
+Flags can be written with _ or -, on/off flags as --attention and --no_attention.
+"""
+
+import argparse
+import difflib
+import sys
+from typing import NamedTuple
+
+from errors import UserError
+
+
+def number(kind, least, below=None):
+    """A check for argparse: text to ``kind``, at least ``least`` and, if given, less than ``below``."""
+
+    def check(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not value >= least or (below is not None and not value < below):
+            what = "a whole number" if kind is int else "a number"
+            limit = "" if below is None else f" and below {below}"
+            raise argparse.ArgumentTypeError(f"must be {what} of at least {least}{limit}, not {text!r}")
+        return value
+
+    return check
+
+
+def image_side(text):
+    """A check for argparse: pixels that the generator can halve twice."""
+    side = number(int, 8)(text)
+    if side % 4:
+        raise argparse.ArgumentTypeError(
+            f"must be divisible by 4, since the generator halves it twice; {side // 4 * 4} and {side // 4 * 4 + 4} are"
+        )
+    return side
+
+
+def epoch(text):
+    """A check for argparse: an epoch's number, or ``latest``."""
+    return text if text == "latest" else number(int, 0)(text)
+
+
+def folder_name(text):
+    """A check for argparse: one folder's name, not a path."""
+    if not text or text in (".", "..") or "/" in text or "\\" in text:
+        raise argparse.ArgumentTypeError(f"must be a folder's name, not {text!r}; the path before it is --dataset_dir")
+    return text
+
+
+class Flag(NamedTuple):
+    """One option. ``fixed`` ones shape the networks or the random draws: a resumed run cannot change them."""
+
+    name: str
+    default: object
+    help: str
+    type: object = str
+    choices: tuple = None
+    fixed: bool = False
+
+
+POSITIVE, NATURAL, WEIGHT = number(int, 1), number(int, 0), number(float, 0)
+WHERE = [
+    Flag("dataset_name", "monet2photo", "folder with trainA, trainB, testA, testB under --dataset_dir", folder_name),
+    Flag("dataset_dir", "datasets", "where the data sets lie"),
+    Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each data set"),
+]
+MACHINE = [
+    Flag("device", "auto", "cpu, cuda, cuda:1, mps …; auto takes a GPU where there is one"),
+    Flag("n_cpu", None, "processes that load images, 0 for none (default: the cores, at most 4)", NATURAL),
+    Flag("skip_bad_images", False, "go on without the images that cannot be read, and count them", bool),
+]
+
+TRAIN = {
+    "data": [
+        *WHERE,
+        Flag("img_height", 256, "height of the training crops, in pixels", image_side),
+        Flag("img_width", 256, "width of the training crops, in pixels", image_side),
+        Flag("channels", 3, "3 for colour, 1 for gray", int, (1, 3), fixed=True),
+        Flag("download", True, "fetch a known data set that is missing", bool),
+        Flag("dataset_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets", "where NAME.zip is fetched from"),
+    ],
+    "networks": [
+        Flag("ngf", 64, "filters in the generators' first convolution", POSITIVE, fixed=True),
+        Flag("ndf", 64, "filters in the critics' first convolution", POSITIVE, fixed=True),
+        Flag("n_residual_blocks", 9, "residual blocks in the generators", NATURAL, fixed=True),
+        Flag("attention", True, "self-attention in generators and critics", bool, fixed=True),
+        Flag("spectral_norm", True, "spectral norm on all convolutions", bool, fixed=True),
+    ],
+    "objective": [
+        Flag("gan_mode", "wgan-gp", "the adversarial loss", str, ("wgan-gp", "lsgan")),
+        Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT),
+        Flag("lambda_id", 5.0, "weight of the identity loss", WEIGHT),
+        Flag("lambda_gp", 10.0, "weight of the gradient penalty (wgan-gp)", WEIGHT),
+        Flag("n_critic", 1, "critic steps for each generator step", POSITIVE),
+    ],
+    "training": [
+        Flag("n_epochs", 200, "epochs in all; one is as many images as the larger side has", POSITIVE),
+        Flag("epoch", 0, "resume after this epoch, or after the latest; 0 starts anew", epoch),
+        Flag("batch_size", 1, "images of each side in a step", POSITIVE),
+        Flag("lr", 2e-4, "Adam's learning rate", number(float, 0)),
+        Flag("b1", 0.5, "Adam's decay of the first moment", number(float, 0, 1)),
+        Flag("b2", 0.999, "Adam's decay of the second moment", number(float, 0, 1)),
+        Flag("decay_epoch", None, "epoch from which lr falls linearly to 0 (default: half of --n_epochs)", NATURAL),
+        Flag("ema_decay", 0.999, "memory of the averaged generators, used for grids and translation",
+             number(float, 0, 1)),
+        Flag("seed", 0, "decides every random draw", NATURAL, fixed=True),
+        *MACHINE,
+    ],
+    "output": [
+        Flag("sample_interval", 100, "steps between sample grids; 0 for none", NATURAL),
+        Flag("checkpoint_interval", 5, "epochs between checkpoints; 0 for one at the end", NATURAL),
+        Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone", POSITIVE),
+        Flag("images_dir", "images", "where sample grids go, in a folder for each data set"),
+    ],
+}  # fmt: skip
+
+TRANSLATE = {
+    "what to translate": [
+        *WHERE,
+        Flag("epoch", "latest", "the checkpoint after this epoch, or the latest", epoch),
+        Flag("input", None, "a folder or an image to translate instead of the test folders"),
+        Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
+        Flag("direction", None, "default: both, or AtoB with --input", str, ("AtoB", "BtoA")),
+        Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
+    ],
+    "machine": [
+        Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
+        *MACHINE,
+    ],
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, with the nearest flag for a misspelt one."""
+
+    def error(self, message):
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        unknown = next((word for word in message.split() if word.startswith("--") and word not in known), "")
+        near = difflib.get_close_matches(unknown, known, n=1) if "unrecognized" in message else []
+        hint = f"did you mean {near[0]}?" if near else "--help shows every flag"
+        raise UserError(f"{message}; {hint}")
+
+
+def build_parser(groups, description):
+    """A parser for a table of flags that yields only what was given by hand."""
+    parser = Parser(
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
+    )
+    for title, flags in groups.items():
+        group = parser.add_argument_group(title)
+        for flag in flags:
+            name = f"--{flag.name}"
+            if flag.type is bool:
+                shown = "on" if flag.default else "off"
+                group.add_argument(name, action="store_true", help=f"{flag.help} (default: {shown})")
+                group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help="the opposite")
+            else:
+                shown = "" if flag.default is None else f" (default: {flag.default})"
+                metavar = None if flag.choices else flag.name.upper().split("_")[-1]
+                group.add_argument(name, type=flag.type, choices=flag.choices, metavar=metavar,
+                                   help=flag.help.replace("%", "%%") + shown)  # fmt: skip
+    return parser
+
+
+def parse(groups, description, argv=None):
+    """Read a command line. Returns (options, given): a namespace with every flag, and what was given by hand."""
+    argv = sys.argv[1:] if argv is None else argv
+    words = [underscored(word) for word in argv]
+    given = vars(build_parser(groups, description).parse_args(words))
+    defaults = {flag.name: flag.default for flags in groups.values() for flag in flags}
+    return argparse.Namespace(**{**defaults, **given}), given
+
+
+def underscored(word):
+    """--some-flag=a-value → --some_flag=a-value."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word
+
+
+HERE_AND_NOW = ("dataset_name", "checkpoint_dir", "device", "n_cpu", "epoch")  # never taken from a checkpoint
+
+
+def resume(options, given, saved):
+    """The options of a resumed run: those it was ``saved`` with, overruled by what is ``given`` by hand now.
+
+    Raises UserError where a given option contradicts the networks or the random draws of the checkpoint.
+    """
+    fixed = [flag.name for flags in TRAIN.values() for flag in flags if flag.fixed]
+    for name in fixed:
+        if name in given and given[name] != saved[name]:
+            raise UserError(
+                f"--{name} {given[name]} contradicts the checkpoint, which was trained with {saved[name]}; "
+                "leave the flag out to resume, or leave --epoch out to start anew"
+            )
+    saved = {name: value for name, value in saved.items() if name not in HERE_AND_NOW}
+    return argparse.Namespace(**{**vars(options), **saved, **given})

@@ -1,0 +1,91 @@
+"""Translate images with a trained model: ``python test.py --dataset_name monet2photo``; ``--help`` lists the flags.
+
+The networks' shape comes from the checkpoint. Each image is translated at its own size by the averaged generator.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+import checkpoints
+import download
+from datasets import WholeImages, group_by_size, list_images, load_one_by_one
+from errors import UserError, exit_cleanly
+from models import MIN_SIZE, MULTIPLE, build_generator, fold_spectral_norm
+from options import TRANSLATE, parse
+from utils import check_writable, count_workers, pick_device
+
+
+def main():
+    options, _ = parse(TRANSLATE, __doc__.split("\n")[0])
+    device = pick_device(options.device)
+    path = checkpoints.find_checkpoint(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+    state = checkpoints.load(path)
+    results = Path(options.results_dir) / options.dataset_name / f"epoch_{state['epoch']}"
+    for direction, source, output in work(options, results):
+        generator = load_generator(state, direction, device)
+        translate_folder(generator, source, output, state["options"]["channels"], device, options)
+
+
+def work(options, results):
+    """What is to be done: a list of (direction, folder or image, folder for the translations)."""
+    if options.output and not options.input:
+        raise UserError("--output goes with --input; translations of test folders go under --results_dir")
+    if options.input:
+        if not (source := Path(options.input)).exists():
+            raise UserError(f"--input {source} does not exist")
+        direction = options.direction or "AtoB"
+        return [(direction, source, Path(options.output or results / direction))]
+    folder = download.find_dataset(options)
+    directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
+    return [(direction, folder / f"test{direction[0]}", results / direction) for direction in directions]
+
+
+def load_generator(state, direction, device):
+    """The averaged generator of a checkpoint for ``AtoB`` or ``BtoA``, ready to translate."""
+    generator = build_generator(Namespace(**state["options"]))
+    generator.load_state_dict(state["generators"][f"G_{direction.replace('to', '')}"])
+    return fold_spectral_norm(generator).requires_grad_(False).to(device)
+
+
+def translate_folder(generator, source, output, channels, device, options):
+    """Translate every image of ``source`` (a folder, or one file) into ``output``, under the same names."""
+    root, paths = (source.parent, [source]) if source.is_file() else (source, list_images(source))
+    if output.resolve() == root.resolve():
+        raise UserError(f"--output {output} would overwrite the images in --input; choose another folder")
+    check_writable(output)
+
+    images = WholeImages(paths, channels=channels, multiple=MULTIPLE, least=MIN_SIZE)
+    skipped, done = [], 0
+    singles = load_one_by_one(images, range(len(paths)), count_workers(options.n_cpu), options.skip_bad_images, skipped)
+    with tqdm(total=len(paths), desc=f"{source} → {output}", unit="img", dynamic_ncols=True) as bar:
+        for batch in group_by_size(singles, options.batch_size):
+            for index, translation in zip(batch["index"], translate(generator, batch, device), strict=True):
+                save_image(translation, output / paths[index].relative_to(root))
+                done += 1
+                bar.update()
+    bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""
+    print(f"{done} translations are in {output}/{bad}")
+
+
+@torch.inference_mode()
+def translate(generator, batch, device):
+    """A batch of padded images in [-1, 1] to translations without the padding: uint8 arrays H×W×C, one by one."""
+    translated = generator(batch["image"].to(device, non_blocking=True))
+    pixels = translated.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    for image, height, width in zip(pixels, batch["height"], batch["width"], strict=True):
+        yield image[:height, :width]
+
+
+def save_image(array, path):
+    """Write H×W×C uint8 in the format of the path's suffix, with as little loss as that has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+    image.save(path, quality=95, subsampling=0, lossless=True)  # JPEG reads the first two, WebP the last
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,265 @@
+"""The command line as a user runs it: train, resume, translate, and every kind of bad input."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process
+from PIL import Image
+
+import checkpoints
+import options
+from datasets import load_image
+
+
+def checkpoint(workplace, epoch, folder="saved_models"):
+    return checkpoints.load(workplace / folder / "tiny" / f"epoch_{epoch}.pth")
+
+
+# ---- training ----
+
+
+@pytest.mark.parametrize("flags", [[], ["--gan_mode=lsgan", "--batch_size=2"], ["--n_critic=2", "--no_attention"]])
+def test_two_epochs_straight_equal_one_and_one_resumed_to_the_last_bit(workplace, run, flags):
+    schedule = ["--decay_epoch=1"]
+    assert run("cycle_gan", *TINY, *flags, *schedule, "--n_epochs=2", "--checkpoint_dir=straight").code == 0
+    assert run("cycle_gan", *TINY, *flags, *schedule, "--n_epochs=1").code == 0
+    resumed = run("cycle_gan", "--dataset_name=tiny", "--epoch=1", "--n_epochs=2", "--n_cpu=0")
+    assert resumed.code == 0 and "resuming after epoch 1" in resumed.out
+    straight, stopped = checkpoint(workplace, 2, "straight"), checkpoint(workplace, 2)
+    for part in ("epoch", "steps", "generators", "training"):
+        assert equal(straight[part], stopped[part]), part
+    assert not equal(checkpoint(workplace, 1)["generators"], stopped["generators"])
+
+
+def test_grids_and_checkpoints_have_their_names_and_sizes(workplace, run):
+    result = run("cycle_gan", *TINY, "--n_epochs=2")
+    assert result.code == 0, result.err
+    assert "3 A, 3 B" in result.out and "images/tiny/" in result.out
+    assert sorted(path.name for path in (workplace / "images" / "tiny").iterdir()) == ["2.png", "4.png", "6.png"]
+    with Image.open(workplace / "images" / "tiny" / "4.png") as grid:
+        assert grid.size == (6 * (20 + 2) + 2, 3 * (16 + 2) + 2)
+        first = np.asarray(grid)
+    with Image.open(workplace / "images" / "tiny" / "6.png") as grid:
+        second = np.asarray(grid)
+    real = slice(2, 22), slice(68, 88)  # columns of the real A and the real B
+    assert all((first[:, columns] == second[:, columns]).all() for columns in real)
+    assert (first != second).any()
+    assert checkpoints.saved_epochs(workplace / "saved_models" / "tiny") == [1, 2]
+    saved = checkpoint(workplace, 2)
+    assert saved["options"]["ngf"] == 4 and saved["steps"] == 6
+
+
+def test_the_bar_shows_epoch_losses_and_speed(workplace):
+    result = run_process("cycle_gan.py", *TINY, "--n_epochs=1", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"epoch 1/1: 100%.*3/3.*img/s", result.stderr)
+
+
+def test_starting_anew_overwrites_nothing(workplace, run):
+    for _ in range(2):
+        assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    assert (workplace / "saved_models" / "tiny.1" / "epoch_1.pth").exists()
+    assert (workplace / "images" / "tiny.1" / "2.png").exists()
+
+
+def test_resuming_the_latest_takes_every_option_from_the_checkpoint(workplace, run, refused):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--lambda_cyc=3", "--no_spectral_norm").code == 0
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=2", "--lr=0.001").code == 0
+    saved = checkpoint(workplace, 2)["options"]
+    assert (saved["lambda_cyc"], saved["spectral_norm"], saved["lr"]) == (3, False, 0.001)
+    assert "already trained" in refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest")
+    line = refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", "--ngf=8")
+    assert "--ngf 8 contradicts the checkpoint, which was trained with 4" in line
+
+
+def test_a_set_without_test_folders_trains_and_says_what_the_grids_show(workplace, run):
+    make_dataset(workplace / "datasets" / "two", sides=("trainA", "trainB"))
+    result = run("cycle_gan", *TINY, "--dataset_name=two", "--n_epochs=1", "--channels=1")
+    assert result.code == 0 and "sample grids show training images" in result.out
+    assert run("test", "--dataset_name=two", "--input=datasets/two/trainA", "--output=out", "--n_cpu=0").code == 0
+    assert Image.open(workplace / "out" / "0.png").mode == "L"
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 1), (4, 1), (5, 1), (6, 0.8), (9, 0.2)])
+def test_the_learning_rate_falls_linearly_to_zero(run, epoch, expected):
+    import cycle_gan
+
+    assert cycle_gan.lr_factor(epoch, n_epochs=10, decay_epoch=5) == pytest.approx(expected)
+    assert cycle_gan.lr_factor(epoch, n_epochs=10, decay_epoch=10) == 1
+    assert cycle_gan.lr_factor(epoch, n_epochs=10, decay_epoch=100) == 1
+
+
+# ---- translation ----
+
+
+@pytest.fixture
+def trained(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    return workplace
+
+
+def test_test_folders_are_translated_under_the_inputs_names_and_sizes(trained, run):
+    noise_image(5, 21, 9).convert("L").save(trained / "datasets" / "tiny" / "testA" / "odd.jpg")
+    (trained / "datasets" / "tiny" / "testA" / "deep").mkdir()
+    noise_image(6, 1, 3).save(trained / "datasets" / "tiny" / "testA" / "deep" / "small.webp")
+    result = run("test", "--dataset_name=tiny", "--n_cpu=0", "--batch_size=2")
+    assert result.code == 0, result.err
+    for direction, side in (("AtoB", "testA"), ("BtoA", "testB")):
+        source, target = trained / "datasets" / "tiny" / side, trained / "results" / "tiny" / "epoch_1" / direction
+        names = sorted(str(p.relative_to(source)) for p in source.rglob("*") if p.is_file())
+        assert names == sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
+        for name in names:
+            assert load_image(target / name).size == load_image(source / name).size
+
+
+def test_a_translation_is_that_of_the_averaged_generator(trained, run):
+    from argparse import Namespace
+
+    from datasets import to_tensor
+    from models import build_generator
+
+    noise_image(3, 16, 20).save(trained / "one.png")
+    assert run("test", "--dataset_name=tiny", "--input=one.png", "--output=out", "--direction=BtoA").code == 0
+    saved = checkpoint(trained, 1)
+    generator = build_generator(Namespace(**saved["options"])).eval()
+    generator.load_state_dict(saved["generators"]["G_BA"])
+    expected = (generator(to_tensor(noise_image(3, 16, 20))[None])[0].detach() + 1) * 127.5
+    written = torch.from_numpy(np.array(Image.open(trained / "out" / "one.png"))).permute(2, 0, 1)
+    assert (written - expected).abs().max() < 0.51
+
+
+def test_the_batch_size_changes_nothing(trained, run):
+    flags = ["--dataset_name=tiny", "--input=datasets/tiny/testA", "--n_cpu=0"]
+    assert run("test", *flags, "--output=one", "--batch_size=1").code == 0
+    assert run("test", *flags, "--output=many", "--batch_size=3").code == 0
+    for i in range(3):
+        one, many = (np.asarray(Image.open(trained / out / f"{i}.png")).astype(int) for out in ("one", "many"))
+        assert np.abs(one - many).max() <= 1
+
+
+def test_translation_skips_and_counts_bad_images(trained, run, refused):
+    test_A = trained / "datasets" / "tiny" / "testA"
+    (test_A / "empty.png").write_bytes(b"")
+    (test_A / "cut.png").write_bytes((test_A / "0.png").read_bytes()[:300])
+    flags = ["test", "--dataset_name=tiny", "--n_cpu=0", "--direction=AtoB"]
+    assert re.search(r"(empty|cut)\.png is not a readable image", refused(*flags))
+    result = run(*flags, "--skip_bad_images")
+    assert result.code == 0 and "3 translations" in result.out and "2 images could not be read" in result.out
+
+
+# ---- bad input: one line, code 2 ----
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--img_height=30"], "divisible by 4"),
+        (["--img_height=4"], "at least 8"),
+        (["--img_width=big"], "a whole number"),
+        (["--n_epochs=0"], "at least 1"),
+        (["--lr=-1"], "at least 0"),
+        (["--lr=nan"], "at least 0"),
+        (["--b1=1"], "below 1"),
+        (["--gan_mode=gan"], "invalid choice"),
+        (["--channels=2"], "invalid choice"),
+        (["--n_epoch=3"], "did you mean --n_epochs?"),
+        (["--epoch=last"], "a whole number"),
+        (["--epoch=3"], "there is no checkpoint in saved_models/tiny"),
+        (["--dataset_name=../tiny"], "a folder's name"),
+        (["--dataset_name=nothing"], "there is no data set datasets/nothing"),
+        (["--device=cuda:99"], "--device cuda:99 is not available"),
+        (["--device=nonsense"], "--device nonsense is not available"),
+    ],
+)
+def test_bad_flags(workplace, refused, flags, expected):
+    assert expected in refused("cycle_gan", *TINY, *flags)
+    assert not (workplace / "saved_models").exists()
+
+
+@pytest.mark.parametrize("side", ["trainA", "trainB"])
+def test_missing_and_empty_sides(workplace, refused, side):
+    for path in (workplace / "datasets" / "tiny" / side).iterdir():
+        path.unlink()
+    assert f"datasets/tiny/{side} holds no images" in refused("cycle_gan", *TINY)
+    (workplace / "datasets" / "tiny" / side).rmdir()
+    assert f"datasets/tiny/{side} is missing" in refused("cycle_gan", *TINY)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None])
+def test_a_file_that_is_no_image_is_named_or_skipped_and_counted(workplace, run, refused, content):
+    path = workplace / "datasets" / "tiny" / "trainA" / "1.png"
+    path.write_bytes(path.read_bytes()[:300] if content is None else content)
+    assert "datasets/tiny/trainA/1.png is not a readable image" in refused("cycle_gan", *TINY, "--n_epochs=1")
+    result = run("cycle_gan", *TINY, "--n_epochs=1", "--skip_bad_images")
+    assert result.code == 0
+    assert re.search(r"^1 .*images.*trainA/1\.png", result.out, re.M)
+
+
+def test_missing_epochs_are_answered_with_those_there_are(trained, refused):
+    for script in ("cycle_gan", "test"):
+        assert "no checkpoint after epoch 7" in (line := refused(script, "--dataset_name=tiny", "--epoch=7"))
+        assert line.endswith("there are 1")
+
+
+def test_a_damaged_checkpoint_is_named_and_left_alone(trained, refused):
+    path = trained / "saved_models" / "tiny" / "epoch_1.pth"
+    path.write_bytes(path.read_bytes()[:5000])
+    for script in ("cycle_gan", "test"):
+        assert "epoch_1.pth is damaged" in refused(script, "--dataset_name=tiny", "--epoch=latest")
+    assert path.stat().st_size == 5000
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint_dir", "--images_dir"])
+def test_output_that_cannot_be_written_is_found_at_the_start(workplace, refused, flag):
+    (workplace / "file").touch()
+    assert "file/tiny: Not a directory" in refused("cycle_gan", *TINY, f"{flag}=file")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, refused):
+    good = checkpoint(trained, 1)
+    flags = ["--dataset_name=tiny", "--epoch=1", "--n_epochs=5", "--n_cpu=0", "--lr=1e30"]
+    assert re.search(r"the term '\w+.*' became (nan|-?inf) at step \d+", refused("cycle_gan", *flags))
+    assert equal(checkpoint(trained, 1), good)
+    assert checkpoints.saved_epochs(trained / "saved_models" / "tiny") == [1]
+
+
+def test_translation_refuses_what_it_cannot_do(trained, refused):
+    flags = ["test", "--dataset_name=tiny"]
+    assert "does not exist" in refused(*flags, "--input=nowhere")
+    assert "holds no images" in refused(*flags, "--input=saved_models")
+    assert "would overwrite" in refused(*flags, "--input=datasets/tiny/testA", "--output=datasets/tiny/testA")
+    assert "--output goes with --input" in refused(*flags, "--output=out")
+    assert "invalid choice" in refused(*flags, "--direction=AtoC")
+    assert "there is no checkpoint" in refused("test", "--dataset_name=other")
+
+
+def test_no_traceback_in_a_real_process(workplace):
+    for script, flags in (("cycle_gan.py", ["--dataset_name=nothing"]), ("test.py", ["--bogus"])):
+        result = run_process(script, *flags, cwd=workplace)
+        assert result.returncode == 2
+        assert len(result.stderr.strip().splitlines()) == 1 and "error: " in result.stderr
+
+
+# ---- help ----
+
+
+def test_help_groups_the_flags_and_shows_defaults(run):
+    result = run("cycle_gan", "--help")
+    assert result.code == 0
+    for group in options.TRAIN:
+        assert f"\n{group}:\n" in result.out
+    assert "(default: 256)" in result.out and "(default: wgan-gp)" in result.out
+
+
+def test_dashes_and_underscores_are_the_same():
+    parsed, given = options.parse(options.TRAIN, "", ["--n-epochs=3", "--no-attention", "--dataset-name", "a-b"])
+    assert (parsed.n_epochs, parsed.attention, parsed.dataset_name) == (3, False, "a-b")
+    assert given == {"n_epochs": 3, "attention": False, "dataset_name": "a-b"}
+
+
+def test_the_readme_lists_every_flag():
+    readme = (ROOT / "README.md").read_text()
+    flags = {flag.name for table in (options.TRAIN, options.TRANSLATE) for group in table.values() for flag in group}
+    assert [flag for flag in sorted(flags) if f"`--{flag}`" not in readme] == []
