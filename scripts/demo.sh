@@ -1,0 +1,14 @@
+#!/bin/sh
+# Train the default objective and networks, made small, on topo2relief; translate its test folder; say where to look.
+# Usage: sh scripts/demo.sh [python]      (about five minutes of training on two CPU cores)
+set -e
+python=${1:-python}
+name=topo2relief
+"$python" cycle_gan.py --dataset_name $name --img_height 64 --img_width 64 \
+    --ngf 16 --ndf 16 --n_residual_blocks 3 --n_epochs 6 --sample_interval 174 --checkpoint_interval 1
+"$python" test.py --dataset_name $name
+echo
+echo "Look at:"
+echo "  images/$name/$(ls images/$name | sort -n | tail -n 1)   real, translated, reconstructed: A on the left, B on the right"
+echo "  results/$name/                translations of the test folders (their truth: datasets/$name/testB and testA)"
+echo "  saved_models/$name/           checkpoints; go on with: $python cycle_gan.py --dataset_name $name --epoch latest --n_epochs 10"
