@@ -9,11 +9,12 @@ from tqdm import tqdm
 
 import checkpoints
 import download
-from datasets import EpochBatches, UnpairedImages, check_headers, list_images, load_batches, sample_images
+from datasets import EpochBatches, UnpairedImages, check_headers, find_side, list_images, load_batches, sample_images
 from errors import UserError, exit_cleanly
 from losses import CriticObjective, GeneratorObjective
-from models import build_critic, build_generator
-from options import TRAIN, parse, resume
+from models import build_critic, sees_samples_alone
+from options import parse_training, resume
+from translators import Translators
 from utils import LossLog, RandomState, ReplayBuffer, SampleGrid, averaged, check_writable, count_workers, pick_device
 
 SAMPLE_ROWS = 6
@@ -27,53 +28,72 @@ class CycleGAN:
     """Two generators, two critics, and all that a training step of theirs depends on."""
 
     def __init__(self, options, device):
-        G_AB, G_BA = (build_generator(options).to(device) for _ in range(2))
+        self.options = options
+        lambda_id = options.lambda_id if options.idt_coef is None else options.idt_coef * options.lambda_cyc
+        translators = Translators(options).to(device)
         D_A, D_B = (build_critic(options).to(device) for _ in range(2))
         self.generator_objective = GeneratorObjective(
-            G_AB, G_BA, D_A, D_B, options.gan_mode, options.lambda_cyc, options.lambda_id
+            translators, D_A, D_B, options.gan_mode, options.lambda_cyc, lambda_id
         )
-        self.critic_objective = CriticObjective(D_A, D_B, options.gan_mode, options.lambda_gp)
+        penalty = chosen_penalty(options)
+        weight = {"none": 0, "wgan-gp": options.lambda_gp, "r1": options.lambda_r1}[penalty]
+        self.critic_objective = CriticObjective(D_A, D_B, options.gan_mode, penalty, weight)
         betas = (options.b1, options.b2)
         self.optimizer_G = torch.optim.Adam(self.generator_objective.parameters(), options.lr, betas)
         self.optimizer_D = torch.optim.Adam(self.critic_objective.parameters(), options.lr, betas)
-        self.average_AB = averaged(G_AB, options.ema_decay)
-        self.average_BA = averaged(G_BA, options.ema_decay)
+        self.average = averaged(translators, options.ema_decay)
         self.buffer_A = ReplayBuffer(seed=options.seed, device=device)
         self.buffer_B = ReplayBuffer(seed=options.seed + 1, device=device)
         self.random = RandomState()
 
     @property
-    def generators(self):
-        """The averaged generators, G_AB and G_BA: those that translate."""
-        return self.average_AB.module, self.average_BA.module
+    def translators(self):
+        """The generators in training; the averaged ones, which translate, are ``average.module``."""
+        return self.generator_objective.translators
 
-    def set_lr(self, lr):
+    def start_epoch(self, epoch):
+        """Set what depends on the epoch: the learning rate, and whether learned masks are fixed."""
+        lr = self.options.lr * lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch)
         for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
             group["lr"] = lr
+        self.translators.masks.start_epoch(epoch)
 
-    @torch.no_grad()
-    def translate(self, real_A, real_B):
-        """fake_A and fake_B, for a step that moves the critics alone."""
-        return self.generator_objective.G_BA(real_B), self.generator_objective.G_AB(real_A)
+    def half_steps(self, step):
+        """The half steps of training step number ``step`` in their order; each takes a batch and returns its losses."""
+        generators = [self.generator_step] if step % self.options.n_critic == 0 else []
+        return [self.critic_step, *generators] if self.options.critic_first else [*generators, self.critic_step]
 
-    def generator_step(self, real_A, real_B):
-        """One step of both generators; returns their GeneratorLosses."""
-        losses = self.generator_objective(real_A, real_B)
+    def generator_step(self, batch):
+        """One step of both generators on ``batch`` {"A", "B"}; adds their translations to it as fake_A and fake_B."""
+        losses = self.generator_objective(batch["A"], batch["B"])
         self.optimizer_G.zero_grad()
         losses.total.backward()
         self.optimizer_G.step()
-        self.average_AB.update_parameters(self.generator_objective.G_AB)
-        self.average_BA.update_parameters(self.generator_objective.G_BA)
+        self.average.update_parameters(self.translators)
+        batch |= {"fake_A": losses.fake_A, "fake_B": losses.fake_B}
         return losses
 
-    def critic_step(self, real_A, fake_A, real_B, fake_B):
-        """One step of both critics on real images and on the history of fake ones; returns their CriticLosses."""
-        fake_A, fake_B = self.buffer_A.push_and_pop(fake_A), self.buffer_B.push_and_pop(fake_B)
-        losses = self.critic_objective(real_A, fake_A, real_B, fake_B)
+    def critic_step(self, batch):
+        """One step of both critics on real images and on the history of fake ones."""
+        if "fake_A" not in batch:  # the generators have not seen this batch
+            batch |= self._translate(batch)
+        seen_real = self.translators.masks.seen_real
+        losses = self.critic_objective(
+            seen_real("A", batch["A"]),
+            self.buffer_A.push_and_pop(batch["fake_A"]),
+            seen_real("B", batch["B"]),
+            self.buffer_B.push_and_pop(batch["fake_B"]),
+        )
         self.optimizer_D.zero_grad()
         losses.total.backward()
         self.optimizer_D.step()
         return losses
+
+    @torch.no_grad()
+    def _translate(self, batch):
+        (fake_B, mask_A), (fake_A, mask_B) = (self.translators.translate(side, batch[side]) for side in "AB")
+        seen = self.translators.masks.seen
+        return {"fake_A": seen(fake_A, mask_B), "fake_B": seen(fake_B, mask_A)}
 
     def _parts(self):
         return {name: part for name, part in vars(self).items() if hasattr(part, "state_dict")}
@@ -86,8 +106,14 @@ class CycleGAN:
             part.load_state_dict(state[name])
 
 
+def chosen_penalty(options):
+    """``--penalty``; where it is not given, the Wasserstein loss has its own and the others none."""
+    return options.penalty or ("wgan-gp" if options.gan_mode == "wgan-gp" else "none")
+
+
 def lr_factor(epoch, n_epochs, decay_epoch):
     """What ``lr`` is multiplied by: 1 up to ``decay_epoch``, then falling linearly to reach 0 after the last epoch."""
+    decay_epoch = n_epochs // 2 if decay_epoch is None else decay_epoch
     return 1 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
 
 
@@ -97,7 +123,7 @@ def lr_factor(epoch, n_epochs, decay_epoch):
 
 
 def main():
-    options, given = parse(TRAIN, __doc__)
+    options, given = parse_training()
     saved = None
     if options.epoch != 0:
         saved = checkpoints.load_full(checkpoints.find_checkpoint(checkpoint_folder(options), options.epoch))
@@ -112,20 +138,21 @@ def train(options, saved=None):
     # ---- data, networks, where output goes ----
     device = pick_device(options.device)
     folder = download.find_dataset(options)
-    paths = {side: check_headers(list_images(folder / side), options.skip_bad_images) for side in ("trainA", "trainB")}
-    dataset = UnpairedImages(
-        paths["trainA"], paths["trainB"], options.img_height, options.img_width,
-        options.channels, options.seed, options.skip_bad_images,
-    )  # fmt: skip
-    grid = SampleGrid(*(grid_images(folder, side, paths, options).to(device) for side in "AB"))
+    paths = {
+        side: check_headers(list_images(find_side(folder, "train", side)), options.skip_bad_images) for side in "AB"
+    }
+    dataset = UnpairedImages(paths["A"], paths["B"], options)
+    grid = SampleGrid(*(grid_images(folder, side, paths[side], options).to(device) for side in "AB"))
+    torch.manual_seed(options.seed)
+    model = CycleGAN(options, device)
+    check_networks(options, model.translators.G_AB, model.critic_objective.D_A)
+
     images_folder, saves_folder = image_folder(options), checkpoint_folder(options)
     for output in (images_folder, saves_folder):
         if saved is None and output.exists() and any(output.iterdir()):
             checkpoints.set_aside(output)
         check_writable(output)
 
-    torch.manual_seed(options.seed)
-    model = CycleGAN(options, device)
     first_epoch = steps = 0
     if saved is not None:
         model.load_state_dict(saved["training"])
@@ -135,37 +162,30 @@ def train(options, saved=None):
     # ---- the loop ----
     schedule = EpochBatches(len(dataset), options.batch_size, first_epoch, options.n_epochs)
     batches = load_batches(dataset, schedule, count_workers(options.n_cpu), pin_memory=device.type == "cuda")
-    decay_epoch = options.n_epochs // 2 if options.decay_epoch is None else options.decay_epoch
     log, skipped = LossLog(), set()
     with progress_bar(len(dataset), first_epoch, options.n_epochs) as bar:
         for epoch in range(first_epoch, options.n_epochs):
             bar.set_description(f"epoch {epoch + 1}/{options.n_epochs}", refresh=False)
-            model.set_lr(options.lr * lr_factor(epoch, options.n_epochs, decay_epoch))
+            model.start_epoch(epoch)
 
             for batch in islice(batches, schedule.batches_per_epoch):
                 steps += 1
-                real_A, real_B = (batch[side].to(device, non_blocking=True) for side in "AB")
-                if steps % options.n_critic == 0:
-                    losses = model.generator_step(real_A, real_B)
-                    log.add(steps, losses.terms())
-                    fake_A, fake_B = losses.fake_A, losses.fake_B
-                else:
-                    fake_A, fake_B = model.translate(real_A, real_B)
-                losses = model.critic_step(real_A, fake_A, real_B, fake_B)
-                log.add(steps, losses.terms())
+                batch |= {side: batch[side].to(device, non_blocking=True) for side in "AB"}
+                for half_step in model.half_steps(steps):
+                    log.add(steps, half_step(batch).terms())
 
                 skipped.update(batch["skipped"])
-                if bar.update(len(real_A)):  # true when the bar is drawn, once a second
+                if bar.update(len(batch["A"])):  # true when the bar is drawn, once a second
                     show(bar, log)
                 if options.sample_interval and steps % options.sample_interval == 0:
-                    grid.save(*model.generators, images_folder / f"{steps}.png")
+                    grid.save(model.average.module, images_folder / f"{steps}.png")
 
             last = epoch + 1 == options.n_epochs
             if last or (options.checkpoint_interval and (epoch + 1) % options.checkpoint_interval == 0):
                 show(bar, log)  # stops at a loss that is not finite, before it is saved over a good state
                 checkpoints.save(saves_folder, checkpoint_state(options, model, epoch + 1, steps), options.keep)
     if options.sample_interval:
-        grid.save(*model.generators, images_folder / f"{steps}.png")
+        grid.save(model.average.module, images_folder / f"{steps}.png")
     print(closing_words(options, skipped))
 
 
@@ -182,26 +202,44 @@ def image_folder(options):
     return Path(options.images_dir) / options.dataset_name
 
 
-def grid_images(folder, side, paths, options):
+def check_networks(options, generator, critic):
+    """Raise UserError if crops, norm and penalty are not what the networks can take."""
+    if not sees_samples_alone(critic) and chosen_penalty(options) != "none":
+        raise UserError("a penalty needs the critic's slope at each image alone: --norm batch goes with --penalty none")
+    least = max(generator.min_size, critic.min_size)
+    for name, side, load in (
+        ("img_height", options.img_height, options.load_height),
+        ("img_width", options.img_width, options.load_width),
+    ):
+        if load is not None and load < side:
+            raise UserError(
+                f"--{name} {side} is larger than --{name.replace('img', 'load')} {load}, from which it is cut"
+            )
+        if side < least or side % generator.multiple:
+            raise UserError(
+                f"--{name} must be divisible by {generator.multiple} and at least {least} for --gen_net "
+                f"{options.gen_net} and --dis_net {options.dis_net}, not {side}"
+            )
+
+
+def grid_images(folder, side, train_paths, options):
     """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one."""
-    test = f"test{side}"
-    if (folder / test).is_dir():
-        chosen = check_headers(list_images(folder / test), options.skip_bad_images)
+    if (test := find_side(folder, "test", side)).is_dir():
+        chosen = check_headers(list_images(test), options.skip_bad_images)
     else:
-        print(f"{folder} has no {test}: sample grids show training images")
-        chosen = paths[f"train{side}"]
+        print(f"there is no {test}: sample grids show training images")
+        chosen = train_paths
     size = options.img_height, options.img_width
     return sample_images(chosen, SAMPLE_ROWS, size, options.channels, options.skip_bad_images)
 
 
 def checkpoint_state(options, model, epoch, steps):
     """What a checkpoint holds; ``checkpoints.py`` describes it."""
-    G_AB, G_BA = model.generators
     return {
         "epoch": epoch,
         "steps": steps,
         "options": vars(options),
-        "generators": {"G_AB": G_AB.state_dict(), "G_BA": G_BA.state_dict()},
+        "generators": model.average.module.state_dict(),
         "training": model.state_dict(),
     }
 
@@ -217,9 +255,10 @@ def summary(options, model, dataset, device, first_epoch):
     return (
         f"data        {options.dataset_name}: {len(dataset.paths_A)} A, {len(dataset.paths_B)} B, "
         f"crops of {options.img_height}×{options.img_width}\n"
-        f"networks    {millions(model.generator_objective)} parameters in the generators, "
+        f"networks    {millions(model.translators)} parameters in the generators, "
         f"{millions(model.critic_objective)} in the critics\n"
-        f"training    {options.gan_mode}, {start}, up to epoch {options.n_epochs}, on {name}\n"
+        f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {chosen_penalty(options)}\n"
+        f"training    {start}, up to epoch {options.n_epochs}, on {name}\n"
         f"output      {image_folder(options)}/ and {checkpoint_folder(options)}/"
     )
 

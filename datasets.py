@@ -18,7 +18,6 @@ from tqdm import tqdm
 from errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-LOAD_FACTOR = 1.12  # training images are resized to this multiple of the crop before it is cut
 
 
 class BadImage(UserError):
@@ -39,6 +38,16 @@ class BadImage(UserError):
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+SEGMENTATION_NAMES = {"trainA": "segTrain", "testA": "segTest", "trainB": "realTrain", "testB": "realTest"}
+
+
+def find_side(folder, part, side):
+    """The folder of ``part`` ("train" or "test") and ``side`` ("A" or "B"): trainA or, where that is not, segTrain."""
+    usual = Path(folder) / f"{part}{side}"
+    other = Path(folder) / SEGMENTATION_NAMES[usual.name]
+    return other if other.is_dir() and not usual.is_dir() else usual
 
 
 def list_images(folder):
@@ -137,15 +146,25 @@ def to_tensor(image):
     return torch.from_numpy(np.ascontiguousarray(array)).float().div_(127.5).sub_(1)
 
 
-def augment(image, height, width, random):
-    """Resize by LOAD_FACTOR, cut height×width at a random place, mirror half of the time. PIL image → uint8 array."""
-    load_height, load_width = round(height * LOAD_FACTOR), round(width * LOAD_FACTOR)
+def augment(image, load_size, crop_size, random):
+    """Resize, cut at random, mirror half of the time. PIL image → uint8 array; the sizes are (height, width)."""
+    (load_height, load_width), (height, width) = load_size, crop_size
     if image.size != (load_width, load_height):
         image = image.resize((load_width, load_height), Image.Resampling.BICUBIC)
     top = random.integers(load_height - height, endpoint=True)
     left = random.integers(load_width - width, endpoint=True)
     crop = np.asarray(image)[top : top + height, left : left + width]
     return crop[:, ::-1] if random.random() < 0.5 else crop
+
+
+def vary_saturation(array, strength, random):
+    """Multiply the saturation of each pixel of uint8 H×W×3 by its own factor from [1 − strength, 1 + strength].
+
+    The brightest channel (the value of HSV) stays as it is, so black stays black and no mask changes.
+    """
+    factor = random.uniform(1 - strength, 1 + strength, array.shape[:2])[..., None]
+    value = array.max(-1, keepdims=True).astype(float)
+    return np.clip(value - factor * (value - array), 0, 255).round().astype(np.uint8)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,10 +179,15 @@ class UnpairedImages(Dataset):
     its images in shuffled order, B is drawn at random. ``"skipped"`` lists bad files replaced by another draw.
     """
 
-    def __init__(self, paths_A, paths_B, height, width, channels=3, seed=0, skip_bad=False):
+    def __init__(self, paths_A, paths_B, options):
         self.paths_A, self.paths_B = paths_A, paths_B
-        self.height, self.width, self.channels = height, width, channels
-        self.seed, self.skip_bad = seed, skip_bad
+        self.crop_size = options.img_height, options.img_width
+        self.load_size = tuple(
+            round(options.load_factor * crop) if load is None else load
+            for load, crop in zip((options.load_height, options.load_width), self.crop_size, strict=True)
+        )
+        self.channels, self.saturation_noise = options.channels, options.saturation_noise
+        self.seed, self.skip_bad = options.seed, options.skip_bad_images
 
     def __len__(self):
         return max(len(self.paths_A), len(self.paths_B))
@@ -177,7 +201,9 @@ class UnpairedImages(Dataset):
         skipped = []
         A = self._load(self.paths_A, index_A, random, skipped)
         B = self._load(self.paths_B, index_B, random, skipped)
-        return {"A": A, "B": B, "skipped": skipped}
+        if self.saturation_noise:
+            A = vary_saturation(A, self.saturation_noise, random)
+        return {"A": to_tensor(A), "B": to_tensor(B), "skipped": skipped}
 
     def _load(self, paths, index, random, skipped):
         try:
@@ -192,7 +218,7 @@ class UnpairedImages(Dataset):
         raise UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
 
     def _crop(self, path, random):
-        return to_tensor(augment(load_image(path, self.channels), self.height, self.width, random))
+        return augment(load_image(path, self.channels), self.load_size, self.crop_size, random)
 
 
 @functools.lru_cache(maxsize=8)

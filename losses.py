@@ -13,6 +13,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 
+from models import sees_samples_alone
+from translators import compose
+
 
 class LeastSquares:
     """LSGAN (https://arxiv.org/abs/1611.04076): real patches are pulled to 1, fake ones to 0, the generator's to 1."""
@@ -24,6 +27,30 @@ class LeastSquares:
     @staticmethod
     def generator(fake):
         return (fake - 1).square().mean()
+
+
+class Vanilla:
+    """The first GAN (https://arxiv.org/abs/1406.2661), non-saturating: cross entropy on scores taken as logits."""
+
+    @staticmethod
+    def critic(real, fake):
+        return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+
+    @staticmethod
+    def generator(fake):
+        return F.softplus(-fake).mean()
+
+
+class Hinge:
+    """Hinge loss (https://arxiv.org/abs/1705.02894): the critic gains nothing beyond scores of 1 and -1."""
+
+    @staticmethod
+    def critic(real, fake):
+        return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+
+    @staticmethod
+    def generator(fake):
+        return -fake.mean()
 
 
 class Wasserstein:
@@ -43,34 +70,43 @@ def no_penalty(critic, real, fake):
     return real.new_zeros(())
 
 
+def slope(critic, images):
+    """How steep the mean patch score C(x) is at each image N×C×H×W, per unit of root-mean-square pixel distance: N.
+
+    With the distance ‖x − y‖₂/√d, d = C·H·W, that is √d · ‖∇C(x)‖₂, and can be differentiated further. Fused attention
+    kernels have no second derivative: hence the math path.
+    """
+    images = images.detach().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        scores = critic(images).flatten(1).mean(1)  # N: no sample sees another, so the sum has each one's gradient
+        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.flatten(1).norm(dim=1) * gradient[0].numel() ** 0.5
+
+
 def gradient_penalty(critic, real, fake):
-    """WGAN-GP (https://arxiv.org/abs/1704.00028): how far the critic is from slope 1 between real and fake images.
+    """WGAN-GP (https://arxiv.org/abs/1704.00028): the mean of (slope − 1)² between real and fake images.
 
-    ``real`` and ``fake`` are N×C×H×W. One ε per sample picks a point on the line between the two; there the mean
-    patch score C(x) should change by 1 per unit of *root-mean-square* pixel distance ‖x − y‖₂/√d, d = C·H·W:
+    ``real`` and ``fake`` are N×C×H×W; one ε per sample picks a point on the line between the two.
 
-        penalty = mean over samples of (√d · ‖∇C(x)‖₂ − 1)²
-
-    Why not ‖∇C‖₂ itself: the gradient of the cycle loss has norm λ_cyc/√d (an L1 mean), 0.02 at 256×256, and a critic
-    of slope 1 would drown it. Taken on the sum of the patches instead, the slope per patch falls with their number.
-    In RMS distance the adversarial and the cycle gradient stand 1 to λ_cyc at every resolution.
-
-    The penalty is itself differentiated, and fused attention kernels have no second derivative: hence the math path.
+    Why the slope is taken in RMS distance: the gradient of the cycle loss has norm λ_cyc/√d (an L1 mean), 0.02 at
+    256×256, and a critic of ‖∇C‖₂ = 1 would drown it. Taken on the sum of the patches instead, the slope per patch
+    falls with their number. In RMS distance the adversarial and the cycle gradient stand 1 to λ_cyc at every size.
     """
     epsilon = torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device)
-    between = torch.lerp(real, fake, epsilon).detach().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH):
-        scores = critic(between).flatten(1).mean(1)  # N: no sample sees another, so the sum has each one's gradient
-        (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
-    slope = gradient.flatten(1).norm(dim=1) * gradient[0].numel() ** 0.5
-    return (slope - 1).square().mean()
+    return (slope(critic, torch.lerp(real, fake, epsilon)) - 1).square().mean()
 
 
-GAN_LOSSES = {"wgan-gp": (Wasserstein, gradient_penalty), "lsgan": (LeastSquares, no_penalty)}
+def r1_penalty(critic, real, fake):
+    """R1 (https://arxiv.org/abs/1801.04406): half the mean of slope² at real images, in RMS distance as above."""
+    return slope(critic, real).square().mean() / 2
+
+
+GAN_LOSSES = {"wgan-gp": Wasserstein, "lsgan": LeastSquares, "vanilla": Vanilla, "hinge": Hinge}
+PENALTIES = {"none": no_penalty, "wgan-gp": gradient_penalty, "r1": r1_penalty}
 
 
 class GeneratorLosses(NamedTuple):
-    """``total`` to minimise, its unweighted terms, and the translations (detached) that the critics will see."""
+    """``total`` to minimise, its unweighted terms, and the translations (detached) as the critics see them."""
 
     total: torch.Tensor
     adversarial: torch.Tensor
@@ -111,7 +147,9 @@ def frozen(*networks):
 
 
 def together(network, *batches):
-    """Apply ``network`` to several batches in one call; exact because no sample sees another one in it."""
+    """Apply ``network`` to several batches: in one call, or one after another where batch norm would mix them."""
+    if not sees_samples_alone(network):
+        return [network(batch) for batch in batches]
     return network(torch.cat(batches)).split([len(batch) for batch in batches])
 
 
@@ -122,37 +160,49 @@ class GeneratorObjective(nn.Module):
     The critics only judge here: they are not submodules, and their weights get no gradients.
     """
 
-    def __init__(self, G_AB, G_BA, D_A, D_B, gan_mode="wgan-gp", lambda_cyc=10.0, lambda_id=5.0):
+    def __init__(self, translators, D_A, D_B, gan_mode="wgan-gp", lambda_cyc=10.0, lambda_id=5.0):
         super().__init__()
-        self.G_AB, self.G_BA = G_AB, G_BA
-        self._critics = (D_A, D_B)  # a tuple hides them from nn.Module
-        self._gan_loss, _ = GAN_LOSSES[gan_mode]
+        self.translators = translators
+        self._critics = {"A": D_A, "B": D_B}  # a dict hides them from nn.Module
+        self._gan_loss = GAN_LOSSES[gan_mode]
         self.lambda_cyc, self.lambda_id = lambda_cyc, lambda_id
 
     def forward(self, real_A, real_B):
-        D_A, D_B = self._critics
-        with parametrize.cached(), frozen(D_A, D_B):  # cached: one power iteration of the spectral norm a half step
-            fake_B, same_B = together(self.G_AB, real_A, real_B)
-            fake_A, same_A = together(self.G_BA, real_B, real_A)
-            adversarial = (self._gan_loss.generator(D_B(fake_B)) + self._gan_loss.generator(D_A(fake_A))) / 2
-            cycle = (F.l1_loss(self.G_BA(fake_B), real_A) + F.l1_loss(self.G_AB(fake_A), real_B)) / 2
-            identity = (F.l1_loss(same_A, real_A) + F.l1_loss(same_B, real_B)) / 2
+        # cached: each spectral norm does one power iteration a half step, however often its weight is used
+        with parametrize.cached(), frozen(*self._critics.values()):
+            *terms_A, fake_B = self._direction("A", "B", real_A, real_B)
+            *terms_B, fake_A = self._direction("B", "A", real_B, real_A)
+        adversarial, cycle, identity = ((a + b) / 2 for a, b in zip(terms_A, terms_B, strict=True))
         total = adversarial + self.lambda_cyc * cycle + self.lambda_id * identity
-        return GeneratorLosses(total, adversarial, cycle, identity, fake_A.detach(), fake_B.detach())
+        return GeneratorLosses(total, adversarial, cycle, identity, fake_A, fake_B)
+
+    def _direction(self, source, target, x, y):
+        """x goes from ``source`` to ``target`` and back; y, of ``target``, should pass its generator unchanged."""
+        masks, there, back = self.translators.masks, *map(self.translators.generator, (source, target))
+        mask = masks.of(source, x)
+        if self.lambda_id:
+            translated, kept = together(there, x, y)
+            identity = F.l1_loss(kept, y)
+        else:
+            translated, identity = there(x), x.new_zeros(())
+        fake = compose(mask, translated, x)
+        seen = masks.seen(fake, mask)
+        adversarial = self._gan_loss.generator(self._critics[target](seen))
+        cycle = F.l1_loss(compose(masks.back(target, fake, mask), back(fake), fake), x)
+        return adversarial, cycle, identity, seen.detach()
 
 
 class CriticObjective(nn.Module):
-    """The critics' half step: each tells real images of its domain from translated ones, plus λ_gp · penalty.
+    """The critics' half step: each tells real images of its domain from translated ones, plus weight · penalty.
 
     ``forward(real_A, fake_A, real_B, fake_B)`` takes batches N×C×H×W in [-1, 1], the fakes from the replay buffers.
     ``total`` is the sum over the two critics, so that one backward gives each the gradient of its own loss.
     """
 
-    def __init__(self, D_A, D_B, gan_mode="wgan-gp", lambda_gp=10.0):
+    def __init__(self, D_A, D_B, gan_mode="wgan-gp", penalty="wgan-gp", weight=10.0):
         super().__init__()
         self.D_A, self.D_B = D_A, D_B
-        self._gan_loss, self._penalty = GAN_LOSSES[gan_mode]
-        self.lambda_gp = lambda_gp
+        self._gan_loss, self._penalty, self.weight = GAN_LOSSES[gan_mode], PENALTIES[penalty], weight
 
     def forward(self, real_A, fake_A, real_B, fake_B):
         with parametrize.cached():
@@ -164,5 +214,5 @@ class CriticObjective(nn.Module):
     def _judge(self, critic, real, fake):
         penalty = self._penalty(critic, real, fake)
         real_score, fake_score = together(critic, real, fake)
-        total = self._gan_loss.critic(real_score, fake_score) + self.lambda_gp * penalty
+        total = self._gan_loss.critic(real_score, fake_score) + self.weight * penalty
         return CriticLosses(total, penalty, real_score.mean(), fake_score.mean())

@@ -1,21 +1,22 @@
-"""The networks: a ResNet generator and a patch critic, both with self-attention.
+"""The networks: generators and critics, assembled from the same few blocks.
 
-Images are float tensors N×C×H×W in [-1, 1]. Both networks are fully convolutional: any H and W that are divisible by
-``MULTIPLE`` and at least ``MIN_SIZE`` will do.
+Images are float tensors N×C×H×W in [-1, 1]. All networks are fully convolutional: any H and W that are divisible by
+their ``multiple`` and at least their ``min_size`` (attributes, in pixels) will do.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-MULTIPLE = 4  # the generator halves the image twice
-MIN_SIZE = 8  # pixels; at less, reflection padding and instance norm of the innermost features are not defined
+NORMS = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
 
 
 def weights_init_normal(module):
-    """Initialise one module in place, for ``network.apply``: N(0, 0.02) for convolution weights, zero biases (DCGAN,
-    https://arxiv.org/abs/1511.06434).
+    """Initialise one module in place, for ``network.apply`` (DCGAN, https://arxiv.org/abs/1511.06434): convolution
+    weights from N(0, 0.02), scales of batch norm from N(1, 0.02), biases 0.
 
     A spectrally normalised weight is derived anew at every access, so the tensor behind it is the one to initialise.
     """
@@ -23,6 +24,9 @@ def weights_init_normal(module):
         normalised = parametrize.is_parametrized(module, "weight")
         weight = module.parametrizations.weight.original if normalised else module.weight
         nn.init.normal_(weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    if getattr(module, "bias", None) is not None:
         nn.init.zeros_(module.bias)
 
 
@@ -45,6 +49,23 @@ def fold_spectral_norm(network):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
     return network
+
+
+def sees_samples_alone(network):
+    """Whether each image of a batch passes as if it were the only one, so that batches may be joined."""
+    return not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def finish(network, spectral_norm):
+    """The last lines of every network's constructor."""
+    network.apply(weights_init_normal)
+    if spectral_norm:
+        add_spectral_norm(network)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Blocks
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 class SelfAttention(nn.Module):
@@ -74,16 +95,17 @@ class SelfAttention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), reflection-padded (https://arxiv.org/abs/1603.08155)."""
+    """x + norm(conv([dropout] relu(norm(conv(x))))), the convolutions 3×3 (https://arxiv.org/abs/1603.08155)."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, norm="instance", dropout=False, padding_mode="reflect", bias=True):
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
-            nn.InstanceNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=bias),
+            NORMS[norm](channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
-            nn.InstanceNorm2d(channels),
+            *([nn.Dropout(0.5)] if dropout else []),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=bias),
+            NORMS[norm](channels),
         )
 
     def forward(self, x):
@@ -107,46 +129,107 @@ class CriticResidualBlock(nn.Module):
         return x + self.block(x)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Generators
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def resize_up(channels_in, channels_out):
+    """Twice the size by nearest neighbour, then a convolution: no checkerboard, since nothing overlaps unevenly."""
+    return nn.Upsample(scale_factor=2), nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
+
+
+def transposed_up(channels_in, channels_out):
+    """Twice the size by a transposed convolution, as in the CycleGAN paper."""
+    return (nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1),)
+
+
 class GeneratorResNet(nn.Module):
     """Translates images, N×C×H×W in [-1, 1] to the same: down by 4, residual blocks, attention, up by 4.
 
-    H and W must be divisible by ``MULTIPLE`` and at least ``MIN_SIZE``.
+    With ``transposed_up``, without attention and spectral norm it is the generator of the CycleGAN paper.
     """
 
-    def __init__(self, channels=3, ngf=64, n_residual_blocks=9, attention=True, spectral_norm=True):
+    multiple, min_size = 4, 8
+
+    def __init__(
+        self,
+        channels=3,
+        ngf=64,
+        n_residual_blocks=9,
+        norm="instance",
+        dropout=False,
+        attention=True,
+        spectral_norm=True,
+        up=resize_up,
+        channels_out=None,
+        squash=nn.Tanh,
+    ):
         super().__init__()
+
+        def normed(channels, *convolution):
+            return *convolution, NORMS[norm](channels), nn.ReLU(inplace=True)
+
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, ngf, 7, padding=3, padding_mode="reflect"),  # C×H×W → ngf×H×W
-            nn.InstanceNorm2d(ngf),
-            nn.ReLU(inplace=True),
-            *self._down(ngf, 2 * ngf),
-            *self._down(2 * ngf, 4 * ngf),  # → 4·ngf × H/4 × W/4
+            *normed(ngf, nn.Conv2d(channels, ngf, 7, padding=3, padding_mode="reflect")),  # → ngf×H×W
+            *normed(2 * ngf, nn.Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
+            *normed(4 * ngf, nn.Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
         )
-        self.transformer = nn.Sequential(*(ResidualBlock(4 * ngf) for _ in range(n_residual_blocks)))
+        self.transformer = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout) for _ in range(n_residual_blocks)))
         self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()
         self.decoder = nn.Sequential(
-            *self._up(4 * ngf, 2 * ngf),
-            *self._up(2 * ngf, ngf),
-            nn.Conv2d(ngf, channels, 7, padding=3, padding_mode="reflect"),  # → C×H×W
-            nn.Tanh(),
+            *normed(2 * ngf, *up(4 * ngf, 2 * ngf)),
+            *normed(ngf, *up(2 * ngf, ngf)),
+            nn.Conv2d(ngf, channels_out or channels, 7, padding=3, padding_mode="reflect"),  # → C×H×W
+            squash(),
         )
-        self.apply(weights_init_normal)
-        if spectral_norm:
-            add_spectral_norm(self)
-
-    @staticmethod
-    def _down(channels_in, channels_out):
-        conv = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
-        return conv, nn.InstanceNorm2d(channels_out), nn.ReLU(inplace=True)
-
-    @staticmethod
-    def _up(channels_in, channels_out):
-        # Resize, then convolve: a transposed convolution overlaps unevenly and leaves a checkerboard.
-        conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
-        return nn.Upsample(scale_factor=2), conv, nn.InstanceNorm2d(channels_out), nn.ReLU(inplace=True)
+        finish(self, spectral_norm)
 
     def forward(self, x):
         return self.decoder(self.attention(self.transformer(self.encoder(x))))
+
+
+class GeneratorNotebook(nn.Module):
+    """The generator of Udacity's notebook: three 4×4 convolutions down by 8, residual blocks, three transposed up.
+
+    Zero padding, and no biases, as in the helper functions of that course. N×C×H×W in [-1, 1] to the same.
+    """
+
+    multiple, min_size = 8, 16
+
+    def __init__(
+        self, channels=3, ngf=64, n_residual_blocks=6, norm="batch", dropout=False, attention=False, spectral_norm=False
+    ):
+        super().__init__()
+
+        def down(channels_in, channels_out):
+            conv = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
+            return conv, NORMS[norm](channels_out), nn.ReLU(inplace=True)
+
+        def up(channels_in, channels_out):
+            conv = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
+            return conv, NORMS[norm](channels_out), nn.ReLU(inplace=True)
+
+        self.encoder = nn.Sequential(*down(channels, ngf), *down(ngf, 2 * ngf), *down(2 * ngf, 4 * ngf))  # → H/8 × W/8
+        self.transformer = nn.Sequential(
+            *(ResidualBlock(4 * ngf, norm, dropout, "zeros", bias=False) for _ in range(n_residual_blocks))
+        )
+        self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()
+        self.decoder = nn.Sequential(
+            *up(4 * ngf, 2 * ngf),
+            *up(2 * ngf, ngf),
+            nn.ConvTranspose2d(ngf, channels, 4, stride=2, padding=1, bias=False),
+            nn.Tanh(),
+        )
+        finish(self, spectral_norm)
+
+    def forward(self, x):
+        return self.decoder(self.attention(self.transformer(self.encoder(x))))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Critics
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 class Discriminator(nn.Module):
@@ -155,6 +238,8 @@ class Discriminator(nn.Module):
     Twelve convolutions where the 70×70 PatchGAN has five: three halve the image, two residual blocks with dropout
     (four) and the attention (three) work at an eighth of it, and the last two score each patch.
     """
+
+    min_size = 8
 
     def __init__(self, channels=3, ndf=64, attention=True, spectral_norm=True, dropout=0.2):
         super().__init__()
@@ -173,21 +258,90 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(8 * ndf, 1, 3, padding=1),  # → 1 × H/8 × W/8
         )
-        self.apply(weights_init_normal)
-        if spectral_norm:
-            add_spectral_norm(self)
+        finish(self, spectral_norm)
 
     def forward(self, x):
         return self.score(self.attention(self.blocks(self.encoder(x))))
 
 
+class PatchGAN(nn.Module):
+    """Four 4×4 convolutions, then one that scores: N×C×H×W in [-1, 1] to a patch map of scores N×1×H'×W'.
+
+    ``strides`` are those of the four. Each patch sees as many pixels as they add up to: 94×94 for (2, 2, 2, 2), and the
+    70×70 of the CycleGAN paper for (2, 2, 2, 1). ``pad_before_score`` adds a row above and a column at the left, so
+    that the last convolution keeps the size: H//16 × W//16 with strides of 2.
+    """
+
+    min_size = 32
+
+    def __init__(
+        self,
+        channels=3,
+        ndf=64,
+        norm="instance",
+        attention=False,
+        spectral_norm=False,
+        strides=(2, 2, 2, 1),
+        pad_before_score=False,
+        activation=lambda: nn.LeakyReLU(0.2, inplace=True),
+        bias=True,
+    ):
+        super().__init__()
+        widths = [channels, ndf, 2 * ndf, 4 * ndf, 8 * ndf]
+        layers = []
+        for i, stride in enumerate(strides):
+            layers.append(nn.Conv2d(widths[i], widths[i + 1], 4, stride, padding=1, bias=bias))
+            if i > 0:  # none on the first layer, which would hide the colours
+                layers.append(NORMS[norm](widths[i + 1]))
+            layers.append(activation())
+        if attention:
+            layers.append(SelfAttention(8 * ndf))
+        if pad_before_score:
+            layers.append(nn.ZeroPad2d((1, 0, 1, 0)))
+        layers.append(nn.Conv2d(8 * ndf, 1, 4, padding=1, bias=bias))
+        self.model = nn.Sequential(*layers)
+        finish(self, spectral_norm)
+
+    def forward(self, x):
+        return self.model(x)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By name
+# ---------------------------------------------------------------------------------------------------------------------
+
+GENERATORS = {
+    "attention": GeneratorResNet,
+    "resnet": partial(GeneratorResNet, up=transposed_up),
+    "notebook": GeneratorNotebook,
+}
+CRITICS = {
+    "attention": lambda norm, **rest: Discriminator(**rest),  # has no norm: the gradient penalty constrains it
+    "patchgan": partial(PatchGAN, strides=(2, 2, 2, 2), pad_before_score=True),
+    "patch70": PatchGAN,
+    "notebook": partial(PatchGAN, strides=(2, 2, 2, 2), activation=lambda: nn.ReLU(inplace=True), bias=False),
+}
+
+
 def build_generator(options):
     """A generator for ``options``: the command line's, or a checkpoint's."""
-    return GeneratorResNet(
-        options.channels, options.ngf, options.n_residual_blocks, options.attention, options.spectral_norm
+    return GENERATORS[options.gen_net](
+        channels=options.channels,
+        ngf=options.ngf,
+        n_residual_blocks=options.n_residual_blocks,
+        norm=options.norm,
+        dropout=options.dropout,
+        attention=options.attention,
+        spectral_norm=options.spectral_norm,
     )
 
 
 def build_critic(options):
     """A critic for ``options``."""
-    return Discriminator(options.channels, options.ndf, options.attention, options.spectral_norm)
+    return CRITICS[options.dis_net](
+        channels=options.channels,
+        ndf=options.ndf,
+        norm=options.norm,
+        attention=options.attention,
+        spectral_norm=options.spectral_norm,
+    )

@@ -38,6 +38,12 @@ def image_side(text):
     return side
 
 
+def gpu(text):
+    """A check for argparse: the number of a GPU, or -1 for none, to a torch device's name."""
+    which = number(int, -1)(text)
+    return "cpu" if which < 0 else f"cuda:{which}"
+
+
 def epoch(text):
     """A check for argparse: an epoch's number, or ``latest``."""
     return text if text == "latest" else number(int, 0)(text)
@@ -59,6 +65,7 @@ class Flag(NamedTuple):
     type: object = str
     choices: tuple = None
     fixed: bool = False
+    alias: str = None  # the same flag's name in another CycleGAN
 
 
 POSITIVE, NATURAL, WEIGHT = number(int, 1), number(int, 0), number(float, 0)
@@ -76,28 +83,51 @@ MACHINE = [
 TRAIN = {
     "data": [
         *WHERE,
-        Flag("img_height", 256, "height of the training crops, in pixels", image_side),
-        Flag("img_width", 256, "width of the training crops, in pixels", image_side),
+        Flag("img_height", 256, "height of the training crops, in pixels", image_side, alias="crop_height"),
+        Flag("img_width", 256, "width of the training crops, in pixels", image_side, alias="crop_width"),
+        Flag("load_height", None, "height to which images are resized before the crop", POSITIVE),
+        Flag("load_width", None, "width to which images are resized before the crop", POSITIVE),
+        Flag("load_factor", 1.12, "the same as a multiple of the crop, where it is not given", number(float, 1)),
         Flag("channels", 3, "3 for colour, 1 for gray", int, (1, 3), fixed=True),
+        Flag("saturation_noise", 0.0, "how much the saturation of each pixel of A varies", number(float, 0, 1)),
         Flag("download", True, "fetch a known data set that is missing", bool),
         Flag("dataset_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets", "where NAME.zip is fetched from"),
     ],
     "networks": [
+        Flag("recipe", "attention", "a set of defaults; flags given by hand overrule it", str,
+             ("attention", "classic", "notebook", "segmentation"), fixed=True),
+        Flag("gen_net", "attention", "the generators", str,
+             ("attention", "resnet", "notebook", "resnet_9blocks", "resnet_6blocks"), fixed=True),
+        Flag("dis_net", "attention", "the critics", str,
+             ("attention", "patchgan", "patch70", "notebook", "n_layers", "basic"), fixed=True),
         Flag("ngf", 64, "filters in the generators' first convolution", POSITIVE, fixed=True),
         Flag("ndf", 64, "filters in the critics' first convolution", POSITIVE, fixed=True),
         Flag("n_residual_blocks", 9, "residual blocks in the generators", NATURAL, fixed=True),
+        Flag("norm", "instance", "norm in the generators, and in the critics but the attention one", str,
+             ("instance", "batch", "none"), fixed=True),
+        Flag("dropout", False, "dropout in the generators' residual blocks", bool, fixed=True),
         Flag("attention", True, "self-attention in generators and critics", bool, fixed=True),
         Flag("spectral_norm", True, "spectral norm on all convolutions", bool, fixed=True),
+        Flag("mask", "none", "where translations differ from their images", str, ("none", "given", "learned"),
+             fixed=True),
+        Flag("mask_threshold", 32, "given masks: brightest channel, of 255, up to which a pixel is black",
+             number(int, 0, 255), fixed=True),
+        Flag("mask_freeze_epoch", 30, "learned masks: epoch from which they are fixed", NATURAL),
     ],
     "objective": [
-        Flag("gan_mode", "wgan-gp", "the adversarial loss", str, ("wgan-gp", "lsgan")),
-        Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT),
+        Flag("gan_mode", "wgan-gp", "the adversarial loss", str, ("wgan-gp", "lsgan", "vanilla", "hinge")),
+        Flag("penalty", None, "the critics' penalty (default: wgan-gp with that loss, else none)", str,
+             ("none", "wgan-gp", "r1")),
+        Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT),
+        Flag("lambda_r1", 0.1, "weight of the r1 penalty", WEIGHT),
+        Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT, alias="lamda"),
         Flag("lambda_id", 5.0, "weight of the identity loss", WEIGHT),
-        Flag("lambda_gp", 10.0, "weight of the gradient penalty (wgan-gp)", WEIGHT),
+        Flag("idt_coef", None, "the same as a multiple of --lambda_cyc; overrules --lambda_id", WEIGHT),
         Flag("n_critic", 1, "critic steps for each generator step", POSITIVE),
+        Flag("critic_first", False, "the critics' step comes before the generators'", bool),
     ],
     "training": [
-        Flag("n_epochs", 200, "epochs in all; one is as many images as the larger side has", POSITIVE),
+        Flag("n_epochs", 200, "epochs in all; one is as many images as the larger side has", POSITIVE, alias="epochs"),
         Flag("epoch", 0, "resume after this epoch, or after the latest; 0 starts anew", epoch),
         Flag("batch_size", 1, "images of each side in a step", POSITIVE),
         Flag("lr", 2e-4, "Adam's learning rate", number(float, 0)),
@@ -115,6 +145,25 @@ TRAIN = {
         Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone", POSITIVE),
         Flag("images_dir", "images", "where sample grids go, in a folder for each data set"),
     ],
+}  # fmt: skip
+
+# Names that other CycleGANs have for these networks.
+SPELLINGS = {
+    "resnet_9blocks": dict(gen_net="resnet", n_residual_blocks=9),
+    "resnet_6blocks": dict(gen_net="resnet", n_residual_blocks=6),
+    "n_layers": dict(dis_net="patch70"),
+    "basic": dict(dis_net="patch70"),
+}
+
+PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan")
+RECIPES = {
+    "attention": {},
+    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
+    "notebook": dict(
+        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
+        critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
+    ),
+    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
 }  # fmt: skip
 
 TRANSLATE = {
@@ -155,26 +204,43 @@ def build_parser(groups, description):
     for title, flags in groups.items():
         group = parser.add_argument_group(title)
         for flag in flags:
-            name = f"--{flag.name}"
+            names = [f"--{name}" for name in (flag.name, flag.alias) if name]
             if flag.type is bool:
                 shown = "on" if flag.default else "off"
-                group.add_argument(name, action="store_true", help=f"{flag.help} (default: {shown})")
+                group.add_argument(*names, action="store_true", help=f"{flag.help} (default: {shown})")
                 group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help="the opposite")
             else:
                 shown = "" if flag.default is None else f" (default: {flag.default})"
                 metavar = None if flag.choices else flag.name.upper().split("_")[-1]
-                group.add_argument(name, type=flag.type, choices=flag.choices, metavar=metavar,
+                group.add_argument(*names, dest=flag.name, type=flag.type, choices=flag.choices, metavar=metavar,
                                    help=flag.help.replace("%", "%%") + shown)  # fmt: skip
+    parser.add_argument("--gpu_ids", dest="device", type=gpu, metavar="ID", help="--device by number, -1 for the CPU")
     return parser
 
 
+def parse_training(argv=None):
+    """The command line of cycle_gan.py: (options, given), as ``parse`` returns them."""
+    return parse(TRAIN, "Train a CycleGAN on two folders of images.", argv)
+
+
+def parse_translation(argv=None):
+    """The command line of test.py: its options."""
+    return parse(TRANSLATE, "Translate images with a trained CycleGAN.", argv)[0]
+
+
 def parse(groups, description, argv=None):
-    """Read a command line. Returns (options, given): a namespace with every flag, and what was given by hand."""
-    argv = sys.argv[1:] if argv is None else argv
-    words = [underscored(word) for word in argv]
+    """Read a command line. Returns (options, given): a namespace with every flag, and what was given by hand.
+
+    What was not given is the recipe's, and what the recipe leaves open is the table's default.
+    """
+    words = [underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     given = vars(build_parser(groups, description).parse_args(words))
+    for name in ("gen_net", "dis_net"):
+        if meant := SPELLINGS.get(given.get(name)):
+            given = {**meant, **given, name: meant[name]}
     defaults = {flag.name: flag.default for flags in groups.values() for flag in flags}
-    return argparse.Namespace(**{**defaults, **given}), given
+    recipe = RECIPES[given.get("recipe", "attention")] if "recipe" in defaults else {}
+    return argparse.Namespace(**{**defaults, **recipe, **given}), given
 
 
 def underscored(word):

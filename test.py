@@ -12,22 +12,23 @@ from tqdm import tqdm
 
 import checkpoints
 import download
-from datasets import WholeImages, group_by_size, list_images, load_one_by_one
+from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one
 from errors import UserError, exit_cleanly
-from models import MIN_SIZE, MULTIPLE, build_generator, fold_spectral_norm
-from options import TRANSLATE, parse
+from models import fold_spectral_norm
+from options import parse_translation
+from translators import Translators
 from utils import check_writable, count_workers, pick_device
 
 
 def main():
-    options, _ = parse(TRANSLATE, __doc__.split("\n")[0])
+    options = parse_translation()
     device = pick_device(options.device)
     path = checkpoints.find_checkpoint(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     state = checkpoints.load(path)
     results = Path(options.results_dir) / options.dataset_name / f"epoch_{state['epoch']}"
+    translators = load_translators(state, device)
     for direction, source, output in work(options, results):
-        generator = load_generator(state, direction, device)
-        translate_folder(generator, source, output, state["options"]["channels"], device, options)
+        translate_folder(translators, direction, source, output, state["options"]["channels"], device, options)
 
 
 def work(options, results):
@@ -41,29 +42,32 @@ def work(options, results):
         return [(direction, source, Path(options.output or results / direction))]
     folder = download.find_dataset(options)
     directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
-    return [(direction, folder / f"test{direction[0]}", results / direction) for direction in directions]
+    return [(direction, find_side(folder, "test", direction[0]), results / direction) for direction in directions]
 
 
-def load_generator(state, direction, device):
-    """The averaged generator of a checkpoint for ``AtoB`` or ``BtoA``, ready to translate."""
-    generator = build_generator(Namespace(**state["options"]))
-    generator.load_state_dict(state["generators"][f"G_{direction.replace('to', '')}"])
-    return fold_spectral_norm(generator).requires_grad_(False).to(device)
+def load_translators(state, device):
+    """The averaged generators of a checkpoint, ready to translate."""
+    translators = Translators(Namespace(**state["options"]))
+    translators.load_state_dict(state["generators"])
+    return fold_spectral_norm(translators).requires_grad_(False).to(device)
 
 
-def translate_folder(generator, source, output, channels, device, options):
+def translate_folder(translators, direction, source, output, channels, device, options):
     """Translate every image of ``source`` (a folder, or one file) into ``output``, under the same names."""
     root, paths = (source.parent, [source]) if source.is_file() else (source, list_images(source))
     if output.resolve() == root.resolve():
         raise UserError(f"--output {output} would overwrite the images in --input; choose another folder")
     check_writable(output)
 
-    images = WholeImages(paths, channels=channels, multiple=MULTIPLE, least=MIN_SIZE)
+    G = translators.G_AB
+    images = WholeImages(paths, channels=channels, multiple=G.multiple, least=G.min_size)
     skipped, done = [], 0
     singles = load_one_by_one(images, range(len(paths)), count_workers(options.n_cpu), options.skip_bad_images, skipped)
     with tqdm(total=len(paths), desc=f"{source} → {output}", unit="img", dynamic_ncols=True) as bar:
         for batch in group_by_size(singles, options.batch_size):
-            for index, translation in zip(batch["index"], translate(generator, batch, device), strict=True):
+            for index, translation in zip(
+                batch["index"], translate(translators, direction[0], batch, device), strict=True
+            ):
                 save_image(translation, output / paths[index].relative_to(root))
                 done += 1
                 bar.update()
@@ -72,9 +76,9 @@ def translate_folder(generator, source, output, channels, device, options):
 
 
 @torch.inference_mode()
-def translate(generator, batch, device):
+def translate(translators, side, batch, device):
     """A batch of padded images in [-1, 1] to translations without the padding: uint8 arrays H×W×C, one by one."""
-    translated = generator(batch["image"].to(device, non_blocking=True))
+    translated, _ = translators.translate(side, batch["image"].to(device, non_blocking=True))
     pixels = translated.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     for image, height, width in zip(pixels, batch["height"], batch["width"], strict=True):
         yield image[:height, :width]

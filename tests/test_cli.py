@@ -118,14 +118,14 @@ def test_a_translation_is_that_of_the_averaged_generator(trained, run):
     from argparse import Namespace
 
     from datasets import to_tensor
-    from models import build_generator
+    from translators import Translators
 
     noise_image(3, 16, 20).save(trained / "one.png")
     assert run("test", "--dataset_name=tiny", "--input=one.png", "--output=out", "--direction=BtoA").code == 0
     saved = checkpoint(trained, 1)
-    generator = build_generator(Namespace(**saved["options"])).eval()
-    generator.load_state_dict(saved["generators"]["G_BA"])
-    expected = (generator(to_tensor(noise_image(3, 16, 20))[None])[0].detach() + 1) * 127.5
+    translators = Translators(Namespace(**saved["options"])).eval()
+    translators.load_state_dict(saved["generators"])
+    expected = (translators.G_BA(to_tensor(noise_image(3, 16, 20))[None])[0].detach() + 1) * 127.5
     written = torch.from_numpy(np.array(Image.open(trained / "out" / "one.png"))).permute(2, 0, 1)
     assert (written - expected).abs().max() < 0.51
 
@@ -254,7 +254,7 @@ def test_help_groups_the_flags_and_shows_defaults(run):
 
 
 def test_dashes_and_underscores_are_the_same():
-    parsed, given = options.parse(options.TRAIN, "", ["--n-epochs=3", "--no-attention", "--dataset-name", "a-b"])
+    parsed, given = options.parse_training(["--n-epochs=3", "--no-attention", "--dataset-name", "a-b"])
     assert (parsed.n_epochs, parsed.attention, parsed.dataset_name) == (3, False, "a-b")
     assert given == {"n_epochs": 3, "attention": False, "dataset_name": "a-b"}
 

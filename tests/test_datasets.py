@@ -17,14 +17,17 @@ from datasets import (
     WholeImages,
     augment,
     check_headers,
+    find_side,
     group_by_size,
     list_images,
     load_batches,
     load_image,
     sample_images,
     to_tensor,
+    vary_saturation,
 )
 from errors import UserError
+from options import parse_training
 
 # ---- files ----
 
@@ -141,22 +144,70 @@ def test_headers_are_checked_and_the_bad_ones_named_or_left_out(tmp_path):
 @given(height=st.integers(2, 20).map(lambda n: 4 * n), width=st.integers(2, 20).map(lambda n: 4 * n),
        image=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 2**32))  # fmt: skip
 def test_crops_have_the_size_whatever_the_image(height, width, image, seed):
-    crop = augment(noise_image(0, *image), height, width, np.random.default_rng(seed))
+    load = height + seed % 7, width + seed % 5
+    crop = augment(noise_image(0, *image), load, (height, width), np.random.default_rng(seed))
     assert crop.shape == (height, width, 3)
 
 
 def test_crops_move_and_flip():
     ramp = Image.fromarray(np.tile(np.arange(72, dtype=np.uint8), (72, 1)))
-    crops = [augment(ramp, 64, 64, np.random.default_rng(seed)) for seed in range(400)]
+    crops = [augment(ramp, (72, 72), (64, 64), np.random.default_rng(seed)) for seed in range(400)]
     flipped = sum(int(crop[0, 0]) > int(crop[0, -1]) for crop in crops)
     assert 150 < flipped < 250
     assert {int(crop[0].min()) for crop in crops} == set(range(9))
 
 
+def test_images_are_resized_to_the_load_size_before_the_crop(tmp_path):
+    def load_size(**flags):
+        return UnpairedImages([], [], training_options(**flags)).load_size
+
+    assert load_size(img_height=64, img_width=256) == (72, 287)
+    assert load_size(load_factor=1) == (8, 12)
+    assert load_size(load_height=30, load_width=40) == (30, 40)
+
+
+@settings(max_examples=30, deadline=None)
+@given(strength=st.floats(0, 1), seed=st.integers(0, 2**32))
+def test_the_noise_changes_saturation_alone(strength, seed):
+    image = np.asarray(noise_image(seed, 20, 20)).copy()
+    image[:5] = 0
+    noisy = vary_saturation(image, strength, np.random.default_rng(seed))
+    assert (noisy.max(-1) == image.max(-1)).all()  # value stays, and with it every mask
+    assert (noisy[:5] == 0).all()
+    order = np.argsort(image, axis=-1, kind="stable")
+    assert (np.diff(np.take_along_axis(noisy, order, -1).astype(int), axis=-1) >= 0).all()
+    value, low = image.max(-1).astype(int), image.min(-1).astype(int)
+    moved = np.abs((value - noisy.min(-1)) - (value - low))
+    assert (moved <= strength * (value - low) + 0.51).all()
+
+
+def test_the_noise_is_in_training_samples_of_A_alone(tmp_path):
+    plain, noisy = (unpaired(tmp_path / n, saturation_noise=s) for n, s in (("a", 0), ("b", 0.3)))
+    a, b = plain[0], noisy[0]
+    assert torch.equal(a["B"], b["B"]) and not torch.equal(a["A"], b["A"])
+    assert torch.equal(a["A"].amax(0), b["A"].amax(0))
+
+
+def test_the_folders_of_segmentation_sets_are_recognised(tmp_path):
+    (tmp_path / "realTrain").mkdir()
+    assert find_side(tmp_path, "train", "B").name == "realTrain"
+    assert find_side(tmp_path, "train", "A").name == "trainA"  # the name that a message will show
+    (tmp_path / "trainB").mkdir()
+    assert find_side(tmp_path, "train", "B").name == "trainB"
+
+
 def unpaired(tmp_path, n_A=5, n_B=3, **more):
     make_dataset(tmp_path / "set", sides=("trainA",), count=n_A)
     make_dataset(tmp_path / "set", sides=("trainB",), count=n_B)
-    return UnpairedImages(*(list_images(tmp_path / "set" / side) for side in ("trainA", "trainB")), 8, 12, **more)
+    paths = (list_images(tmp_path / "set" / side) for side in ("trainA", "trainB"))
+    return UnpairedImages(*paths, training_options(**more))
+
+
+def training_options(**more):
+    flags = dict(img_height=8, img_width=12) | more
+    return parse_training([f"--{name}={value}" if value is not True else f"--{name}" for name, value in flags.items()])[
+        0
+    ]
 
 
 @pytest.mark.parametrize(("n_A", "n_B"), [(5, 3), (3, 5), (4, 4)])
@@ -200,7 +251,7 @@ def test_a_bad_file_costs_one_replacement_or_stops_with_its_name(tmp_path, n_cpu
     path.write_bytes(path.read_bytes()[:200])  # the header stays whole
     with pytest.raises(BadImage, match=str(path)):
         list(load_batches(strict, EpochBatches(5, 2, 0, 1), n_cpu))
-    lenient = UnpairedImages(strict.paths_A, strict.paths_B, 8, 12, skip_bad=True)
+    lenient = UnpairedImages(strict.paths_A, strict.paths_B, training_options(skip_bad_images=True))
     batches = list(load_batches(lenient, EpochBatches(5, 2, 0, 1), n_cpu))
     assert sum(len(batch["A"]) for batch in batches) == 5
     assert {skipped for batch in batches for skipped in batch["skipped"]} == {str(path)}
@@ -209,7 +260,7 @@ def test_a_bad_file_costs_one_replacement_or_stops_with_its_name(tmp_path, n_cpu
 
 
 def test_only_bad_files_end_with_an_error(tmp_path):
-    dataset = unpaired(tmp_path, skip_bad=True)
+    dataset = unpaired(tmp_path, skip_bad_images=True)
     for path in dataset.paths_B:
         path.write_bytes(b"")
     with pytest.raises(UserError, match="not one of the 3 images in .*trainB can be read"):

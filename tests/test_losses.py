@@ -8,13 +8,20 @@ from torch.nn.utils import parametrize
 
 from losses import (
     GAN_LOSSES,
+    PENALTIES,
     CriticObjective,
     GeneratorObjective,
+    Hinge,
     LeastSquares,
+    Vanilla,
     Wasserstein,
     gradient_penalty,
+    r1_penalty,
+    slope,
 )
-from models import Discriminator, GeneratorResNet
+from models import Discriminator
+from options import parse_training
+from translators import Translators
 
 
 def images(seed, n=2, size=16):
@@ -24,12 +31,13 @@ def images(seed, n=2, size=16):
 
 @pytest.fixture
 def networks():
+    """Translators and the two critics."""
     torch.manual_seed(0)
-    generators = [GeneratorResNet(ngf=4, n_residual_blocks=1).double() for _ in range(2)]
+    translators = Translators(parse_training(["--ngf=4", "--n_residual_blocks=1"])[0]).double()
     critics = [Discriminator(ndf=4, dropout=0).double() for _ in range(2)]
-    for network in (*generators, *critics):
+    for network in (translators.G_AB, translators.G_BA, *critics):
         nn.init.constant_(network.attention.gamma, 0.5)
-    return *generators, *critics
+    return translators, *critics
 
 
 class LinearCritic(nn.Module):
@@ -84,6 +92,14 @@ def test_the_points_lie_between_real_and_fake_with_one_epsilon_a_sample():
     assert epsilon.flatten(1).mean(1).unique().numel() == 4
 
 
+def test_the_r1_penalty_of_a_linear_critic_is_known():
+    weight = torch.randn(3, 16, 16, dtype=torch.double)
+    real = images(1, n=3)
+    steepness = weight.norm() * (3 * 16 * 16) ** 0.5
+    torch.testing.assert_close(slope(LinearCritic(weight), real), steepness.expand(3))
+    torch.testing.assert_close(r1_penalty(LinearCritic(weight), real, None), steepness**2 / 2)
+
+
 def test_a_critic_without_slope_has_a_finite_gradient():
     critic = LinearCritic(torch.zeros(3, 16, 16, dtype=torch.double))
     penalty = gradient_penalty(critic, images(1), images(2))
@@ -93,7 +109,7 @@ def test_a_critic_without_slope_has_a_finite_gradient():
 
 
 def test_autograd_agrees_with_finite_differences_through_penalty_attention_and_spectral_norm(networks):
-    critic = networks[2].eval()  # eval: no power iteration between the two evaluations
+    critic = networks[1].eval()  # eval: no power iteration between the two evaluations
     assert parametrize.is_parametrized(critic.encoder[0], "weight")
     parameters = list(critic.parameters())
 
@@ -126,6 +142,12 @@ def test_gan_losses_in_closed_form():
     real, fake = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])
     assert Wasserstein.critic(real, fake).item() == 0.5 - 2
     assert Wasserstein.generator(fake).item() == -0.5
+    sigmoid = torch.sigmoid
+    cross_entropy = -(sigmoid(real).log().mean() + (1 - sigmoid(fake)).log().mean()) / 2
+    assert Vanilla.critic(real, fake).item() == pytest.approx(cross_entropy.item(), rel=1e-5)
+    assert Vanilla.generator(fake).item() == pytest.approx(-sigmoid(fake).log().mean().item(), rel=1e-5)
+    assert Hinge.critic(real, fake).item() == ((0 + 0) / 2 + (1 + 2) / 2) / 2
+    assert Hinge.generator(fake).item() == -0.5
     assert LeastSquares.critic(real, fake).item() == ((0 + 4) / 2 + (0 + 1) / 2) / 2
     assert LeastSquares.generator(fake).item() == (1 + 0) / 2
 
@@ -141,31 +163,34 @@ def textbook_generator_loss(G_AB, G_BA, D_A, D_B, real_A, real_B, gan_loss, lamb
     return adversarial + lambda_cyc * cycle + lambda_id * identity
 
 
+@pytest.mark.parametrize("lambda_id", [0, 3])
 @pytest.mark.parametrize("gan_mode", GAN_LOSSES)
-def test_the_generator_objective_equals_the_textbook(networks, gan_mode):
+def test_the_generator_objective_equals_the_textbook(networks, gan_mode, lambda_id):
     for network in networks:
         network.eval()
-    generators = nn.ModuleList(networks[:2])
-    objective = GeneratorObjective(*networks, gan_mode, lambda_cyc=7, lambda_id=3)
+    translators, D_A, D_B = networks
+    G_AB, G_BA = translators.G_AB, translators.G_BA
+    objective = GeneratorObjective(*networks, gan_mode, lambda_cyc=7, lambda_id=lambda_id)
     real_A, real_B = images(1), images(2)
     ours = objective(real_A, real_B)
-    theirs = textbook_generator_loss(*networks, real_A, real_B, GAN_LOSSES[gan_mode][0], 7, 3)
+    theirs = textbook_generator_loss(G_AB, G_BA, D_A, D_B, real_A, real_B, GAN_LOSSES[gan_mode], 7, lambda_id)
     torch.testing.assert_close(ours.total, theirs, rtol=1e-10, atol=1e-12)
-    parameters = list(generators.parameters())
+    parameters = list(translators.parameters())
     torch.testing.assert_close(
         torch.autograd.grad(ours.total, parameters), torch.autograd.grad(theirs, parameters), rtol=1e-7, atol=1e-10
     )
-    torch.testing.assert_close(ours.fake_B, networks[0](real_A).detach(), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(ours.fake_A, networks[1](real_B).detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ours.fake_B, G_AB(real_A).detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ours.fake_A, G_BA(real_B).detach(), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("penalty_name", PENALTIES)
 @pytest.mark.parametrize("gan_mode", GAN_LOSSES)
-def test_the_critic_objective_equals_the_textbook(networks, gan_mode):
-    D_A, D_B = (network.eval() for network in networks[2:])
-    gan_loss, penalty = GAN_LOSSES[gan_mode]
+def test_the_critic_objective_equals_the_textbook(networks, gan_mode, penalty_name):
+    D_A, D_B = (network.eval() for network in networks[1:])
+    gan_loss, penalty = GAN_LOSSES[gan_mode], PENALTIES[penalty_name]
     real_A, fake_A, real_B, fake_B = (images(seed) for seed in range(4))
     torch.manual_seed(5)
-    ours = CriticObjective(D_A, D_B, gan_mode, lambda_gp=2.5)(real_A, fake_A, real_B, fake_B)
+    ours = CriticObjective(D_A, D_B, gan_mode, penalty_name, weight=2.5)(real_A, fake_A, real_B, fake_B)
     torch.manual_seed(5)
     theirs = sum(
         2.5 * penalty(critic, real, fake) + gan_loss.critic(critic(real), critic(fake))
@@ -178,9 +203,9 @@ def test_the_critic_objective_equals_the_textbook(networks, gan_mode):
 
 def test_the_critics_collect_no_gradients_in_the_generator_step(networks):
     objective = GeneratorObjective(*networks)
-    assert {id(p) for p in objective.parameters()} == {id(p) for net in networks[:2] for p in net.parameters()}
+    assert {id(p) for p in objective.parameters()} == {id(p) for p in networks[0].parameters()}
     objective(images(1), images(2)).total.backward()
-    critics = [p for network in networks[2:] for p in network.parameters()]
+    critics = [p for network in networks[1:] for p in network.parameters()]
     assert all(p.grad is None and p.requires_grad for p in critics)
     assert all(p.grad is not None for p in objective.parameters())
 
@@ -194,7 +219,7 @@ def test_one_power_iteration_a_half_step(networks, monkeypatch):
     GeneratorObjective(*networks)(images(1), images(2))
     assert len(calls) == len(set(calls)) > 0
     calls.clear()
-    CriticObjective(*networks[2:])(*(images(seed) for seed in range(4)))
+    CriticObjective(*networks[1:])(*(images(seed) for seed in range(4)))
     assert len(calls) == len(set(calls)) > 0
 
 
@@ -202,7 +227,7 @@ def test_one_power_iteration_a_half_step(networks, monkeypatch):
 def test_each_half_step_lowers_its_own_loss(networks, gan_mode):
     batches = [images(seed) for seed in range(4)]
     generators = GeneratorObjective(*networks, gan_mode)
-    critics = CriticObjective(*networks[2:], gan_mode)
+    critics = CriticObjective(*networks[1:], gan_mode)
     for objective, inputs in ((generators, batches[:2]), (critics, batches)):
         optimizer = torch.optim.Adam(objective.parameters(), 1e-3, (0.5, 0.999))
         losses = []

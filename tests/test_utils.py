@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from errors import UserError
+from translators import GivenMasks, NoMasks, Translators
 from utils import LossLog, RandomState, ReplayBuffer, SampleGrid, averaged
 
 
@@ -78,19 +79,39 @@ def test_the_average_follows_its_recurrence_and_leaves_the_network_alone():
     assert not average.module.weight.requires_grad and not average.module.training
 
 
+class Arithmetic(Translators):
+    """A→B is 0, B→A adds a half."""
+
+    def __init__(self, masks=None):
+        nn.Module.__init__(self)
+        self.G_AB, self.G_BA, self.masks = lambda x: x * 0, lambda x: x + 0.5, masks or NoMasks()
+
+
 def test_a_grid_has_six_columns_and_shows_translations_and_reconstructions(tmp_path):
     A, B = torch.full((2, 3, 8, 12), -1.0), torch.full((2, 3, 8, 12), 1.0)
     path = tmp_path / "new" / "7.png"
-    SampleGrid(A, B).save(lambda x: x * 0, lambda x: x + 0.5, path)
+    SampleGrid(A, B).save(Arithmetic(), path)
     with Image.open(path) as image:
         assert image.size == (6 * (12 + 2) + 2, 2 * (8 + 2) + 2)
         shades = [image.getpixel((2 + 14 * column + 6, 6))[0] for column in range(6)]
     assert shades == [0, 128, 191, 255, 255, 128]  # A, A→B, A→B→A, B, B→A (1.5, clipped), B→A→B
 
 
+def test_a_grid_shows_the_masks_behind_the_real_images(tmp_path):
+    A, B = torch.full((1, 3, 8, 8), -1.0), torch.full((1, 3, 8, 8), 1.0)
+    A[..., :4] = 0.0
+    path = tmp_path / "1.png"
+    SampleGrid(A, B).save(Arithmetic(GivenMasks(32)), path)
+    with Image.open(path) as image:
+        assert image.size == (8 * (8 + 2) + 2, 8 + 2 + 2)
+        row = [[image.getpixel((2 + 10 * c + x, 6))[0] for x in (1, 6)] for c in range(8)]
+    assert row[:4] == [[128, 0], [255, 0], [128, 0], [191, 0]]  # A, its mask, A→B, A→B→A: black is left alone
+    assert row[4:6] == [[255, 255], [255, 255]]
+
+
 def test_a_grid_of_sides_of_different_numbers_shows_the_smaller_number(tmp_path):
     grid = SampleGrid(torch.zeros(3, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-    assert len(grid.real_A) == len(grid.real_B) == 1
+    assert [len(real) for real in grid.real.values()] == [1, 1]
 
 
 def test_the_log_gives_means_and_forgets_them():

@@ -1,0 +1,395 @@
+"""Every system that the recipes stand for: its layers as its authors print them, its training, its translations."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_dataset, noise_image
+from PIL import Image, ImageDraw
+from torch import nn
+
+import checkpoints
+from cycle_gan import CycleGAN, chosen_penalty
+from models import GENERATORS, PatchGAN, SelfAttention, build_critic, build_generator
+from options import RECIPES, parse_training
+from translators import GivenMasks, LearnedMasks, NoMasks, Translators, compose
+
+
+def options_of(recipe, *flags):
+    return parse_training([f"--recipe={recipe}", *flags])[0]
+
+
+SMALL = ["--ngf=4", "--ndf=4", "--n_residual_blocks=1", "--img_height=32", "--img_width=32", "--batch_size=2"]
+
+# ---- the networks, written down ----
+
+
+def layers(network):
+    """Convolutions as (kind, in, out, kernel, stride), and the names of what stands between them, in forward order."""
+    listed = []
+    hooks = []
+
+    def note(module, inputs, output):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            kind = "up" if isinstance(module, nn.ConvTranspose2d) else "conv"
+            listed.append((kind, module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0]))
+        elif not isinstance(module, nn.Identity):
+            listed.append(type(module).__name__.removesuffix("2d"))
+
+    for module in network.modules():
+        if not list(module.children()):
+            hooks.append(module.register_forward_hook(note))
+    shape = network(torch.zeros(2, 3, 128, 128)).shape
+    for hook in hooks:
+        hook.remove()
+    return listed, tuple(shape[1:])
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+IN, BN, RELU, LRELU = "InstanceNorm", "BatchNorm", "ReLU", "LeakyReLU"
+CLASSIC_BLOCK = [("conv", 256, 256, 3, 1), IN, RELU, ("conv", 256, 256, 3, 1), IN]
+PATCHGAN = [
+    ("conv", 3, 64, 4, 2), LRELU,
+    ("conv", 64, 128, 4, 2), IN, LRELU,
+    ("conv", 128, 256, 4, 2), IN, LRELU,
+    ("conv", 256, 512, 4, 2), IN, LRELU,
+    "ZeroPad", ("conv", 512, 1, 4, 1),
+]  # fmt: skip
+
+
+def classic_generator(blocks):
+    return [
+        ("conv", 3, 64, 7, 1), IN, RELU, ("conv", 64, 128, 3, 2), IN, RELU, ("conv", 128, 256, 3, 2), IN, RELU,
+        *blocks * CLASSIC_BLOCK,
+        ("up", 256, 128, 3, 2), IN, RELU, ("up", 128, 64, 3, 2), IN, RELU, ("conv", 64, 3, 7, 1), "Tanh",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["classic", "segmentation"])
+def test_the_classic_networks(recipe):
+    options = options_of(recipe)
+    generator, critic = build_generator(options), build_critic(options)
+    assert layers(generator) == (classic_generator(9), (3, 128, 128))
+    assert parameters(generator) == 11_378_179
+    assert layers(critic) == (PATCHGAN, (1, 128 // 16, 128 // 16))
+    assert parameters(critic) == 2_764_737
+
+
+def test_the_classic_generator_with_six_blocks():
+    generator = build_generator(options_of("classic", "--gen_net=resnet_6blocks"))
+    assert layers(generator)[0] == classic_generator(6)
+    assert parameters(generator) == 7_837_699
+
+
+def test_the_papers_critic():
+    critic = build_critic(options_of("classic", "--dis_net=patch70"))
+    expected = [layer for layer in PATCHGAN if layer != "ZeroPad"]
+    expected[expected.index(("conv", 256, 512, 4, 2))] = ("conv", 256, 512, 4, 1)
+    assert layers(critic) == (expected, (1, 128 // 8 - 2, 128 // 8 - 2))
+    assert parameters(critic) == 2_764_737
+
+
+def test_the_notebooks_networks():
+    options = options_of("notebook")
+    generator, critic = build_generator(options), build_critic(options)
+    block = [("conv", 256, 256, 3, 1), BN, RELU, ("conv", 256, 256, 3, 1), BN]
+    expected = [
+        ("conv", 3, 64, 4, 2), BN, RELU, ("conv", 64, 128, 4, 2), BN, RELU, ("conv", 128, 256, 4, 2), BN, RELU,
+        *6 * block,
+        ("up", 256, 128, 4, 2), BN, RELU, ("up", 128, 64, 4, 2), BN, RELU, ("up", 64, 3, 4, 2), "Tanh",
+    ]  # fmt: skip
+    assert layers(generator) == (expected, (3, 128, 128))
+    assert parameters(generator) == 8_402_176
+    expected = [
+        ("conv", 3, 64, 4, 2), RELU, ("conv", 64, 128, 4, 2), BN, RELU, ("conv", 128, 256, 4, 2), BN, RELU,
+        ("conv", 256, 512, 4, 2), BN, RELU, ("conv", 512, 1, 4, 1),
+    ]  # fmt: skip
+    assert layers(critic) == (expected, (1, 7, 7))
+    assert parameters(critic) == 2_765_568
+
+
+def test_the_attention_networks():
+    options = options_of("attention", "--no_spectral_norm")
+    generator, critic = build_generator(options), build_critic(options)
+    decoder = [
+        "Upsample", ("conv", 256, 128, 3, 1), IN, RELU, "Upsample", ("conv", 128, 64, 3, 1), IN, RELU,
+        ("conv", 64, 3, 7, 1), "Tanh",
+    ]  # fmt: skip
+    query_key_value = [("conv", 256, 32, 1, 1), ("conv", 256, 32, 1, 1), ("conv", 256, 256, 1, 1)]
+    encoder_and_blocks = classic_generator(9)[:-8]
+    assert layers(generator) == (encoder_and_blocks + query_key_value + decoder, (3, 128, 128))
+    assert parameters(generator) == 11_460_420
+    listed, shape = layers(critic)
+    assert [layer for layer in listed if layer[0] == "conv"] == [
+        ("conv", 3, 64, 4, 2), ("conv", 64, 128, 4, 2), ("conv", 128, 256, 4, 2), *4 * [("conv", 256, 256, 3, 1)],
+        ("conv", 256, 32, 1, 1), ("conv", 256, 32, 1, 1), ("conv", 256, 256, 1, 1),
+        ("conv", 256, 512, 3, 1), ("conv", 512, 1, 3, 1),
+    ]  # fmt: skip
+    assert listed.count("Dropout") == 2 and shape == (1, 16, 16)
+    assert parameters(critic) == 4_286_210
+    recipe = options_of("attention")
+    assert (recipe.gan_mode, chosen_penalty(recipe), recipe.spectral_norm) == ("wgan-gp", "wgan-gp", True)
+
+
+@pytest.mark.parametrize(
+    ("critic", "field"),
+    [(PatchGAN(norm="none"), 70), (PatchGAN(norm="none", strides=(2, 2, 2, 2), pad_before_score=True), 94)],
+)
+def test_receptive_fields(critic, field):
+    """Which pixels move one patch's score; without norm, whose statistics see the whole image."""
+    image = torch.rand(1, 3, 256, 256, requires_grad=True)
+    scores = critic(image)
+    middle = scores.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(scores[0, 0, middle, middle], image)
+    touched = (gradient.abs().sum((0, 1)) > 0).nonzero()
+    assert (touched.max(0).values - touched.min(0).values + 1).tolist() == [field, field]
+
+
+@pytest.mark.parametrize("gen_net", GENERATORS)
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+def test_switches_reach_every_generator(gen_net, norm):
+    flags = [f"--gen_net={gen_net}", f"--norm={norm}", "--dropout", "--ngf=8", "--n_residual_blocks=2"]
+    listed, shape = layers(build_generator(options_of("classic", *flags)))
+    assert shape == (3, 128, 128)
+    assert listed.count("Dropout") == 2
+    assert {IN: "instance", BN: "batch"}.get(next((n for n in listed if n in (IN, BN)), None), "none") == norm
+    with_attention = build_generator(options_of("classic", *flags, "--attention"))
+    assert any(isinstance(module, SelfAttention) for module in with_attention.modules())
+
+
+# ---- training ----
+
+
+@pytest.fixture(params=[*RECIPES, "learned"])
+def recipe_flags(request):
+    if request.param == "learned":
+        return ["--recipe=segmentation", "--mask=learned", "--mask_freeze_epoch=1"]
+    return [f"--recipe={request.param}"]
+
+
+def fixed_batch():
+    torch.manual_seed(3)
+    return {side: torch.rand(2, 3, 32, 32) * 2 - 1 for side in "AB"}
+
+
+def test_one_step_lowers_each_loss_on_a_fixed_batch(recipe_flags):
+    torch.manual_seed(0)
+    model = CycleGAN(parse_training([*recipe_flags, *SMALL])[0], torch.device("cpu"))
+    batch = fixed_batch()
+    fakes = [torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2)]
+
+    full = batch | {"fake_A": fakes[0], "fake_B": fakes[1]}
+
+    def loss(objective, *sides):
+        torch.manual_seed(1)  # the same dropout and the same points of the penalty
+        return objective(*(full[side] for side in sides)).total.item()
+
+    critics = model.critic_objective, "A", "fake_A", "B", "fake_B"
+    generators = model.generator_objective, "A", "B"
+    for inputs, half_step in ((critics, model.critic_step), (generators, model.generator_step)):
+        before = loss(*inputs)
+        torch.manual_seed(1)
+        half_step(dict(full))
+        assert loss(*inputs) < before
+
+
+@pytest.mark.parametrize("lambda_id", [0, 5])
+def test_batch_norm_sees_one_domain_at_a_time(lambda_id):
+    """A is bright and B dark; no call of a generator or critic may hold both."""
+    model = CycleGAN(options_of("notebook", *SMALL, f"--lambda_id={lambda_id}"), torch.device("cpu"))
+    batch = {"A": torch.full((2, 3, 32, 32), 0.9), "B": torch.full((2, 3, 32, 32), -0.9)}
+    calls = []
+    for network in (*model.translators.children(), *model.critic_objective.children()):
+        network.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0]))
+    for half_step in model.half_steps(1):
+        half_step(batch)
+    assert all(len(call) == 2 for call in calls)
+    assert all((call > 0.8).all() or (call < -0.8).all() or call.abs().max() < 0.8 for call in calls)
+    assert any((call > 0.8).all() for call in calls) and any((call < -0.8).all() for call in calls)
+
+
+def test_the_notebooks_critics_step_first_and_any_recipe_can():
+    batch = fixed_batch()
+    for recipe, names in (("notebook", ["D", "G"]), ("classic", ["G", "D"])):
+        model = CycleGAN(options_of(recipe, *SMALL), torch.device("cpu"))
+        assert [next(iter(half_step(batch).terms())) for half_step in model.half_steps(1)] == names
+    model = CycleGAN(options_of("classic", *SMALL, "--n_critic=3"), torch.device("cpu"))
+    steps = [[step.__name__ for step in model.half_steps(number)] for number in range(1, 7)]
+    assert steps == 2 * [["critic_step"], ["critic_step"], ["generator_step", "critic_step"]]
+
+
+def segmentation_image(seed, height=48, width=40):
+    """Coloured shapes on black."""
+    random = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(image)
+    for _ in range(2):
+        x, y = random.integers(0, 20, 2).tolist()
+        draw.rectangle([x, y, x + 14, y + 14], fill=tuple(random.choice([64, 128, 255], 3).tolist()))
+    return image
+
+
+@pytest.fixture
+def segmentation_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_dataset(tmp_path / "datasets" / "soccer", sides=("realTrain", "realTest"))
+    for side in ("segTrain", "segTest"):
+        (folder / side).mkdir()
+        for i in range(3):
+            segmentation_image(i).save(folder / side / f"{i}.png")
+    return folder
+
+
+def test_a_recipe_trains_resumes_and_translates_by_name(segmentation_set, run, recipe_flags, tmp_path):
+    flags = [*recipe_flags, *SMALL, "--dataset_name=soccer", "--n_cpu=0", "--decay_epoch=2"]
+    result = run("cycle_gan", *flags, "--n_epochs=2", "--checkpoint_interval=1")
+    assert result.code == 0, result.err
+    assert run("cycle_gan", "--dataset_name=soccer", "--epoch=1", "--n_epochs=2", "--n_cpu=0").code == 0
+    assert run("test", "--dataset_name=soccer", "--n_cpu=0", "--batch_size=1").code == 0
+    saved = checkpoints.load(tmp_path / "saved_models" / "soccer" / "epoch_2.pth")
+    assert f"--recipe={saved['options']['recipe']}" in recipe_flags
+    translators = Translators(Namespace(**saved["options"])).eval()
+    translators.load_state_dict(saved["generators"])
+    source = torch.from_numpy(np.array(Image.open(segmentation_set / "segTest" / "1.png"))).permute(2, 0, 1)
+    expected, _ = translators.translate("A", source[None] / 127.5 - 1)
+    path = tmp_path / "results" / "soccer" / "epoch_2" / "AtoB" / "1.png"
+    written = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    assert ((expected[0] + 1) * 127.5 - written).abs().max() < 0.6
+    if saved["options"]["mask"] == "given":
+        black = source.amax(0) == 0
+        assert (written[:, black] == 0).all() and (written[:, ~black] != source[:, ~black]).any()
+
+
+# ---- masks ----
+
+
+def test_pixels_outside_the_mask_are_untouched_to_the_last_bit_both_ways():
+    translators = Translators(options_of("segmentation", *SMALL))
+    images = torch.stack([torch.from_numpy(np.array(segmentation_image(i))) for i in range(4)])
+    A = images.permute(0, 3, 1, 2) / 127.5 - 1
+    mask, fake, back = translators.cycle("A", A)
+    outside = mask.expand_as(A) == 0
+    assert torch.equal(mask[:, 0] == 1, images.amax(-1) > 0)
+    assert outside.any() and torch.equal(fake[outside], A[outside]) and torch.equal(back[outside], A[outside])
+    assert (fake[~outside] != A[~outside]).float().mean() > 0.99
+    B = (
+        torch.stack([torch.from_numpy(np.array(noise_image(i, 48, 40))) for i in range(4)]).permute(0, 3, 1, 2) / 127.5
+        - 1
+    )
+    mask, fake, back = translators.cycle("B", B)
+    assert (mask == 1).all() and torch.equal(fake, translators.G_BA(B)) and torch.equal(back, translators.G_AB(fake))
+
+
+def test_the_adversarial_and_the_cycle_path_go_through_the_mask():
+    """With nothing but black in A, A→B and back is the identity: no cycle loss, and the critic sees A itself."""
+    model = CycleGAN(options_of("segmentation", *SMALL, "--lambda_id=0"), torch.device("cpu"))
+    black, seen = -torch.ones(2, 3, 32, 32), []
+    model.critic_objective.D_B.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    *_, cycle, _, fake = model.generator_objective._direction("A", "B", black, fixed_batch()["B"])
+    assert cycle.item() == 0 and torch.equal(fake, black) and torch.equal(seen[0], black)
+
+
+@pytest.mark.parametrize("quality", [75, 90])
+def test_jpeg_noise_near_black_does_not_leak_into_the_mask(tmp_path, quality):
+    masks, path = GivenMasks(options_of("segmentation").mask_threshold), tmp_path / "image.jpg"
+    wrong = total = 0
+    for seed in range(20):
+        image = segmentation_image(seed, 96, 80)
+        image.save(path, quality=quality)
+        clean, noisy = (
+            torch.from_numpy(np.array(i)).permute(2, 0, 1)[None] / 127.5 - 1 for i in (image, Image.open(path))
+        )
+        truth = (clean.amax(1, keepdim=True) > -1).float()
+        away = nn.functional.max_pool2d(truth, 3, 1, 1) == 0  # but for the edge itself
+        leaks = (noisy.amax(1, keepdim=True) > -1) & away
+        assert leaks.any()  # there is noise to be kept out
+        wrong += (masks.of("A", noisy)[away] > 0).sum().item()
+        total += away.sum().item()
+    assert wrong / total < 1e-3
+
+
+def test_compose_mixes_by_the_mask():
+    x, y, mask = torch.full((1, 3, 2, 2), 1.0), torch.full((1, 3, 2, 2), 3.0), torch.tensor([[0.0, 0.25], [0.5, 1.0]])
+    assert compose(mask[None, None], y, x)[0, 0].tolist() == [[1.0, 1.5], [2.0, 3.0]]
+    assert compose(None, y, x) is y
+
+
+def test_learned_masks_train_until_they_are_frozen():
+    torch.manual_seed(0)
+    flags = [*SMALL, "--mask=learned", "--mask_freeze_epoch=2"]
+    model = CycleGAN(options_of("classic", *flags), torch.device("cpu"))
+    masks = model.translators.masks
+    assert isinstance(masks, LearnedMasks)
+
+    def step(epoch):
+        before = [p.detach().clone() for p in masks.parameters()]
+        model.start_epoch(epoch)
+        for half_step in model.half_steps(1):
+            half_step(fixed_batch())
+        return [not torch.equal(a, b) for a, b in zip(before, masks.parameters(), strict=True)]
+
+    assert any(step(0)) and any(step(1))
+    assert not any(step(2)) and not any(step(3))
+
+
+def test_critics_see_the_foreground_alone_once_the_masks_are_fixed():
+    masks = LearnedMasks(3, freeze_epoch=1)
+    image, mask = torch.full((1, 3, 1, 2), 0.7), torch.tensor([0.05, 0.6]).view(1, 1, 1, 2)
+    masks.start_epoch(0)
+    assert masks.seen(image, mask) is image and masks.seen_real("A", image) is image
+    masks.start_epoch(1)
+    assert torch.equal(masks.seen(image, mask)[0, 0, 0], torch.tensor([0.0, 0.7]))
+    real = fixed_batch()["A"]
+    expected = real * (masks.A(real) > masks.FOREGROUND)
+    assert torch.equal(masks.seen_real("A", real), expected)
+    assert masks.of("B", real).min() >= 0 and masks.of("B", real).max() <= 1
+    assert NoMasks().seen(image, None) is image
+
+
+# ---- options of the seeds ----
+
+
+def test_other_spellings_are_understood():
+    flags = "--epochs 40 --decay_epoch 20 --crop_height 64 --crop_width 32 --load_height 80 --load_width 72 --lamda 7"
+    parsed, given = parse_training(
+        f"{flags} --idt_coef 0.5 --gpu_ids -1 --no_dropout --gen_net resnet_6blocks --dis_net n_layers".split()
+    )
+    assert (parsed.n_epochs, parsed.img_height, parsed.img_width, parsed.lambda_cyc) == (40, 64, 32, 7)
+    assert (parsed.load_height, parsed.load_width, parsed.dropout, parsed.device) == (80, 72, False, "cpu")
+    assert (parsed.gen_net, parsed.n_residual_blocks, parsed.dis_net) == ("resnet", 6, "patch70")
+    assert "epochs" not in given and given["n_epochs"] == 40
+    assert parse_training(["--gpu_ids=1"])[0].device == "cuda:1"
+    tiny = parse_training(["--ngf=4", "--ndf=4", "--n_residual_blocks=0", "--lamda=7", "--idt_coef=0.5"])[0]
+    assert CycleGAN(tiny, torch.device("cpu")).generator_objective.lambda_id == 3.5
+
+
+def test_a_flag_given_by_hand_wins_over_the_recipe():
+    assert options_of("notebook").norm == "batch" and options_of("notebook", "--norm=instance").norm == "instance"
+    assert options_of("classic", "--attention").attention
+    assert chosen_penalty(options_of("classic")) == "none"
+    assert chosen_penalty(options_of("classic", "--penalty=r1")) == "r1"
+    assert chosen_penalty(options_of("classic", "--gan_mode=wgan-gp")) == "wgan-gp"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--recipe=classic", "--img_height=28"], "divisible by 4 and at least 32"),
+        (["--recipe=notebook", "--img_width=36"], "divisible by 8 and at least 32"),
+        (["--recipe=classic", "--load_height=16"], "--img_height 32 is larger than --load_height 16"),
+        (["--recipe=notebook", "--penalty=wgan-gp"], "--norm batch goes with --penalty none"),
+        (["--recipe=cubist"], "invalid choice"),
+    ],
+)
+def test_settings_that_do_not_fit(segmentation_set, refused, flags, expected):
+    assert expected in refused("cycle_gan", "--dataset_name=soccer", *SMALL, *flags)
+
+
+def test_a_recipe_cannot_be_changed_on_the_way(segmentation_set, run, refused):
+    assert run("cycle_gan", "--dataset_name=soccer", *SMALL, "--n_epochs=1", "--n_cpu=0", "--recipe=classic").code == 0
+    line = refused("cycle_gan", "--dataset_name=soccer", "--epoch=1", "--n_epochs=2", "--recipe=notebook")
+    assert "--recipe notebook contradicts the checkpoint, which was trained with classic" in line

@@ -1,0 +1,123 @@
+"""From generators to translations: which part of an image a generator may change, and what the critics see of it.
+
+A mask is N×1×H×W in [0, 1]; the translation of x is mask · G(x) + (1 − mask) · x. Three kinds:
+``none`` (the whole image is translated), ``given`` (segmentation images mark it by not being black) and ``learned``
+(an attention network for each domain finds it).
+"""
+
+import torch
+from torch import nn
+
+from models import GeneratorResNet, build_generator
+
+
+def compose(mask, translated, x):
+    """mask · translated + (1 − mask) · x. Where the mask is exactly 0, x comes out to the last bit; None is 1."""
+    return translated if mask is None else mask * translated + (1 - mask) * x
+
+
+class NoMasks(nn.Module):
+    """Whole images are translated and judged. Its methods are what every kind of mask has."""
+
+    def of(self, side, x):
+        """The mask of images ``x`` of domain ``side``, "A" or "B"."""
+        return None
+
+    def back(self, side, fake, mask):
+        """The mask for the way back of ``fake``, images translated to domain ``side`` under ``mask``."""
+        return None
+
+    def seen(self, image, mask):
+        """What a critic sees of a translation made under ``mask``, or of a real image with its own mask."""
+        return image
+
+    def seen_real(self, side, x):
+        """What a critic sees of real images of domain ``side``."""
+        return x
+
+    def start_epoch(self, epoch):
+        """Called before each epoch."""
+
+
+class GivenMasks(NoMasks):
+    """A holds segmentation images, black where nothing is to be translated; B holds real ones, translated everywhere.
+
+    A pixel counts as black while its brightest channel is at most ``threshold`` of 255, so that the noise of JPEG
+    near black does not leak into the mask. The way back keeps to the mask that the image came with.
+    """
+
+    def __init__(self, threshold):
+        super().__init__()
+        self.threshold = threshold / 127.5 - 1
+
+    def of(self, side, x):
+        if side == "B":
+            return torch.ones_like(x[:, :1])
+        return (x.amax(1, keepdim=True) > self.threshold).to(x.dtype)
+
+    def back(self, side, fake, mask):
+        return mask
+
+
+class LearnedMasks(NoMasks):
+    """Attention networks, one a domain (Mejjati et al., NeurIPS 2018, https://arxiv.org/abs/1806.02311).
+
+    They train with the generators until ``freeze_epoch``. From then on they are fixed, and the critics see the
+    foreground alone: an image is 0 wherever its mask is at most ``FOREGROUND``.
+    """
+
+    FOREGROUND = 0.1
+
+    def __init__(self, channels, freeze_epoch):
+        super().__init__()
+        shape = dict(ngf=32, n_residual_blocks=1, attention=False, spectral_norm=False)
+        self.A, self.B = (GeneratorResNet(channels, **shape, channels_out=1, squash=nn.Sigmoid) for _ in range(2))
+        self.freeze_epoch, self.frozen = freeze_epoch, False
+
+    def of(self, side, x):
+        return getattr(self, side)(x)
+
+    def back(self, side, fake, mask):
+        return self.of(side, fake)
+
+    def seen(self, image, mask):
+        return image * (mask > self.FOREGROUND) if self.frozen else image
+
+    @torch.no_grad()
+    def seen_real(self, side, x):
+        return self.seen(x, self.of(side, x)) if self.frozen else x
+
+    def start_epoch(self, epoch):
+        self.frozen = epoch >= self.freeze_epoch
+        self.requires_grad_(not self.frozen)
+
+
+def build_masks(options):
+    """The masks for ``options.mask``: "none", "given" or "learned"."""
+    if options.mask == "learned":
+        return LearnedMasks(options.channels, options.mask_freeze_epoch)
+    return GivenMasks(options.mask_threshold) if options.mask == "given" else NoMasks()
+
+
+class Translators(nn.Module):
+    """Both generators with their masks: all that translation needs, and what a checkpoint keeps for it."""
+
+    def __init__(self, options):
+        super().__init__()
+        self.G_AB, self.G_BA = build_generator(options), build_generator(options)
+        self.masks = build_masks(options)
+
+    def generator(self, side):
+        """The one that translates images of domain ``side``."""
+        return self.G_AB if side == "A" else self.G_BA
+
+    def translate(self, side, x):
+        """Images N×C×H×W in [-1, 1] of domain ``side``, "A" or "B", to the other: (translations, masks or None)."""
+        mask = self.masks.of(side, x)
+        return compose(mask, self.generator(side)(x), x), mask
+
+    def cycle(self, side, x):
+        """There and back: (masks or None, translations, reconstructions)."""
+        fake, mask = self.translate(side, x)
+        other = "B" if side == "A" else "A"
+        return mask, fake, compose(self.masks.back(other, fake, mask), self.generator(other)(fake), fake)
