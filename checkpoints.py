@@ -1,68 +1,137 @@
-"""Checkpoints: one self-describing file for each, ``<folder>/epoch_<N>.pth`` after N epochs.
+"""Checkpoints: one self-describing file each, ``<folder>/epoch_<N>.pth`` after N epochs, ``epoch_<N>_sample_<S>.pth``
+S samples further.
 
 A file holds a dict of plain values and tensors, so that it loads with ``weights_only=True`` and runs no code:
-    format, epoch, steps, options (every flag)
-    generators: {"G_AB", "G_BA"}, the averaged ones that translate
+    format, epoch, sample, steps, options (every flag), data (the fingerprint of what it was trained on)
+    generators: the averaged ones that translate
     training: everything else that the next step depends on; missing from the older files of a run, which keep
               the generators alone
+
+It is the zip archive that ``torch.save`` writes, with a SHA-256 of all its bytes as the archive's comment.
 """
 
+import hashlib
+import io
 import os
+import pickle
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from errors import UserError
+from errors import UserError, warn
 
 FORMAT = 1
+DIGEST = b"sha256:%s"
+COMMENT_SIZE = len(DIGEST) - 2 + 64
 
 
-def checkpoint_path(folder, epoch):
-    return Path(folder) / f"epoch_{epoch}.pth"
+class Name(NamedTuple):
+    """What a checkpoint's file name says, in the order of training."""
+
+    epoch: int
+    sample: int
+    path: Path
 
 
-def saved_epochs(folder):
-    """The epochs after which ``folder`` has a checkpoint, ascending."""
-    names = (re.fullmatch(r"epoch_(\d+)\.pth", path.name) for path in Path(folder).glob("epoch_*.pth"))
-    return sorted(int(name[1]) for name in names if name)
+def path_of(folder, epoch, sample=0):
+    return Path(folder) / (f"epoch_{epoch}_sample_{sample}.pth" if sample else f"epoch_{epoch}.pth")
 
 
-def find_checkpoint(folder, epoch):
-    """The path for an epoch's number or ``latest``. Raises UserError with those there are."""
-    epochs = saved_epochs(folder)
-    if not epochs:
+def listed(folder):
+    """The checkpoints in ``folder`` as Names, oldest first."""
+    matches = (re.fullmatch(r"epoch_(\d+)(?:_sample_(\d+))?\.pth", path.name) for path in Path(folder).glob("*.pth"))
+    return sorted(Name(int(m[1]), int(m[2] or 0), Path(folder) / m[0]) for m in matches if m)
+
+
+def load(folder, epoch, resume=False):
+    """The checkpoint after ``epoch``, or the ``latest``: (path, its dict on the CPU).
+
+    ``latest`` passes over damaged files, with a warning. ``resume`` wants one that training can go on from.
+    Raises UserError with those there are.
+    """
+    names = listed(folder)
+    if not names:
         raise UserError(f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ...")
-    if epoch == "latest":
-        epoch = epochs[-1]
-    if epoch not in epochs:
-        raise UserError(f"there is no checkpoint after epoch {epoch} in {folder}; there are {join(epochs)}")
-    return checkpoint_path(folder, epoch)
+    if epoch != "latest":
+        if (path := path_of(folder, epoch)) not in [name.path for name in names]:
+            whole = ", ".join(str(name.epoch) for name in names if not name.sample)
+            raise UserError(f"there is no checkpoint after epoch {epoch} in {folder}; there are {whole or 'none'}")
+        return path, load_file(path, resume)
+    for name in reversed(names):
+        try:
+            return name.path, load_file(name.path, resume)
+        except DamagedFile as error:
+            warn(f"{error}; trying the one before it")
+    raise UserError(f"no checkpoint in {folder} is whole; start anew without --epoch")
 
 
-def join(epochs):
-    return ", ".join(str(epoch) for epoch in epochs)
+class DamagedFile(UserError):
+    """A checkpoint that was cut short or changed."""
+
+
+def load_file(path, resume=False):
+    """Read one file. Raises DamagedFile, or UserError where it is whole and cannot be used."""
+    content = path.read_bytes()
+    archive, comment = content[: -COMMENT_SIZE - 2] + b"\0\0", content[-COMMENT_SIZE:]
+    if comment != digest(archive):
+        raise DamagedFile(
+            f"{path} is damaged or not a checkpoint of this program; remove it, or choose another --epoch"
+        )
+    try:
+        state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than weights and plain values, and is not loaded; remove it") from error
+    if state["format"] > FORMAT:
+        raise UserError(f"{path} has the newer format {state['format']}; update this program to read it")
+    if resume and "training" not in state:
+        raise UserError(f"{path} keeps only the generators, for test.py; resume from a newer one: --epoch latest")
+    return state
 
 
 def save(folder, state, keep):
-    """Write a checkpoint whole or not at all, then reduce all but the newest ``keep`` to their generators."""
-    path = checkpoint_path(folder, state["epoch"])
+    """Write a checkpoint whole or not at all; of those before it, keep ``keep`` − 1 in full.
+
+    Older ones are reduced to their generators after whole epochs, and removed otherwise. Raises OSError where the
+    disk refuses; the files that were there are then untouched.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = path_of(folder, state["epoch"], state["sample"])
     write(path, {"format": FORMAT, **state})
-    earlier = [epoch for epoch in reversed(saved_epochs(folder)) if epoch < state["epoch"]]
-    for epoch in earlier[keep - 1 :]:
-        old = load(checkpoint_path(folder, epoch))
-        if old.pop("training", None) is None:
-            break  # the older ones were reduced before
-        write(checkpoint_path(folder, epoch), old)
+    position = state["epoch"], state["sample"]
+    earlier = [name for name in reversed(listed(folder)) if name[:2] < position]
+    for name in earlier[keep - 1 :]:
+        if name.sample:
+            name.path.unlink()
+        elif not reduce_to_generators(name.path):
+            break  # as were those before it
     return path
+
+
+def reduce_to_generators(path):
+    """Drop from a file what only training needs; False if there is nothing to be dropped, or nothing to be read."""
+    try:
+        state = load_file(path)
+    except UserError:
+        return False
+    if state.pop("training", None) is None:
+        return False
+    write(path, state)
+    return True
 
 
 def write(path, state):
     """Write to a temporary file beside ``path`` and rename it: whoever looks sees the old file or the whole new one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    archive = buffer.getvalue()  # its last two bytes are the length of the comment, 0 so far
     temporary = path.with_suffix(".tmp")
     try:
         with open(temporary, "wb") as file:
-            torch.save(state, file)
+            file.write(archive[:-2])
+            file.write(COMMENT_SIZE.to_bytes(2, "little") + digest(archive))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -70,27 +139,14 @@ def write(path, state):
         temporary.unlink(missing_ok=True)
 
 
-def load(path):
-    """Read a checkpoint onto the CPU. Raises UserError if it is damaged or not one of ours."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch, zipfile and pickle each have their own for a broken file
-        raise UserError(f"{path} is damaged or not a checkpoint; remove it, or choose another --epoch") from error
-    if not isinstance(state, dict) or "generators" not in state:
-        raise UserError(f"{path} is not a checkpoint of this program; choose another --epoch")
-    if state["format"] > FORMAT:
-        raise UserError(f"{path} has the newer format {state['format']}; update this program to read it")
-    return state
+def digest(archive):
+    return DIGEST % hashlib.sha256(archive).hexdigest().encode()
 
 
-def load_full(path):
-    """Read a checkpoint to resume from. Raises UserError if only its generators were kept."""
-    state = load(path)
-    if "training" not in state:
-        raise UserError(f"{path} keeps only the generators, for test.py; resume from a newer one: --epoch latest")
-    return state
+def remove_temporary(folder):
+    """Remove what a killed process left half written."""
+    for path in Path(folder).glob("*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def set_aside(folder):

@@ -1,7 +1,8 @@
-"""Train an Attention CycleGAN: ``python cycle_gan.py --dataset_name monet2photo``; ``--help`` lists the flags."""
+"""Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
+import shlex
 import sys
-from itertools import islice
+import time
 from pathlib import Path
 
 import torch
@@ -9,217 +10,237 @@ from tqdm import tqdm
 
 import checkpoints
 import download
+import runs
 from datasets import EpochBatches, UnpairedImages, check_headers, find_side, list_images, load_batches, sample_images
-from errors import UserError, exit_cleanly
-from losses import CriticObjective, GeneratorObjective
-from models import build_critic, sees_samples_alone
-from options import parse_training, resume
-from translators import Translators
-from utils import LossLog, RandomState, ReplayBuffer, SampleGrid, averaged, check_writable, count_workers, pick_device
+from errors import UserError, describe, exit_cleanly, warn
+from options import chosen_penalty, parse_training, resume
+from trainer import CycleGAN, check_networks
+from utils import (
+    LossLog,
+    NotFinite,
+    SampleGrid,
+    check_writable,
+    count_workers,
+    memory_advice,
+    pick_device,
+    ran_out_of_memory,
+)
 
 SAMPLE_ROWS = 6
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is trained
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class CycleGAN:
-    """Two generators, two critics, and all that a training step of theirs depends on."""
-
-    def __init__(self, options, device):
-        self.options = options
-        lambda_id = options.lambda_id if options.idt_coef is None else options.idt_coef * options.lambda_cyc
-        translators = Translators(options).to(device)
-        D_A, D_B = (build_critic(options).to(device) for _ in range(2))
-        self.generator_objective = GeneratorObjective(
-            translators, D_A, D_B, options.gan_mode, options.lambda_cyc, lambda_id
-        )
-        penalty = chosen_penalty(options)
-        weight = {"none": 0, "wgan-gp": options.lambda_gp, "r1": options.lambda_r1}[penalty]
-        self.critic_objective = CriticObjective(D_A, D_B, options.gan_mode, penalty, weight)
-        betas = (options.b1, options.b2)
-        self.optimizer_G = torch.optim.Adam(self.generator_objective.parameters(), options.lr, betas)
-        self.optimizer_D = torch.optim.Adam(self.critic_objective.parameters(), options.lr, betas)
-        self.average = averaged(translators, options.ema_decay)
-        self.buffer_A = ReplayBuffer(seed=options.seed, device=device)
-        self.buffer_B = ReplayBuffer(seed=options.seed + 1, device=device)
-        self.random = RandomState()
-
-    @property
-    def translators(self):
-        """The generators in training; the averaged ones, which translate, are ``average.module``."""
-        return self.generator_objective.translators
-
-    def start_epoch(self, epoch):
-        """Set what depends on the epoch: the learning rate, and whether learned masks are fixed."""
-        lr = self.options.lr * lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch)
-        for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
-            group["lr"] = lr
-        self.translators.masks.start_epoch(epoch)
-
-    def half_steps(self, step):
-        """The half steps of training step number ``step`` in their order; each takes a batch and returns its losses."""
-        generators = [self.generator_step] if step % self.options.n_critic == 0 else []
-        return [self.critic_step, *generators] if self.options.critic_first else [*generators, self.critic_step]
-
-    def generator_step(self, batch):
-        """One step of both generators on ``batch`` {"A", "B"}; adds their translations to it as fake_A and fake_B."""
-        losses = self.generator_objective(batch["A"], batch["B"])
-        self.optimizer_G.zero_grad()
-        losses.total.backward()
-        self.optimizer_G.step()
-        self.average.update_parameters(self.translators)
-        batch |= {"fake_A": losses.fake_A, "fake_B": losses.fake_B}
-        return losses
-
-    def critic_step(self, batch):
-        """One step of both critics on real images and on the history of fake ones."""
-        if "fake_A" not in batch:  # the generators have not seen this batch
-            batch |= self._translate(batch)
-        seen_real = self.translators.masks.seen_real
-        losses = self.critic_objective(
-            seen_real("A", batch["A"]),
-            self.buffer_A.push_and_pop(batch["fake_A"]),
-            seen_real("B", batch["B"]),
-            self.buffer_B.push_and_pop(batch["fake_B"]),
-        )
-        self.optimizer_D.zero_grad()
-        losses.total.backward()
-        self.optimizer_D.step()
-        return losses
-
-    @torch.no_grad()
-    def _translate(self, batch):
-        (fake_B, mask_A), (fake_A, mask_B) = (self.translators.translate(side, batch[side]) for side in "AB")
-        seen = self.translators.masks.seen
-        return {"fake_A": seen(fake_A, mask_B), "fake_B": seen(fake_B, mask_A)}
-
-    def _parts(self):
-        return {name: part for name, part in vars(self).items() if hasattr(part, "state_dict")}
-
-    def state_dict(self):
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state):
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-
-def chosen_penalty(options):
-    """``--penalty``; where it is not given, the Wasserstein loss has its own and the others none."""
-    return options.penalty or ("wgan-gp" if options.gan_mode == "wgan-gp" else "none")
-
-
-def lr_factor(epoch, n_epochs, decay_epoch):
-    """What ``lr`` is multiplied by: 1 up to ``decay_epoch``, then falling linearly to reach 0 after the last epoch."""
-    decay_epoch = n_epochs // 2 if decay_epoch is None else decay_epoch
-    return 1 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
-# ---------------------------------------------------------------------------------------------------------------------
+ROLLBACKS = 3
 
 
 def main():
     options, given = parse_training()
     saved = None
     if options.epoch != 0:
-        saved = checkpoints.load_full(checkpoints.find_checkpoint(checkpoint_folder(options), options.epoch))
+        path, saved = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch, resume=True)
         options = resume(options, given, saved["options"])
         if saved["epoch"] >= options.n_epochs:
-            raise UserError(f"epoch {saved['epoch']} is already trained; raise --n_epochs above it to go on")
-    train(options, saved)
+            raise UserError(f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on")
+    run = Run(options)
+    with runs.FolderLock(run.saves):
+        run.start(saved)
+        train(run)
 
 
-def train(options, saved=None):
-    """Train from scratch, or from the checkpoint ``saved``, up to ``options.n_epochs``."""
-    # ---- data, networks, where output goes ----
-    device = pick_device(options.device)
-    folder = download.find_dataset(options)
-    paths = {
-        side: check_headers(list_images(find_side(folder, "train", side)), options.skip_bad_images) for side in "AB"
-    }
-    dataset = UnpairedImages(paths["A"], paths["B"], options)
-    grid = SampleGrid(*(grid_images(folder, side, paths[side], options).to(device) for side in "AB"))
-    torch.manual_seed(options.seed)
-    model = CycleGAN(options, device)
-    check_networks(options, model.translators.G_AB, model.critic_objective.D_A)
+def train(run):
+    """Train to the end, or until a signal; goes back to the last checkpoint at values that are not finite, if asked."""
+    for rollbacks in range(ROLLBACKS + 1):
+        try:
+            with runs.StopSignal() as stop:
+                run.loop(stop)
+            break
+        except NotFinite as error:
+            if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
+                raise
+            run.roll_back(error)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise UserError(memory_advice(run.options, run.device)) from error
+    run.end(stop.received)
 
-    images_folder, saves_folder = image_folder(options), checkpoint_folder(options)
-    for output in (images_folder, saves_folder):
-        if saved is None and output.exists() and any(output.iterdir()):
-            checkpoints.set_aside(output)
-        check_writable(output)
 
-    first_epoch = steps = 0
-    if saved is not None:
-        model.load_state_dict(saved["training"])
-        first_epoch, steps = saved["epoch"], saved["steps"]
-    print(summary(options, model, dataset, device, first_epoch))
+class Run:
+    """One training run: its data, its networks, where it stands, and where its output goes."""
 
-    # ---- the loop ----
-    schedule = EpochBatches(len(dataset), options.batch_size, first_epoch, options.n_epochs)
-    batches = load_batches(dataset, schedule, count_workers(options.n_cpu), pin_memory=device.type == "cuda")
-    log, skipped = LossLog(), set()
-    with progress_bar(len(dataset), first_epoch, options.n_epochs) as bar:
-        for epoch in range(first_epoch, options.n_epochs):
-            bar.set_description(f"epoch {epoch + 1}/{options.n_epochs}", refresh=False)
-            model.start_epoch(epoch)
+    def __init__(self, options):
+        self.options, self.device = options, pick_device(options.device)
+        self.images = Path(options.images_dir) / options.dataset_name
+        self.saves = Path(options.checkpoint_dir) / options.dataset_name
 
-            for batch in islice(batches, schedule.batches_per_epoch):
-                steps += 1
-                batch |= {side: batch[side].to(device, non_blocking=True) for side in "AB"}
-                for half_step in model.half_steps(steps):
-                    log.add(steps, half_step(batch).terms())
+        folder = download.find_dataset(options)
+        paths = {
+            side: check_headers(list_images(find_side(folder, "train", side)), options.skip_bad_images) for side in "AB"
+        }
+        self.data = {side: runs.fingerprint(paths[side]) for side in "AB"}
+        self.dataset = UnpairedImages(paths["A"], paths["B"], options)
+        self.grid = SampleGrid(*(grid_images(folder, side, paths[side], options).to(self.device) for side in "AB"))
 
-                skipped.update(batch["skipped"])
+        torch.manual_seed(options.seed)
+        self.model = CycleGAN(options, self.device)
+        check_networks(options, self.model.translators.G_AB, self.model.critic_objective.D_A)
+
+        self.epoch = self.sample = self.steps = 0  # epochs done, samples done in the present one, steps done in all
+        self.log, self.skipped = LossLog(), set()
+        self.saved_time, self.unsaved = time.monotonic(), None
+
+    def start(self, saved=None):
+        """Make room for the output, and take up the checkpoint ``saved``, if there is one."""
+        for output in (self.images, self.saves):
+            if saved is None and output.exists() and any(output.iterdir()):
+                checkpoints.set_aside(output)
+            check_writable(output)
+        checkpoints.remove_temporary(self.saves)
+        if saved is not None:
+            self.model.load_state_dict(saved["training"])
+            self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
+            if saved["data"] != self.data:
+                warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
+        runs.record(self.saves, self.options, self.device, self.data, self.steps)
+        print(self.summary())
+        if saved is None and self.options.on_nan == "rollback":
+            self.save()  # something to go back to
+
+    def loop(self, stop):
+        """Train until the last epoch is done, or until ``stop`` has received a signal and the state is saved."""
+        options, model = self.options, self.model
+        schedule = EpochBatches(len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample)
+        pin_memory = self.device.type == "cuda"
+        model.start_epoch(self.epoch)
+        with self.progress_bar() as bar:
+            for batch in load_batches(self.dataset, schedule, count_workers(options.n_cpu), pin_memory):
+                batch |= {side: batch[side].to(self.device, non_blocking=True) for side in "AB"}
+                self.steps += 1
+                for half_step in model.half_steps(self.steps):
+                    self.log.add(self.steps, half_step(batch))
+                self.advance(len(batch["A"]))
+
+                self.skipped.update(batch["skipped"])
+                bar.set_description(f"epoch {min(self.epoch + 1, options.n_epochs)}/{options.n_epochs}", refresh=False)
                 if bar.update(len(batch["A"])):  # true when the bar is drawn, once a second
-                    show(bar, log)
-                if options.sample_interval and steps % options.sample_interval == 0:
-                    grid.save(model.average.module, images_folder / f"{steps}.png")
+                    self.show(bar)
+                if options.sample_interval and self.steps % options.sample_interval == 0:
+                    self.save_grid()
+                if stop.received or self.checkpoint_due():
+                    self.show(bar)  # stops at a value that is not finite, before it is saved
+                    self.save()
+                if stop.received:
+                    return
 
-            last = epoch + 1 == options.n_epochs
-            if last or (options.checkpoint_interval and (epoch + 1) % options.checkpoint_interval == 0):
-                show(bar, log)  # stops at a loss that is not finite, before it is saved over a good state
-                checkpoints.save(saves_folder, checkpoint_state(options, model, epoch + 1, steps), options.keep)
-    if options.sample_interval:
-        grid.save(model.average.module, images_folder / f"{steps}.png")
-    print(closing_words(options, skipped))
+    def advance(self, n_samples):
+        """Move on by ``n_samples``, and into the next epoch after the last one."""
+        self.sample += n_samples
+        if self.sample >= len(self.dataset):
+            self.epoch, self.sample = self.epoch + 1, 0
+            self.model.start_epoch(self.epoch)
 
+    # ---- what it writes ----
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Around it
-# ---------------------------------------------------------------------------------------------------------------------
+    def checkpoint_due(self):
+        every, whole = self.options.checkpoint_every, self.options.checkpoint_interval
+        if self.sample == 0 and (self.epoch == self.options.n_epochs or (whole and self.epoch % whole == 0)):
+            return True
+        if every.endswith("m"):
+            return time.monotonic() - self.saved_time >= 60 * float(every[:-1])
+        return every != "0" and self.steps % int(every) == 0
 
+    def save(self):
+        """Write a checkpoint; where the disk refuses, say so and leave it to the next time."""
+        state = {
+            "epoch": self.epoch,
+            "sample": self.sample,
+            "steps": self.steps,
+            "options": vars(self.options),
+            "data": self.data,
+            "generators": self.model.average.module.state_dict(),
+            "training": self.model.state_dict(),
+        }
+        self.saved_time, self.unsaved = time.monotonic(), None
+        try:
+            checkpoints.save(self.saves, state, self.options.keep)
+        except OSError as error:
+            self.unsaved = describe(error)
+            warn(f"no checkpoint at step {self.steps} ({self.unsaved}); those before it are whole, training goes on")
 
-def checkpoint_folder(options):
-    return Path(options.checkpoint_dir) / options.dataset_name
+    def save_grid(self):
+        try:
+            self.grid.save(self.model.average.module, self.images / f"{self.steps}.png")
+        except OSError as error:
+            warn(f"no sample grid at step {self.steps} ({describe(error)}); training goes on")
 
+    def roll_back(self, error):
+        """Load the newest checkpoint, and go on with the data after those that led to ``error``."""
+        path, saved = checkpoints.load(self.saves, "latest", resume=True)
+        warn(f"{error}. Going back to {path}, and on with the data after step {self.steps}")
+        self.model.load_state_dict(saved["training"])
+        self.log = LossLog()
+        if self.epoch == self.options.n_epochs:
+            self.save()
 
-def image_folder(options):
-    return Path(options.images_dir) / options.dataset_name
+    def end(self, signal):
+        """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""
+        if self.skipped:
+            print(f"{len(self.skipped)} images could not be read, others took their place: {sorted(self.skipped)}")
+        if self.unsaved:
+            raise UserError(f"step {self.steps} is not saved ({self.unsaved}); make room, then {self.how_to_go_on()}")
+        if signal:
+            print(f"stopped after step {self.steps}, which is saved; {self.how_to_go_on()}")
+            sys.exit(128 + signal)
+        if self.options.sample_interval:
+            self.save_grid()
+        print(f"done; sample grids are in {self.images}/; to translate the test folders: {self.command('test.py')}")
 
+    def how_to_go_on(self):
+        return f"to go on: {self.command('cycle_gan.py')} --epoch latest"
 
-def check_networks(options, generator, critic):
-    """Raise UserError if crops, norm and penalty are not what the networks can take."""
-    if not sees_samples_alone(critic) and chosen_penalty(options) != "none":
-        raise UserError("a penalty needs the critic's slope at each image alone: --norm batch goes with --penalty none")
-    least = max(generator.min_size, critic.min_size)
-    for name, side, load in (
-        ("img_height", options.img_height, options.load_height),
-        ("img_width", options.img_width, options.load_width),
-    ):
-        if load is not None and load < side:
-            raise UserError(
-                f"--{name} {side} is larger than --{name.replace('img', 'load')} {load}, from which it is cut"
-            )
-        if side < least or side % generator.multiple:
-            raise UserError(
-                f"--{name} must be divisible by {generator.multiple} and at least {least} for --gen_net "
-                f"{options.gen_net} and --dis_net {options.dis_net}, not {side}"
-            )
+    def command(self, script):
+        """How to call ``script`` on this run."""
+        words = ["python", script, "--dataset_name", self.options.dataset_name]
+        elsewhere = self.options.checkpoint_dir != "saved_models"
+        return shlex.join(words + elsewhere * ["--checkpoint_dir", self.options.checkpoint_dir])
+
+    # ---- what it shows ----
+
+    def summary(self):
+        """What is about to happen, in a few lines."""
+
+        def millions(module):
+            return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
+
+        options, device = self.options, self.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        start = "starting anew"
+        if self.steps:
+            start = f"resuming after epoch {self.epoch}" + (f" and {self.sample} images" if self.sample else "")
+        return (
+            f"data        {options.dataset_name}: {len(self.dataset.paths_A)} A, {len(self.dataset.paths_B)} B, "
+            f"crops of {options.img_height}×{options.img_width}\n"
+            f"networks    {millions(self.model.translators)} parameters in the generators, "
+            f"{millions(self.model.critic_objective)} in the critics\n"
+            f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {chosen_penalty(options)}\n"
+            f"training    {start}, up to epoch {options.n_epochs}, on {name}\n"
+            f"output      {self.images}/ and {self.saves}/"
+        )
+
+    def progress_bar(self):
+        """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""
+        return tqdm(
+            total=len(self.dataset) * self.options.n_epochs,
+            initial=len(self.dataset) * self.epoch + self.sample,
+            unit="img",
+            mininterval=1 if sys.stderr.isatty() else 30,
+            maxinterval=60,
+            miniters=1,
+            dynamic_ncols=True,
+        )
+
+    def show(self, bar):
+        """Read the losses off the device and write them behind the bar. Raises NotFinite."""
+        means = self.log.read().items()
+        shown = {name: f"{mean:.3g}" for name, mean in means if not name.startswith("gradient")}
+        bar.set_postfix(shown, refresh=False)
 
 
 def grid_images(folder, side, train_paths, options):
@@ -231,66 +252,6 @@ def grid_images(folder, side, train_paths, options):
         chosen = train_paths
     size = options.img_height, options.img_width
     return sample_images(chosen, SAMPLE_ROWS, size, options.channels, options.skip_bad_images)
-
-
-def checkpoint_state(options, model, epoch, steps):
-    """What a checkpoint holds; ``checkpoints.py`` describes it."""
-    return {
-        "epoch": epoch,
-        "steps": steps,
-        "options": vars(options),
-        "generators": model.average.module.state_dict(),
-        "training": model.state_dict(),
-    }
-
-
-def summary(options, model, dataset, device, first_epoch):
-    """What is about to happen, in a few lines."""
-
-    def millions(module):
-        return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    start = f"resuming after epoch {first_epoch}" if first_epoch else "starting anew"
-    return (
-        f"data        {options.dataset_name}: {len(dataset.paths_A)} A, {len(dataset.paths_B)} B, "
-        f"crops of {options.img_height}×{options.img_width}\n"
-        f"networks    {millions(model.translators)} parameters in the generators, "
-        f"{millions(model.critic_objective)} in the critics\n"
-        f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {chosen_penalty(options)}\n"
-        f"training    {start}, up to epoch {options.n_epochs}, on {name}\n"
-        f"output      {image_folder(options)}/ and {checkpoint_folder(options)}/"
-    )
-
-
-def progress_bar(n_samples, first_epoch, n_epochs):
-    """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""
-    return tqdm(
-        total=n_samples * n_epochs,
-        initial=n_samples * first_epoch,
-        unit="img",
-        mininterval=1 if sys.stderr.isatty() else 30,
-        maxinterval=60,
-        miniters=1,
-        dynamic_ncols=True,
-    )
-
-
-def show(bar, log):
-    """Read the losses off the device and write them behind the bar."""
-    bar.set_postfix({name: f"{mean:.3g}" for name, mean in log.read().items()}, refresh=False)
-
-
-def closing_words(options, skipped):
-    bad = (
-        f"{len(skipped)} images could not be read, others took their place: {', '.join(sorted(skipped))}\n"
-        if skipped
-        else ""
-    )
-    return (
-        f"{bad}done; sample grids are in {image_folder(options)}/, "
-        f"and this translates the test folders: python test.py --dataset_name {options.dataset_name}"
-    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ it, nor on what was drawn before. A resumed run therefore sees exactly what an u
 import contextlib
 import functools
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +52,13 @@ def find_side(folder, part, side):
 
 
 def list_images(folder):
-    """All image files below ``folder``, by their suffix and sorted; linked folders are followed, but never in a circle.
+    """The paths of all image files below ``folder``, by suffix, sorted. Linked folders are followed, never in a circle.
 
     Raises UserError if the folder is missing or has none.
     """
     if not Path(folder).is_dir():
         raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB")
-    found, seen, waiting = [], set(), [Path(folder)]
+    found, seen, waiting = [], set(), [str(folder)]
     while waiting:
         current = waiting.pop()
         real = os.path.realpath(current)
@@ -66,13 +67,21 @@ def list_images(folder):
         seen.add(real)
         with os.scandir(current) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    waiting.append(Path(entry.path))
-                elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
-                    found.append(Path(entry.path))
+                if is_folder(entry):
+                    waiting.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
+                    found.append(entry.path)
     if not found:
         raise UserError(f"the folder {folder} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(found)
+
+
+def is_folder(entry):
+    """``entry.is_dir()``, but False for a link that leads to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def check_headers(paths, skip_bad):
@@ -228,19 +237,22 @@ def shuffled(n, seed):
 
 
 class EpochBatches:
-    """A batch sampler over several epochs in a row; the last batch of an epoch may be smaller."""
+    """A batch sampler from sample ``first_sample`` of ``first_epoch`` to the end of the last epoch.
 
-    def __init__(self, n_samples, batch_size, first_epoch, n_epochs):
+    No batch reaches into the next epoch; the last one of each may be smaller.
+    """
+
+    def __init__(self, n_samples, batch_size, first_epoch, n_epochs, first_sample=0):
         self.n_samples, self.batch_size = n_samples, batch_size
-        self.epochs = range(first_epoch, n_epochs)
-        self.batches_per_epoch = -(-n_samples // batch_size)
+        self.epochs, self.first_sample = range(first_epoch, n_epochs), first_sample
 
     def __len__(self):
-        return len(self.epochs) * self.batches_per_epoch
+        return sum(1 for _ in self)
 
     def __iter__(self):
         for epoch in self.epochs:
-            for start in range(0, self.n_samples, self.batch_size):
+            first = self.first_sample if epoch == self.epochs.start else 0
+            for start in range(first, self.n_samples, self.batch_size):
                 stop = min(start + self.batch_size, self.n_samples)
                 yield range(epoch * self.n_samples + start, epoch * self.n_samples + stop)
 
@@ -269,6 +281,12 @@ def collate(samples):
     return {**(default_collate(good) if good else {}), "skipped": skipped, "errors": errors}
 
 
+def leave_signals_to_the_trainer(worker_id):
+    """For the loader's processes, which a terminal's Ctrl-C and a cluster's SIGTERM reach as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False):
     """Batches as dicts, loaded by ``n_cpu`` processes ahead of their use.
 
@@ -280,6 +298,7 @@ def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False
         num_workers=n_cpu,
         collate_fn=collate,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_the_trainer,
         generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
     )
     for batch in loader:

@@ -8,17 +8,38 @@ class UserError(Exception):
     """Bad input or a bad environment. The message is one line that says what is wrong and what to do."""
 
 
+def warn(message):
+    """One line on the screen about something that does not stop the run."""
+    print(f"{Path(sys.argv[0]).name}: warning: {printable(message)}", file=sys.stderr)
+
+
+def printable(text):
+    """``text`` on one line that any terminal can show: file names may hold line breaks and bytes of no encoding."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def describe(error):
+    """An OSError about a file in the words of the operating system."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def exit_cleanly(main):
     """Run ``main()``; end a UserError, or the operating system's refusal of a file, with one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for file names in no encoding
     try:
         main()
     except UserError as error:
-        message = str(error)
+        stop(str(error), 2)
     except OSError as error:
         if error.filename is None:  # not about a file: a defect of ours, to be seen whole
             raise
-        message = f"{error.filename}: {error.strerror}"
-    else:
-        return
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    sys.exit(2)
+        stop(describe(error), 2)
+    except KeyboardInterrupt:
+        stop("interrupted", 130)
+
+
+def stop(message, code):
+    print(f"{Path(sys.argv[0]).name}: error: {printable(message)}", file=sys.stderr)
+    sys.exit(code)

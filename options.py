@@ -49,6 +49,12 @@ def epoch(text):
     return text if text == "latest" else number(int, 0)(text)
 
 
+def interval(text):
+    """A check for argparse: a number of steps, or of minutes with an m behind it."""
+    number(float, 0.01)(text[:-1]) if text.endswith("m") else number(int, 0)(text)
+    return text
+
+
 def folder_name(text):
     """A check for argparse: one folder's name, not a path."""
     if not text or text in (".", "..") or "/" in text or "\\" in text:
@@ -137,11 +143,13 @@ TRAIN = {
         Flag("ema_decay", 0.999, "memory of the averaged generators, used for grids and translation",
              number(float, 0, 1)),
         Flag("seed", 0, "decides every random draw", NATURAL, fixed=True),
+        Flag("on_nan", "stop", "what to do at a value that is not finite", str, ("stop", "rollback")),
         *MACHINE,
     ],
     "output": [
         Flag("sample_interval", 100, "steps between sample grids; 0 for none", NATURAL),
         Flag("checkpoint_interval", 5, "epochs between checkpoints; 0 for one at the end", NATURAL),
+        Flag("checkpoint_every", "0", "steps between checkpoints besides, or minutes as in 10m; 0 for none", interval),
         Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone", POSITIVE),
         Flag("images_dir", "images", "where sample grids go, in a folder for each data set"),
     ],
@@ -247,6 +255,11 @@ def underscored(word):
     """--some-flag=a-value → --some_flag=a-value."""
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word
+
+
+def chosen_penalty(options):
+    """``--penalty``; where it is not given, the Wasserstein loss has its own and the others none."""
+    return options.penalty or ("wgan-gp" if options.gan_mode == "wgan-gp" else "none")
 
 
 HERE_AND_NOW = ("dataset_name", "checkpoint_dir", "device", "n_cpu", "epoch")  # never taken from a checkpoint

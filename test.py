@@ -23,9 +23,8 @@ from utils import check_writable, count_workers, pick_device
 def main():
     options = parse_translation()
     device = pick_device(options.device)
-    path = checkpoints.find_checkpoint(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
-    state = checkpoints.load(path)
-    results = Path(options.results_dir) / options.dataset_name / f"epoch_{state['epoch']}"
+    path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+    results = Path(options.results_dir) / options.dataset_name / path.stem
     translators = load_translators(state, device)
     for direction, source, output in work(options, results):
         translate_folder(translators, direction, source, output, state["options"]["channels"], device, options)
@@ -68,7 +67,7 @@ def translate_folder(translators, direction, source, output, channels, device, o
             for index, translation in zip(
                 batch["index"], translate(translators, direction[0], batch, device), strict=True
             ):
-                save_image(translation, output / paths[index].relative_to(root))
+                save_image(translation, output / Path(paths[index]).relative_to(root))
                 done += 1
                 bar.update()
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""

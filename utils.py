@@ -123,6 +123,10 @@ class SampleGrid:
         save_image(make_grid(cells.float().cpu(), nrow=len(columns), normalize=True, value_range=(-1, 1)), path)
 
 
+class NotFinite(UserError):
+    """A loss or a gradient became infinite or not a number."""
+
+
 class LossLog:
     """Losses on their way from the device to the screen. Nothing waits for the device until they are asked for."""
 
@@ -130,25 +134,45 @@ class LossLog:
         self._pending = []  # (step, names, their values on the device) since the last read
 
     def add(self, step, terms):
-        """Keep ``terms``, name → scalar tensor, of one step."""
+        """Keep ``terms``, name → scalar tensor, of one half step."""
         self._pending.append((step, tuple(terms), torch.stack([term.detach() for term in terms.values()])))
 
     def read(self):
         """The mean of each term since the last read, name → number; empty if there was no step.
 
-        Raises UserError at the first value that is not finite, naming its term and step.
+        Raises NotFinite at the first half step with a value that is not finite, naming step and terms.
         """
         if not self._pending:
             return {}
-        values = torch.cat([row for *_, row in self._pending]).tolist()  # the one wait for the device
-        labels = [(step, name) for step, names, _ in self._pending for name in names]
-        self._pending = []
+        pending, self._pending = self._pending, []
+        values = iter(torch.cat([row for *_, row in pending]).tolist())  # the one wait for the device
         series = {}
-        for (step, name), value in zip(labels, values, strict=True):
-            if not math.isfinite(value):
-                raise UserError(
-                    f"the term '{name}' became {value} at step {step}; "
-                    "the checkpoints written before are kept. Resume from one with a smaller --lr"
+        for step, names, _ in pending:
+            terms = {name: next(values) for name in names}
+            if bad := [f"'{name}' ({value})" for name, value in terms.items() if not math.isfinite(value)]:
+                raise NotFinite(
+                    f"not finite at step {step}: {', '.join(bad)}; the checkpoints written before are kept. "
+                    "Resume from one with a smaller --lr, or with --on_nan rollback"
                 )
-            series.setdefault(name, []).append(value)
+            for name, value in terms.items():
+                series.setdefault(name, []).append(value)
         return {name: sum(values) / len(values) for name, values in series.items()}
+
+
+def ran_out_of_memory(error):
+    """Whether an exception means that a device, or the machine, had no memory left."""
+    words = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in words
+
+
+def memory_advice(options, device):
+    """One line: what the run used, and the flags that would lessen it, the cheapest in quality first."""
+    flags = [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
+    flags += [f"--img_height {options.img_height // 8 * 4} --img_width {options.img_width // 8 * 4}"]
+    flags += [f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
+    peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
+    return (
+        f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_height}×"
+        f"{options.img_width}, --ngf {options.ngf}, --ndf {options.ndf}{peak}. "
+        f"What helps, the cheapest first: {'; '.join(flags)}"
+    )

@@ -1,92 +1,156 @@
 """A checkpoint is whole or absent, runs no code, and says what it is."""
 
+import io
 import os
 import pickle
 
 import pytest
 import torch
 from conftest import equal
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import checkpoints
 from errors import UserError
 
 
-def state(epoch, **more):
-    return {"epoch": epoch, "generators": {"G_AB": {}}, "training": {"x": torch.arange(3.0)}, **more}
+def state(epoch, sample=0, **more):
+    training = {"x": torch.arange(3.0)}
+    return {"epoch": epoch, "sample": sample, "generators": {"G_AB": {}}, "training": training, **more}
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
-    path = checkpoints.save(tmp_path, state(4, options={"a": 1, "b": None, "c": "d", "e": 0.5, "f": True}), keep=3)
-    loaded = checkpoints.load_full(path)
-    assert loaded.pop("format") == checkpoints.FORMAT
-    assert equal(loaded, state(4, options={"a": 1, "b": None, "c": "d", "e": 0.5, "f": True}))
+    options = {"a": 1, "b": None, "c": "d", "e": 0.5, "f": True}
+    path = checkpoints.save(tmp_path, state(4, options=options), keep=3)
+    loaded_path, loaded = checkpoints.load(tmp_path, 4, resume=True)
+    assert loaded_path == path and loaded.pop("format") == checkpoints.FORMAT
+    assert equal(loaded, state(4, options=options))
     assert os.listdir(tmp_path) == ["epoch_4.pth"]
+    assert equal(torch.load(path, weights_only=True)["training"], state(4)["training"])  # torch alone reads it too
 
 
 def test_only_the_newest_keep_everything(tmp_path):
-    for epoch in (1, 2, 3, 9, 10):
-        checkpoints.save(tmp_path, state(epoch), keep=2)
-    assert checkpoints.saved_epochs(tmp_path) == [1, 2, 3, 9, 10]
-    full = {e: "training" in checkpoints.load(checkpoints.checkpoint_path(tmp_path, e)) for e in (1, 2, 3, 9, 10)}
-    assert full == {1: False, 2: False, 3: False, 9: True, 10: True}
+    for position in ((1, 0), (2, 0), (2, 7), (3, 0), (9, 0), (9, 5), (10, 0)):
+        checkpoints.save(tmp_path, state(*position), keep=3)
+    left = {name[:2]: "training" in checkpoints.load_file(name.path) for name in checkpoints.listed(tmp_path)}
+    assert left == {(1, 0): False, (2, 0): False, (3, 0): False, (9, 0): True, (9, 5): True, (10, 0): True}
     with pytest.raises(UserError, match="keeps only the generators"):
-        checkpoints.load_full(checkpoints.checkpoint_path(tmp_path, 3))
+        checkpoints.load(tmp_path, 3, resume=True)
 
 
 def test_checkpoints_are_found_by_number_or_as_the_latest(tmp_path):
     with pytest.raises(UserError, match="no checkpoint in"):
-        checkpoints.find_checkpoint(tmp_path, "latest")
-    for epoch in (2, 10):
-        checkpoints.save(tmp_path, state(epoch), keep=5)
+        checkpoints.load(tmp_path, "latest")
+    for position in ((2, 0), (10, 0), (10, 30)):
+        checkpoints.save(tmp_path, state(*position), keep=5)
     (tmp_path / "epoch_x.pth").touch()
-    assert checkpoints.find_checkpoint(tmp_path, "latest").name == "epoch_10.pth"  # by number, not by name
-    assert checkpoints.find_checkpoint(tmp_path, 2).name == "epoch_2.pth"
+    assert checkpoints.load(tmp_path, "latest")[0].name == "epoch_10_sample_30.pth"  # by number, not by name
+    assert checkpoints.load(tmp_path, 2)[0].name == "epoch_2.pth"
     with pytest.raises(UserError, match="there are 2, 10"):
-        checkpoints.find_checkpoint(tmp_path, 3)
+        checkpoints.load(tmp_path, 3)
 
 
-@pytest.mark.parametrize("share", [0, 0.3, 0.99])
-def test_a_cut_file_is_named(tmp_path, share):
-    path = checkpoints.save(tmp_path, state(1), keep=1)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_at_any_length_is_recognised_and_the_latest_falls_back(tmp_path, cut, capsys):
+    checkpoints.save(tmp_path, state(1), keep=3)
+    path = checkpoints.save(tmp_path, state(2), keep=3)
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(UserError, match=r"epoch_1\.pth is damaged"):
-        checkpoints.load(path)
+    path.write_bytes(content[: int(len(content) * cut)])
+    with pytest.raises(checkpoints.DamagedFile, match=r"epoch_2\.pth is damaged"):
+        checkpoints.load(tmp_path, 2)
+    capsys.readouterr()
+    assert checkpoints.load(tmp_path, "latest", resume=True)[0].name == "epoch_1.pth"
+    assert "epoch_2.pth is damaged" in capsys.readouterr().err
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_is_recognised(tmp_path, place, bit):
+    path = checkpoints.save(tmp_path, state(1), keep=1)
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 1 << bit
+    path.write_bytes(content)
+    with pytest.raises(checkpoints.DamagedFile):
+        checkpoints.load(tmp_path, 1)
+
+
+def test_nothing_whole_is_said_so(tmp_path):
+    checkpoints.save(tmp_path, state(1), keep=1).write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint in .* is whole"):
+        checkpoints.load(tmp_path, "latest")
 
 
 def test_strangers_and_newer_formats_are_refused(tmp_path):
     torch.save({"weights": 1}, tmp_path / "epoch_1.pth")
     with pytest.raises(UserError, match="not a checkpoint of this program"):
-        checkpoints.load(tmp_path / "epoch_1.pth")
-    torch.save({"format": checkpoints.FORMAT + 1, **state(2)}, tmp_path / "epoch_2.pth")
-    with pytest.raises(UserError, match="newer format"):
-        checkpoints.load(tmp_path / "epoch_2.pth")
+        checkpoints.load(tmp_path, 1)
+    checkpoints.write(tmp_path / "epoch_2.pth", {**state(2), "format": checkpoints.FORMAT + 1})
+    for epoch in (2, "latest"):
+        with pytest.raises(UserError, match="newer format"):
+            checkpoints.load(tmp_path, epoch)
+
+
+class Malicious:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
 
 
 def test_loading_runs_no_code(tmp_path):
-    class Malicious:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    for name, write in (("epoch_1.pth", torch.save), ("epoch_2.pth", lambda o, p: p.write_bytes(pickle.dumps(o)))):
-        write({"generators": Malicious()}, tmp_path / name)
-        with pytest.raises(UserError):
-            checkpoints.load(tmp_path / name)
+    """Neither from a bare pickle, nor from a file whose checksum is right."""
+    harmful = {"format": 1, "generators": Malicious(tmp_path / "ran")}
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "works")))
+    assert (tmp_path / "works").exists()
+    (tmp_path / "epoch_1.pth").write_bytes(pickle.dumps(harmful))
+    checkpoints.write(tmp_path / "epoch_2.pth", harmful)
+    for epoch in (1, 2):
+        with pytest.raises(UserError, match=f"epoch_{epoch}.pth"):
+            checkpoints.load(tmp_path, epoch)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_failing_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+class FullDisk(io.FileIO):
+    """A file that fails at its n-th write, or when it is flushed to the disk after the last."""
+
+    left = 0
+
+    def write(self, content):
+        FullDisk.left -= 1
+        if FullDisk.left < 0:
+            super().write(content[: len(content) // 2])
+            raise OSError(28, "No space left on device")
+        return super().write(content)
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_failing_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch, writes):
     path = checkpoints.save(tmp_path, state(1), keep=1)
-
-    def full_disk(state, file):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError):
+    FullDisk.left = writes
+    monkeypatch.setattr("builtins.open", FullDisk)
+    with pytest.raises(OSError, match="No space"):
         checkpoints.save(tmp_path, state(1, more=1), keep=1)
+    monkeypatch.undo()
     assert os.listdir(tmp_path) == ["epoch_1.pth"]
-    assert "more" not in checkpoints.load(path)
+    assert "more" not in checkpoints.load(tmp_path, 1)[1]
+    assert checkpoints.save(tmp_path, state(1, more=1), keep=1) == path
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_flush_or_rename_does_as_little_harm(tmp_path, monkeypatch, call):
+    checkpoints.save(tmp_path, state(1), keep=1)
+
+    def refuse(*arguments):
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(OSError, match="quota"):
+        checkpoints.save(tmp_path, state(2), keep=1)
+    assert os.listdir(tmp_path) == ["epoch_1.pth"] and checkpoints.load(tmp_path, 1, resume=True)
 
 
 def test_an_earlier_run_is_set_aside(tmp_path):

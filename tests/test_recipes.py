@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 import checkpoints
-from cycle_gan import CycleGAN, chosen_penalty
 from models import GENERATORS, PatchGAN, SelfAttention, build_critic, build_generator
-from options import RECIPES, parse_training
+from options import RECIPES, chosen_penalty, parse_training
+from trainer import CycleGAN
 from translators import GivenMasks, LearnedMasks, NoMasks, Translators, compose
 
 
@@ -216,7 +216,7 @@ def test_the_notebooks_critics_step_first_and_any_recipe_can():
     batch = fixed_batch()
     for recipe, names in (("notebook", ["D", "G"]), ("classic", ["G", "D"])):
         model = CycleGAN(options_of(recipe, *SMALL), torch.device("cpu"))
-        assert [next(iter(half_step(batch).terms())) for half_step in model.half_steps(1)] == names
+        assert [next(iter(half_step(batch))) for half_step in model.half_steps(1)] == names
     model = CycleGAN(options_of("classic", *SMALL, "--n_critic=3"), torch.device("cpu"))
     steps = [[step.__name__ for step in model.half_steps(number)] for number in range(1, 7)]
     assert steps == 2 * [["critic_step"], ["critic_step"], ["generator_step", "critic_step"]]
@@ -250,7 +250,7 @@ def test_a_recipe_trains_resumes_and_translates_by_name(segmentation_set, run, r
     assert result.code == 0, result.err
     assert run("cycle_gan", "--dataset_name=soccer", "--epoch=1", "--n_epochs=2", "--n_cpu=0").code == 0
     assert run("test", "--dataset_name=soccer", "--n_cpu=0", "--batch_size=1").code == 0
-    saved = checkpoints.load(tmp_path / "saved_models" / "soccer" / "epoch_2.pth")
+    _, saved = checkpoints.load(tmp_path / "saved_models" / "soccer", 2)
     assert f"--recipe={saved['options']['recipe']}" in recipe_flags
     translators = Translators(Namespace(**saved["options"])).eval()
     translators.load_state_dict(saved["generators"])

@@ -1,0 +1,520 @@
+"""Nothing loses more than the time since the last checkpoint, and nothing goes on silently wrong.
+
+``ERRORS`` is the README's table of errors: each row is provoked through the command line.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, equal, make_dataset, noise_image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import checkpoints
+import cycle_gan
+from datasets import list_images, load_image
+from errors import UserError
+from options import RECIPES, parse_training
+from runs import FolderLock, StopSignal
+from trainer import CycleGAN
+
+SAVES = "saved_models/tiny"
+
+
+def saved_state(folder=SAVES, epoch="latest"):
+    return checkpoints.load(folder, epoch, resume=True)[1]
+
+
+def same_training(a, b):
+    return all(equal(a[part], b[part]) for part in ("epoch", "sample", "steps", "generators", "training"))
+
+
+# ---- exact resume from the middle of an epoch ----
+
+
+def train(*flags, stop_after=None):
+    """Train in this process; ``stop_after`` steps a SIGTERM arrives. Returns the exit code."""
+    resumed = "--epoch=latest" in flags
+    options, given = parse_training([*(["--dataset_name=tiny"] if resumed else TINY), "--sample_interval=0", *flags])
+    saved = None
+    if resumed:
+        saved = saved_state(f"{options.checkpoint_dir}/tiny", options.epoch)
+        options = cycle_gan.resume(options, given, saved["options"])
+    run = cycle_gan.Run(options)
+    plain, done = run.model.half_steps, []
+
+    def half_steps(step):
+        done.append(step)
+        if len(done) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(step)
+
+    run.model.half_steps = half_steps
+    run.start(saved)
+    try:
+        cycle_gan.train(run)
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+@pytest.fixture
+def five_images(tmp_path, monkeypatch):
+    """A set of 5 and 4 images; with batches of 2, an epoch has 3 steps, the last one of a single image."""
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "datasets" / "tiny", sides=("trainA", "testA", "testB"), count=5)
+    make_dataset(tmp_path / "datasets" / "tiny", sides=("trainB",), count=4)
+    return tmp_path
+
+
+N = 6  # steps in two epochs
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, "learned"])
+def test_any_k_steps_then_the_rest_equal_all_at_once(five_images, recipe):
+    flags = ["--img_height=32", "--img_width=32", "--batch_size=2", "--n_epochs=2", "--decay_epoch=1", "--n_critic=2"]
+    flags += ["--mask=learned", "--mask_freeze_epoch=1"] if recipe == "learned" else [f"--recipe={recipe}"]
+    assert train(*flags, "--checkpoint_dir=straight") == 0
+    straight = saved_state("straight/tiny")
+    names = iter(range(100))
+
+    @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(k=st.integers(1, N - 1), workers=st.sampled_from([0, 2]), later_workers=st.sampled_from([0, 2]))
+    def interrupted(k, workers, later_workers):
+        folder = f"--checkpoint_dir=stopped{next(names)}"
+        assert train(*flags, folder, f"--n_cpu={workers}", stop_after=k) == 143
+        stopped = saved_state(f"{folder.split('=')[1]}/tiny")
+        assert stopped["steps"] == k and (stopped["epoch"], stopped["sample"]) == (k // 3, k % 3 * 2)
+        assert train(folder, "--epoch=latest", f"--n_cpu={later_workers}") == 0
+        assert same_training(saved_state(f"{folder.split('=')[1]}/tiny"), straight)
+
+    interrupted()
+
+
+def test_checkpoints_within_an_epoch_change_nothing_and_are_cleared_away(five_images):
+    flags = ["--batch_size=2", "--n_epochs=2", "--keep=2"]
+    assert train(*flags, "--checkpoint_dir=plain") == 0
+    assert train(*flags, "--checkpoint_every=1") == 0
+    assert same_training(saved_state("plain/tiny"), saved_state())
+    assert [name.path.name for name in checkpoints.listed(SAVES)] == [
+        "epoch_1.pth",
+        "epoch_1_sample_4.pth",
+        "epoch_2.pth",
+    ]
+
+
+def test_checkpoints_by_the_clock(five_images, monkeypatch):
+    assert train("--batch_size=2", "--n_epochs=1", "--checkpoint_every=0.01m", "--keep=9") == 0
+    assert len(checkpoints.listed(SAVES)) == 1  # the run is shorter than that
+    clock = iter(range(0, 10**6, 61))
+    monkeypatch.setattr(cycle_gan.time, "monotonic", lambda: next(clock))
+    assert train("--batch_size=2", "--n_epochs=1", "--checkpoint_every=1m", "--keep=9") == 0
+    assert len(checkpoints.listed(SAVES)) == 3
+
+
+# ---- signals and sudden death ----
+
+
+def start(workplace, *flags):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, ROOT / "cycle_gan.py", *TINY, "--sample_interval=0", "--n_epochs=100000", *flags]
+    return subprocess.Popen(
+        command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(workplace, number):
+    process = start(workplace, "--n_cpu=1", "--checkpoint_interval=1")
+    wait_for(lambda: (workplace / SAVES / "epoch_1.pth").exists(), process)
+    os.killpg(process.pid, number)  # as a terminal and a cluster do: loader processes get it too
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    step = int(re.search(r"stopped after step (\d+), which is saved; to go on: python cycle_gan.py", out)[1])
+    assert saved_state(workplace / SAVES)["steps"] == step
+    assert not list((workplace / SAVES).glob("*.tmp"))
+
+
+def test_the_second_signal_ends_at_once(tmp_path):
+    code = (
+        "import os, signal, sys, time; sys.path.insert(0, sys.argv[1]); from runs import StopSignal\n"
+        "with StopSignal() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); assert stop.received == signal.SIGINT\n"
+        "    print('still here', flush=True); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True, timeout=50)
+    assert (result.returncode, result.stdout) == (143, "still here\n")
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignal():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def newest():
+    return max((name[:2] for name in checkpoints.listed(SAVES)), default=None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_fifty_sudden_deaths_lose_nothing_that_was_saved(workplace):
+    """SIGKILL at random moments of a process that saves after every step, so that most hit a save."""
+    draw, furthest, alive = random.Random(0), 0, 0
+    for _ in range(50):
+        child = os.fork()
+        if child == 0:
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1), os.dup2(1, 2)
+                train("--checkpoint_every=1", "--n_epochs=100000", "--n_cpu=0", *["--epoch=latest"][:furthest])
+            finally:
+                os._exit(1)
+        if draw.random() < 0.8:  # wait for its first save, so that the kill falls into the next ones
+            before, deadline = newest(), time.monotonic() + 20
+            while newest() == before and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(draw.uniform(0, 0.15))
+        else:
+            time.sleep(draw.uniform(0, 0.3))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        alive += os.WIFSIGNALED(status)
+        if furthest or checkpoints.listed(SAVES):
+            steps = saved_state()["steps"]
+            assert steps >= furthest
+            furthest = steps
+    assert alive == 50  # killed, not ended by itself
+    assert furthest >= 25  # a save at least in every other life
+    assert train(f"--n_epochs={saved_state()['epoch'] + 1}", "--epoch=latest", "--n_cpu=0") == 0
+
+
+# ---- disk ----
+
+
+def test_a_full_disk_is_said_and_training_goes_on(workplace, run, monkeypatch):
+    plain, calls = checkpoints.write, []
+
+    def sometimes_full(path, state):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        plain(path, state)
+
+    monkeypatch.setattr(checkpoints, "write", sometimes_full)
+    result = run("cycle_gan", *TINY, "--n_epochs=3")
+    assert result.code == 0
+    assert "warning: no checkpoint at step 6 ([Errno 28] No space left on device)" in result.err
+    assert [name.epoch for name in checkpoints.listed(SAVES)] == [1, 3]
+
+
+def test_a_run_whose_end_cannot_be_saved_says_so(workplace, run, refused, monkeypatch):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    good = saved_state()
+
+    def full(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write", full)
+    line = refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=2", "--n_cpu=0")
+    assert "step 6 is not saved" in line and "make room" in line
+    assert equal(saved_state(), good)
+
+
+def test_folders_that_vanish_are_made_again(workplace, monkeypatch):
+    options, _ = parse_training([*TINY, "--n_epochs=2"])
+    run = cycle_gan.Run(options)
+    run.start()
+    os.rename("saved_models", "gone")
+    os.rename("images", "gone_too")
+    cycle_gan.train(run)
+    assert saved_state()["epoch"] == 2 and os.path.exists("images/tiny/6.png")
+
+
+def test_a_real_small_file_system(workplace):
+    """A disk of 4 MB fills up after some checkpoints; training goes on and the newest whole one resumes."""
+    disk = workplace / "disk"
+    disk.mkdir()
+    if (
+        not hasattr(os, "geteuid")
+        or os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode
+    ):
+        pytest.skip("no small file system can be mounted here")
+    try:
+        assert train("--n_epochs=1", f"--checkpoint_dir={disk}") == 0
+        size = checkpoints.listed(disk / "tiny")[0].path.stat().st_size
+        (disk / "others").write_bytes(b"x" * (2**22 - int(3.5 * size)))
+        with pytest.raises(UserError, match="No space left"):
+            train(
+                "--n_epochs=3",
+                "--epoch=latest",
+                "--checkpoint_every=1",
+                "--keep=9",
+                "--n_cpu=0",
+                f"--checkpoint_dir={disk}",
+            )
+        assert not list((disk / "tiny").glob("*.tmp"))
+        (disk / "others").unlink()
+        assert train("--n_epochs=3", "--epoch=latest", "--keep=1", "--n_cpu=0", f"--checkpoint_dir={disk}") == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# ---- data ----
+
+
+def strange_files(folder):
+    """Everything that a folder of images should not hold."""
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:300])
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "circle").symlink_to(folder)
+    (folder / "folder.png").mkdir()
+    os.rename(folder / "2.png", os.path.join(os.fsencode(folder), b"caf\xe9\n.png"))
+    return {"empty.png", "cut.png", "dangling.png", "loop.png"}
+
+
+def test_strange_files_are_skipped_and_named(workplace, run):
+    bad = strange_files(workplace / "datasets" / "tiny" / "trainA")
+    result = run("cycle_gan", *TINY, "--n_epochs=2", "--skip_bad_images")
+    assert result.code == 0, result.err
+    assert all(name in result.out for name in bad)
+    assert "caf" not in result.out  # an odd name is no bad image
+
+
+def test_decompression_bombs_are_bad_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    noise_image(0, 30, 30).save(tmp_path / "bomb.png")
+    with pytest.raises(UserError, match="bomb.png is not a readable image .*decompression bomb"):
+        load_image(tmp_path / "bomb.png")
+
+
+def test_files_that_vanish_after_listing(workplace):
+    paths = list_images("datasets/tiny/trainA")
+    os.unlink(paths[1])
+    with pytest.raises(UserError, match=r"1\.png is not a readable image .*No such file"):
+        load_image(paths[1])
+
+
+# ---- numbers ----
+
+
+def poison(monkeypatch, steps):
+    """Make a weight of G_AB not a number before each of the ``steps``."""
+    plain, count = CycleGAN.half_steps, []
+
+    def half_steps(self, step):
+        count.append(step)
+        if len(count) in steps:
+            with torch.no_grad():
+                next(self.translators.G_AB.parameters())[:] = float("nan")
+        return plain(self, step)
+
+    monkeypatch.setattr(CycleGAN, "half_steps", half_steps)
+
+
+def test_rolling_back_goes_on_from_the_last_good_state(workplace, run, monkeypatch):
+    poison(monkeypatch, {1, 5})
+    result = run("cycle_gan", *TINY, "--n_epochs=4", "--on_nan=rollback")
+    assert result.code == 0, result.err
+    assert len(re.findall("Going back to saved_models/tiny/epoch_", result.err)) == 2
+    assert "gradient of G_AB" in result.err and "not finite at step" in result.err
+    state = saved_state()
+    assert (state["epoch"], state["steps"]) == (4, 12)  # no step is repeated: the data behind it are skipped
+    assert all(weight.isfinite().all() for weight in state["generators"].values())
+
+
+def test_rolling_back_ends_after_three_times(workplace, refused, monkeypatch):
+    poison(monkeypatch, set(range(1, 100)))
+    assert "not finite at step" in refused("cycle_gan", *TINY, "--n_epochs=20", "--on_nan=rollback")
+    assert all(weight.isfinite().all() for weight in saved_state()["generators"].values())
+
+
+# ---- two runs, provenance ----
+
+
+def test_a_second_run_is_refused_and_a_dead_one_holds_no_lock(workplace, refused):
+    first = start(workplace, "--checkpoint_interval=1")
+    wait_for(lambda: (workplace / SAVES / "epoch_1.pth").exists(), first)
+    line = refused("cycle_gan", *TINY)
+    assert f"saved_models/tiny is in use by process {first.pid} on " in line
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    first.stdout.close(), first.stderr.close()
+    with FolderLock(workplace / SAVES):
+        pass
+    assert train("--epoch=latest", f"--n_epochs={saved_state()['epoch'] + 1}") == 0
+
+
+def test_each_start_is_recorded_and_changed_data_warned_of(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--lambda_cyc=7").code == 0
+    noise_image(77).save("datasets/tiny/trainB/new.png")
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=1", "--n_epochs=2", "--n_cpu=0")
+    assert result.code == 0 and "warning: the training images changed" in result.err
+    first, second = map(json.loads, (workplace / SAVES / "runs.jsonl").read_text().splitlines())
+    assert (first["from_step"], second["from_step"]) == (0, 3)
+    assert first["options"]["lambda_cyc"] == second["options"]["lambda_cyc"] == 7
+    assert first["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (first["data"]["B"]["images"], second["data"]["B"]["images"]) == (3, 4)
+    assert {"started", "python", "revision", "host", "device"} <= first.keys()
+
+
+# ---- the table of the README: what went wrong → what it says ----
+
+
+def trained(run):
+    assert run("cycle_gan", *TINY, "--n_epochs=2").code == 0
+
+
+def break_file(path, content=b""):
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def no_side(run, monkeypatch):
+    os.rename("datasets/tiny/trainB", "datasets/tiny/elsewhere")
+
+
+def no_image(run, monkeypatch):
+    break_file("datasets/tiny/trainA/1.png")
+
+
+def damaged(run, monkeypatch):
+    break_file(f"{SAVES}/epoch_2.pth", b"half a checkpoint")
+
+
+def all_damaged(run, monkeypatch):
+    for name in checkpoints.listed(SAVES):
+        name.path.rename(f"{name.path}.aside")
+    break_file(f"{SAVES}/epoch_9.pth")
+
+
+def newer(run, monkeypatch):
+    checkpoints.write(checkpoints.path_of(SAVES, 5), {**saved_state(), "format": 99})
+
+
+def harmful(run, monkeypatch):
+    from test_checkpoints import Malicious
+
+    checkpoints.write(checkpoints.path_of(SAVES, 5), {"format": 1, "x": Malicious("ran")})
+
+
+def reduced(run, monkeypatch):
+    checkpoints.reduce_to_generators(checkpoints.path_of(SAVES, 1))
+
+
+def file_in_the_way(run, monkeypatch):
+    break_file("file")
+
+
+def full_disk(run, monkeypatch):
+    def full(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write", full)
+
+
+def nan(run, monkeypatch):
+    poison(monkeypatch, {2})
+
+
+def no_memory(run, monkeypatch):
+    def exhausted(self, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(CycleGAN, "generator_step", exhausted)
+
+
+def nothing(run, monkeypatch):
+    pass
+
+
+TRAIN, RESUME, TRANSLATE = (
+    ["cycle_gan", *TINY],
+    ["cycle_gan", "--dataset_name=tiny", "--n_cpu=0"],
+    ["test", "--dataset_name=tiny"],
+)
+ERRORS = {
+    "no such data set": (nothing, [*TRAIN, "--dataset_name=nothing"], "there is no data set datasets/nothing"),
+    "a known data set is missing, and may not be fetched": (
+        nothing, [*TRAIN, "--dataset_name=maps", "--no_download"], "--no_download forbids"),
+    "a side is missing or empty": (no_side, TRAIN, "the folder datasets/tiny/trainB is missing"),
+    "a file is no image, cut short, empty, gone, or a decompression bomb": (
+        no_image, TRAIN, "datasets/tiny/trainA/1.png is not a readable image"),
+    "a size that the networks cannot take": (nothing, [*TRAIN, "--img_height=30"], "must be divisible by 4"),
+    "a misspelt flag": (nothing, [*TRAIN, "--n_epoch=3"], "did you mean --n_epochs?"),
+    "a value out of range": (nothing, [*TRAIN, "--lr=-1"], "must be a number of at least 0"),
+    "no such device": (nothing, [*TRAIN, "--gpu_ids=99"], "--device cuda:99 is not available here"),
+    "`--epoch N` without such a checkpoint": (nothing, [*RESUME, "--epoch=7"], "there is no checkpoint after epoch 7"),
+    "a checkpoint that keeps only the generators": (
+        reduced, [*RESUME, "--epoch=1", "--n_epochs=3"], "keeps only the generators, for test.py"),
+    "a run that is already done": (nothing, [*RESUME, "--epoch=latest"], "is trained to epoch 2"),
+    "a flag that contradicts the checkpoint": (
+        nothing, [*RESUME, "--epoch=2", "--ngf=8"], "--ngf 8 contradicts the checkpoint"),
+    "a damaged checkpoint": (damaged, [*RESUME, "--epoch=2"], "epoch_2.pth is damaged"),
+    "no checkpoint is whole": (all_damaged, [*RESUME, "--epoch=latest"], "no checkpoint in saved_models/tiny is whole"),
+    "a checkpoint of a newer format": (newer, [*RESUME, "--epoch=5"], "has the newer format 99"),
+    "a checkpoint that holds code": (harmful, [*RESUME, "--epoch=5"], "holds more than weights and plain values"),
+    "an output folder that cannot be written": (
+        file_in_the_way, [*TRAIN, "--images_dir=file"], "file/tiny: Not a directory"),
+    "the disk is full, read-only or over quota at the end": (
+        full_disk, [*RESUME, "--epoch=2", "--n_epochs=3"], "step 9 is not saved ([Errno 28] No space left on device)"),
+    "a loss or gradient that is not finite": (
+        nan, [*RESUME, "--epoch=2", "--n_epochs=5"], "not finite at step 8: 'G' (nan)"),
+    "out of memory": (no_memory, [*RESUME, "--epoch=2", "--n_epochs=5"], "ran out of memory with --batch_size 1"),
+    "nothing to translate": (nothing, [*TRANSLATE, "--input=saved_models"], "the folder saved_models holds no images"),
+    "translations would overwrite their input": (
+        nothing, [*TRANSLATE, "--input=datasets/tiny/testA", "--output=datasets/tiny/testA"], "would overwrite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ERRORS)
+def test_the_table_of_errors(workplace, run, refused, monkeypatch, what):
+    trained(run)
+    good = {name.path: name.path.read_bytes() for name in checkpoints.listed(SAVES)}
+    arrange, flags, says = ERRORS[what]
+    arrange(run, monkeypatch)
+    harmed = {path for path in good if not path.exists() or path.read_bytes() != good[path]}
+    assert says in refused(*flags)
+    monkeypatch.undo()
+    os.chdir(workplace)
+    for path in good.keys() - harmed:  # but for what the row itself breaks, everything still loads
+        kept = path if path.exists() else workplace / "saved_models" / "tiny.1" / path.name
+        assert checkpoints.load_file(kept)["options"]["dataset_name"] == "tiny"
+        assert kept.read_bytes() == good[path] or says.startswith("step 9")
+    assert not os.path.exists("ran")
+
+
+def test_the_readme_has_the_table_of_errors():
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("## When something is wrong") :]
+    assert [what for what in ERRORS if f"\n| {what} | " not in table] == []
+
+
+def test_test_py_passes_over_a_damaged_latest(workplace, run):
+    trained(run)
+    break_file(f"{SAVES}/epoch_2.pth", b"half")
+    result = run(*TRANSLATE, "--n_cpu=0")
+    assert result.code == 0 and "warning: saved_models/tiny/epoch_2.pth is damaged" in result.err
+    assert np.asarray(Image.open("results/tiny/epoch_1/AtoB/0.png")).shape == (18, 23, 3)
