@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel
-from torchvision.utils import make_grid, save_image
 
 from errors import UserError
 
@@ -113,6 +112,9 @@ class SampleGrid:
     @torch.no_grad()
     def save(self, translators, path):
         """Translate there and back (in eval mode) and write one PNG."""
+        # Imported here, because it takes two seconds, for which --help and test.py need not wait.
+        from torchvision.utils import make_grid, save_image
+
         columns = []
         for side, real in self.real.items():
             mask, fake, back = translators.cycle(side, real)

@@ -54,6 +54,7 @@ def test_the_notebook_runs_from_a_clean_state(tmp_path, monkeypatch):
     monkeypatch.setenv("REPOSITORY", str(ROOT))
     monkeypatch.setenv("EPOCHS", "1")
     monkeypatch.setenv("SIZE", "16")
+    monkeypatch.setenv("BATCH_SIZE", "16")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     notebook = nbformat.read(ROOT / "docs" / "colab.ipynb", as_version=4)
