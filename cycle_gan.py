@@ -38,10 +38,16 @@ def main():
         options = resume(options, given, saved["options"])
         if saved["epoch"] >= options.n_epochs:
             raise UserError(f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on")
-    run = Run(options)
-    with runs.FolderLock(run.saves):
-        run.start(saved)
-        train(run)
+    device = pick_device(options.device)
+    try:
+        run = Run(options, device)
+        with runs.FolderLock(run.saves):
+            run.start(saved)
+            train(run)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UserError(memory_advice(options, device)) from error
 
 
 def train(run):
@@ -55,18 +61,14 @@ def train(run):
             if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
                 raise
             run.roll_back(error)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
-                raise
-            raise UserError(memory_advice(run.options, run.device)) from error
     run.end(stop.received)
 
 
 class Run:
     """One training run: its data, its networks, where it stands, and where its output goes."""
 
-    def __init__(self, options):
-        self.options, self.device = options, pick_device(options.device)
+    def __init__(self, options, device):
+        self.options, self.device = options, device
         self.images = Path(options.images_dir) / options.dataset_name
         self.saves = Path(options.checkpoint_dir) / options.dataset_name
 
@@ -185,7 +187,7 @@ class Run:
             print(f"{len(self.skipped)} images could not be read, others took their place: {sorted(self.skipped)}")
         if self.unsaved:
             raise UserError(f"step {self.steps} is not saved ({self.unsaved}); make room, then {self.how_to_go_on()}")
-        if signal:
+        if signal and self.epoch < self.options.n_epochs:
             print(f"stopped after step {self.steps}, which is saved; {self.how_to_go_on()}")
             sys.exit(128 + signal)
         if self.options.sample_interval:

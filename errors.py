@@ -1,7 +1,10 @@
 """What a user sees when something is wrong that they can put right: one line, exit code 2, no traceback."""
 
+import errno
 import sys
 from pathlib import Path
+
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class UserError(Exception):
@@ -33,7 +36,7 @@ def exit_cleanly(main):
     except UserError as error:
         stop(str(error), 2)
     except OSError as error:
-        if error.filename is None:  # not about a file: a defect of ours, to be seen whole
+        if error.filename is None and error.errno not in DISK_REFUSES:  # a defect of ours, to be seen whole
             raise
         stop(describe(error), 2)
     except KeyboardInterrupt:

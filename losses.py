@@ -188,7 +188,9 @@ class GeneratorObjective(nn.Module):
         fake = compose(mask, translated, x)
         seen = masks.seen(fake, mask)
         adversarial = self._gan_loss.generator(self._critics[target](seen))
-        cycle = F.l1_loss(compose(masks.back(target, fake, mask), back(fake), fake), x)
+        passed = compose(masks.in_cycle(mask), translated, x)
+        way_back = masks.in_cycle(masks.back(target, passed, mask))
+        cycle = F.l1_loss(compose(way_back, back(passed), passed), x)
         return adversarial, cycle, identity, seen.detach()
 
 

@@ -17,7 +17,7 @@ from errors import UserError, exit_cleanly
 from models import fold_spectral_norm
 from options import parse_translation
 from translators import Translators
-from utils import check_writable, count_workers, pick_device
+from utils import check_writable, count_workers, pick_device, ran_out_of_memory
 
 
 def main():
@@ -77,7 +77,13 @@ def translate_folder(translators, direction, source, output, channels, device, o
 @torch.inference_mode()
 def translate(translators, side, batch, device):
     """A batch of padded images in [-1, 1] to translations without the padding: uint8 arrays H×W×C, one by one."""
-    translated, _ = translators.translate(side, batch["image"].to(device, non_blocking=True))
+    try:
+        translated, _ = translators.translate(side, batch["image"].to(device, non_blocking=True))
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        size = f"{max(batch['height'])}×{max(batch['width'])}, {len(batch['image'])} at once"
+        raise UserError(f"{device} ran out of memory on images of {size}; take a smaller --batch_size") from error
     pixels = translated.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     for image, height, width in zip(pixels, batch["height"], batch["width"], strict=True):
         yield image[:height, :width]

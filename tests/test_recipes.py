@@ -336,6 +336,15 @@ def test_learned_masks_train_until_they_are_frozen():
     assert not any(step(2)) and not any(step(3))
 
 
+def test_the_cycle_loss_moves_learned_masks_by_a_share_of_its_gradient():
+    masks = LearnedMasks(3, freeze_epoch=1)
+    mask = torch.tensor([0.2, 0.9], requires_grad=True)
+    assert torch.allclose(masks.in_cycle(mask), mask)
+    (masks.in_cycle(mask) * torch.tensor([1.0, 3.0])).sum().backward()
+    torch.testing.assert_close(mask.grad, masks.CYCLE_SHARE * torch.tensor([1.0, 3.0]))
+    assert masks.of("A", fixed_batch()["A"]).mean() > 0.9  # they begin nearly full
+
+
 def test_critics_see_the_foreground_alone_once_the_masks_are_fixed():
     masks = LearnedMasks(3, freeze_epoch=1)
     image, mask = torch.full((1, 3, 1, 2), 0.7), torch.tensor([0.05, 0.6]).view(1, 1, 1, 2)

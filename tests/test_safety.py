@@ -27,6 +27,7 @@ from errors import UserError
 from options import RECIPES, parse_training
 from runs import FolderLock, StopSignal
 from trainer import CycleGAN
+from translators import Translators
 
 SAVES = "saved_models/tiny"
 
@@ -50,7 +51,7 @@ def train(*flags, stop_after=None):
     if resumed:
         saved = saved_state(f"{options.checkpoint_dir}/tiny", options.epoch)
         options = cycle_gan.resume(options, given, saved["options"])
-    run = cycle_gan.Run(options)
+    run = cycle_gan.Run(options, torch.device("cpu"))
     plain, done = run.model.half_steps, []
 
     def half_steps(step):
@@ -242,7 +243,7 @@ def test_a_run_whose_end_cannot_be_saved_says_so(workplace, run, refused, monkey
 
 def test_folders_that_vanish_are_made_again(workplace, monkeypatch):
     options, _ = parse_training([*TINY, "--n_epochs=2"])
-    run = cycle_gan.Run(options)
+    run = cycle_gan.Run(options, torch.device("cpu"))
     run.start()
     os.rename("saved_models", "gone")
     os.rename("images", "gone_too")
@@ -439,6 +440,20 @@ def nan(run, monkeypatch):
     poison(monkeypatch, {2})
 
 
+def full_disk_for_translations(run, monkeypatch):
+    def full(self, *arguments, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+
+
+def no_memory_to_translate(run, monkeypatch):
+    def exhausted(self, side, x):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(Translators, "translate", exhausted)
+
+
 def no_memory(run, monkeypatch):
     def exhausted(self, batch):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -483,6 +498,10 @@ ERRORS = {
     "a loss or gradient that is not finite": (
         nan, [*RESUME, "--epoch=2", "--n_epochs=5"], "not finite at step 8: 'G' (nan)"),
     "out of memory": (no_memory, [*RESUME, "--epoch=2", "--n_epochs=5"], "ran out of memory with --batch_size 1"),
+    "the disk is full in translation": (
+        full_disk_for_translations, [*TRANSLATE, "--n_cpu=0"], "No space left on device"),
+    "out of memory in translation": (
+        no_memory_to_translate, [*TRANSLATE, "--n_cpu=0"], "ran out of memory on images of 18×23, 3 at once"),
     "nothing to translate": (nothing, [*TRANSLATE, "--input=saved_models"], "the folder saved_models holds no images"),
     "translations would overwrite their input": (
         nothing, [*TRANSLATE, "--input=datasets/tiny/testA", "--output=datasets/tiny/testA"], "would overwrite"),
