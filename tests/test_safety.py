@@ -527,8 +527,10 @@ def test_the_table_of_errors(workplace, run, refused, monkeypatch, what):
 
 def test_the_readme_has_the_table_of_errors():
     readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("## When something is wrong") :]
-    assert [what for what in ERRORS if f"\n| {what} | " not in table] == []
+    table = readme[readme.index("## When something is wrong") : readme.index("## A tour of the files")]
+    rows = {line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")}
+    rows -= {"what went wrong", "another run in the same folder"}  # the latter needs two processes: tested above
+    assert rows == ERRORS.keys()
 
 
 def test_test_py_passes_over_a_damaged_latest(workplace, run):
