@@ -125,7 +125,7 @@ TRAIN = {
         Flag("penalty", None, "the critics' penalty (default: wgan-gp with that loss, else none)", str,
              ("none", "wgan-gp", "r1")),
         Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT),
-        Flag("lambda_r1", 0.1, "weight of the r1 penalty", WEIGHT),
+        Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT),
         Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT, alias="lamda"),
         Flag("lambda_id", 5.0, "weight of the identity loss", WEIGHT),
         Flag("idt_coef", None, "the same as a multiple of --lambda_cyc; overrules --lambda_id", WEIGHT),
