@@ -180,7 +180,13 @@ TRANSLATE = {
         Flag("epoch", "latest", "the checkpoint after this epoch, or the latest", epoch),
         Flag("input", None, "a folder or an image to translate instead of the test folders"),
         Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
-        Flag("direction", None, "default: both, or AtoB with --input", str, ("AtoB", "BtoA")),
+        Flag(
+            "direction",
+            None,
+            "default: both, as far as there are test folders, or AtoB with --input",
+            str,
+            ("AtoB", "BtoA"),
+        ),
         Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
     ],
     "machine": [

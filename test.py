@@ -40,8 +40,10 @@ def work(options, results):
         direction = options.direction or "AtoB"
         return [(direction, source, Path(options.output or results / direction))]
     folder = download.find_dataset(options)
-    directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
-    return [(direction, find_side(folder, "test", direction[0]), results / direction) for direction in directions]
+    sources = {direction: find_side(folder, "test", direction[0]) for direction in ("AtoB", "BtoA")}
+    there = [direction for direction, source in sources.items() if source.is_dir()]
+    wanted = [options.direction] if options.direction else there or list(sources)
+    return [(direction, sources[direction], results / direction) for direction in wanted]
 
 
 def load_translators(state, device):

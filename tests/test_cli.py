@@ -118,6 +118,15 @@ def test_test_folders_are_translated_under_the_inputs_names_and_sizes(trained, r
             assert load_image(target / name).size == load_image(source / name).size
 
 
+def test_one_test_folder_is_enough(trained, run, refused):
+    (trained / "datasets" / "tiny" / "testB").rename(trained / "aside")
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
+    assert [path.name for path in (trained / "results" / "tiny" / "epoch_1").iterdir()] == ["AtoB"]
+    assert "testB is missing" in refused("test", "--dataset_name=tiny", "--direction=BtoA")
+    (trained / "datasets" / "tiny" / "testA").rename(trained / "aside_too")
+    assert "testA is missing" in refused("test", "--dataset_name=tiny")
+
+
 def test_a_translation_is_that_of_the_averaged_generator(trained, run):
     from argparse import Namespace
 
