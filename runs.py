@@ -38,6 +38,7 @@ class FolderLock:
             if fcntl:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             else:
+                self.file.seek(1 << 20)  # a byte behind the text, which the second process is to read
                 msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
             self.file.seek(0)
