@@ -11,7 +11,7 @@ from tqdm import tqdm
 import checkpoints
 import download
 import runs
-from datasets import EpochBatches, UnpairedImages, check_headers, find_side, list_images, load_batches, sample_images
+from datasets import UnpairedImages, check_headers, epoch_batches, find_side, list_images, load_batches, sample_images
 from errors import UserError, describe, exit_cleanly, warn
 from options import chosen_penalty, parse_training, resume
 from trainer import CycleGAN, check_networks
@@ -108,7 +108,7 @@ class Run:
     def loop(self, stop):
         """Train until the last epoch is done, or until ``stop`` has received a signal and the state is saved."""
         options, model = self.options, self.model
-        schedule = EpochBatches(len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample)
+        schedule = epoch_batches(len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample)
         pin_memory = self.device.type == "cuda"
         model.start_epoch(self.epoch)
         with self.progress_bar() as bar:

@@ -89,8 +89,8 @@ def check_headers(paths, skip_bad):
     good, bad = [], []
     for path in tqdm(paths, desc="checking images", unit="img", delay=2, leave=False):
         try:
-            open_image(path).close()
-            good.append(path)
+            with reading(path), Image.open(path):
+                good.append(path)
         except BadImage as error:
             if not skip_bad:
                 raise
@@ -98,8 +98,12 @@ def check_headers(paths, skip_bad):
     if bad:
         print(f"{len(bad)} of {len(paths)} images are left out because they cannot be read: {', '.join(bad)}")
     if not good:
-        raise UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
+        raise none_readable(paths)
     return good
+
+
+def none_readable(paths):
+    return UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -107,28 +111,21 @@ def check_headers(paths, skip_bad):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def open_image(path):
-    """A PIL image whose pixels are not decoded yet. Raises BadImage."""
+@contextlib.contextmanager
+def reading(path):
+    """Whatever goes wrong inside is the file's fault, and raised as BadImage."""
     try:
-        return Image.open(path)
+        yield
     except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error …
-        raise BadImage(path, reason(error)) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadImage(path, reason) from error
 
 
 def load_image(path, channels=3):
     """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white. Raises BadImage."""
-    try:
-        with open_image(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return flatten(upright).convert("RGB" if channels == 3 else "L")
-    except BadImage:
-        raise
-    except Exception as error:
-        raise BadImage(path, reason(error)) from error
-
-
-def reason(error):
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    with reading(path), Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        return flatten(upright).convert("RGB" if channels == 3 else "L")
 
 
 def flatten(image):
@@ -224,7 +221,7 @@ class UnpairedImages(Dataset):
         for other in random.permutation(len(paths)):  # in the bad one's place
             with contextlib.suppress(BadImage):
                 return self._crop(paths[other], random)
-        raise UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
+        raise none_readable(paths)
 
     def _crop(self, path, random):
         return augment(load_image(path, self.channels), self.load_size, self.crop_size, random)
@@ -236,25 +233,15 @@ def shuffled(n, seed):
     return np.random.default_rng([*seed, 1]).permutation(n)
 
 
-class EpochBatches:
-    """A batch sampler from sample ``first_sample`` of ``first_epoch`` to the end of the last epoch.
+def epoch_batches(n_samples, batch_size, first_epoch, n_epochs, first_sample=0):
+    """Which samples make a batch, from ``first_sample`` of ``first_epoch`` to the end of the last epoch: ranges.
 
     No batch reaches into the next epoch; the last one of each may be smaller.
     """
-
-    def __init__(self, n_samples, batch_size, first_epoch, n_epochs, first_sample=0):
-        self.n_samples, self.batch_size = n_samples, batch_size
-        self.epochs, self.first_sample = range(first_epoch, n_epochs), first_sample
-
-    def __len__(self):
-        return sum(1 for _ in self)
-
-    def __iter__(self):
-        for epoch in self.epochs:
-            first = self.first_sample if epoch == self.epochs.start else 0
-            for start in range(first, self.n_samples, self.batch_size):
-                stop = min(start + self.batch_size, self.n_samples)
-                yield range(epoch * self.n_samples + start, epoch * self.n_samples + stop)
+    for epoch in range(first_epoch, n_epochs):
+        for start in range(first_sample if epoch == first_epoch else 0, n_samples, batch_size):
+            stop = min(start + batch_size, n_samples)
+            yield range(epoch * n_samples + start, epoch * n_samples + stop)
 
 
 class CarriesErrors(Dataset):

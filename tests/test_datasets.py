@@ -13,11 +13,11 @@ from PIL import Image
 
 from datasets import (
     BadImage,
-    EpochBatches,
     UnpairedImages,
     WholeImages,
     augment,
     check_headers,
+    epoch_batches,
     find_side,
     group_by_size,
     list_images,
@@ -237,9 +237,9 @@ def test_an_epoch_shows_A_in_shuffled_order_and_draws_B(tmp_path, monkeypatch, n
 
 def test_samples_do_not_depend_on_the_workers_nor_on_what_came_before(tmp_path):
     dataset = unpaired(tmp_path, seed=7)
-    straight = list(load_batches(dataset, EpochBatches(5, 2, 0, 3), n_cpu=0))
-    workers = list(load_batches(dataset, EpochBatches(5, 2, 0, 3), n_cpu=2))
-    late = list(load_batches(dataset, EpochBatches(5, 2, 2, 3), n_cpu=0))
+    straight = list(load_batches(dataset, epoch_batches(5, 2, 0, 3), n_cpu=0))
+    workers = list(load_batches(dataset, epoch_batches(5, 2, 0, 3), n_cpu=2))
+    late = list(load_batches(dataset, epoch_batches(5, 2, 2, 3), n_cpu=0))
     assert len(straight) == 9 and [len(batch["A"]) for batch in straight[:3]] == [2, 2, 1]
     for side in "AB":
         assert all(torch.equal(a[side], b[side]) for a, b in zip(straight, workers, strict=True))
@@ -254,12 +254,12 @@ def test_a_bad_file_costs_one_replacement_or_stops_with_its_name(tmp_path, n_cpu
     path = Path(strict.paths_A[1])
     path.write_bytes(path.read_bytes()[:200])  # the header stays whole
     with pytest.raises(BadImage, match=str(path)):
-        list(load_batches(strict, EpochBatches(5, 2, 0, 1), n_cpu))
+        list(load_batches(strict, epoch_batches(5, 2, 0, 1), n_cpu))
     lenient = UnpairedImages(strict.paths_A, strict.paths_B, training_options(skip_bad_images=True))
-    batches = list(load_batches(lenient, EpochBatches(5, 2, 0, 1), n_cpu))
+    batches = list(load_batches(lenient, epoch_batches(5, 2, 0, 1), n_cpu))
     assert sum(len(batch["A"]) for batch in batches) == 5
     assert {skipped for batch in batches for skipped in batch["skipped"]} == {str(path)}
-    again = list(load_batches(lenient, EpochBatches(5, 2, 0, 1), 0))
+    again = list(load_batches(lenient, epoch_batches(5, 2, 0, 1), 0))
     assert all(torch.equal(a["A"], b["A"]) for a, b in zip(batches, again, strict=True))
 
 
@@ -268,7 +268,7 @@ def test_only_bad_files_end_with_an_error(tmp_path):
     for path in dataset.paths_B:
         Path(path).write_bytes(b"")
     with pytest.raises(UserError, match="not one of the 3 images in .*trainB can be read"):
-        list(load_batches(dataset, EpochBatches(5, 5, 0, 1), 0))
+        list(load_batches(dataset, epoch_batches(5, 5, 0, 1), 0))
 
 
 @settings(max_examples=40, deadline=None)
