@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 
-from models import sees_samples_alone
 from translators import compose
 
 
@@ -148,7 +147,7 @@ def frozen(*networks):
 
 def together(network, *batches):
     """Apply ``network`` to several batches: in one call, or one after another where batch norm would mix them."""
-    if not sees_samples_alone(network):
+    if not network.sees_samples_alone:
         return [network(batch) for batch in batches]
     return network(torch.cat(batches)).split([len(batch) for batch in batches])
 

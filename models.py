@@ -51,13 +51,13 @@ def fold_spectral_norm(network):
     return network
 
 
-def sees_samples_alone(network):
-    """Whether each image of a batch passes as if it were the only one, so that batches may be joined."""
-    return not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-
-
 def finish(network, spectral_norm):
-    """The last lines of every network's constructor."""
+    """The last lines of every network's constructor.
+
+    ``network.sees_samples_alone`` tells whether each image passes as if it were the only one of its batch, so that
+    batches may be joined.
+    """
+    network.sees_samples_alone = not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     network.apply(weights_init_normal)
     if spectral_norm:
         add_spectral_norm(network)
@@ -144,6 +144,11 @@ def transposed_up(channels_in, channels_out):
     return (nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1),)
 
 
+def normed(norm, channels, *convolution):
+    """The layers of a convolution to ``channels``, then norm and ReLU."""
+    return *convolution, NORMS[norm](channels), nn.ReLU(inplace=True)
+
+
 class GeneratorResNet(nn.Module):
     """Translates images, N×C×H×W in [-1, 1] to the same: down by 4, residual blocks, attention, up by 4.
 
@@ -166,20 +171,16 @@ class GeneratorResNet(nn.Module):
         squash=nn.Tanh,
     ):
         super().__init__()
-
-        def normed(channels, *convolution):
-            return *convolution, NORMS[norm](channels), nn.ReLU(inplace=True)
-
         self.encoder = nn.Sequential(
-            *normed(ngf, nn.Conv2d(channels, ngf, 7, padding=3, padding_mode="reflect")),  # → ngf×H×W
-            *normed(2 * ngf, nn.Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
-            *normed(4 * ngf, nn.Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
+            *normed(norm, ngf, nn.Conv2d(channels, ngf, 7, padding=3, padding_mode="reflect")),  # → ngf×H×W
+            *normed(norm, 2 * ngf, nn.Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
+            *normed(norm, 4 * ngf, nn.Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
         )
         self.transformer = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout) for _ in range(n_residual_blocks)))
         self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()
         self.decoder = nn.Sequential(
-            *normed(2 * ngf, *up(4 * ngf, 2 * ngf)),
-            *normed(ngf, *up(2 * ngf, ngf)),
+            *normed(norm, 2 * ngf, *up(4 * ngf, 2 * ngf)),
+            *normed(norm, ngf, *up(2 * ngf, ngf)),
             nn.Conv2d(ngf, channels_out or channels, 7, padding=3, padding_mode="reflect"),  # → C×H×W
             squash(),
         )
@@ -203,12 +204,12 @@ class GeneratorNotebook(nn.Module):
         super().__init__()
 
         def down(channels_in, channels_out):
-            conv = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
-            return conv, NORMS[norm](channels_out), nn.ReLU(inplace=True)
+            return normed(norm, channels_out, nn.Conv2d(channels_in, channels_out, 4, 2, padding=1, bias=False))
 
         def up(channels_in, channels_out):
-            conv = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
-            return conv, NORMS[norm](channels_out), nn.ReLU(inplace=True)
+            return normed(
+                norm, channels_out, nn.ConvTranspose2d(channels_in, channels_out, 4, 2, padding=1, bias=False)
+            )
 
         self.encoder = nn.Sequential(*down(channels, ngf), *down(ngf, 2 * ngf), *down(2 * ngf, 4 * ngf))  # → H/8 × W/8
         self.transformer = nn.Sequential(

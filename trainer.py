@@ -4,7 +4,7 @@ import torch
 
 from errors import UserError
 from losses import CriticObjective, GeneratorObjective
-from models import build_critic, sees_samples_alone
+from models import build_critic
 from options import chosen_penalty
 from translators import Translators
 from utils import RandomState, ReplayBuffer, averaged
@@ -113,7 +113,7 @@ def lr_factor(epoch, n_epochs, decay_epoch):
 
 def check_networks(options, generator, critic):
     """Raise UserError if crops, norm and penalty are not what the networks can take."""
-    if not sees_samples_alone(critic) and chosen_penalty(options) != "none":
+    if not critic.sees_samples_alone and chosen_penalty(options) != "none":
         raise UserError("a penalty needs the critic's slope at each image alone: --norm batch goes with --penalty none")
     least = max(generator.min_size, critic.min_size)
     for name, side, load in (
