@@ -81,7 +81,7 @@ def download(url, path):
             if error.code == 416:  # nothing is left to send: the earlier try had it all
                 return
             raise UserError(f"{url} answers {error.code} {error.reason}; is --dataset_url right?") from error
-        except (urllib.error.URLError, OSError, ConnectionError) as error:
+        except OSError as error:  # as all failures of a connection are
             failure = getattr(error, "reason", error)
     raise UserError(f"{url} broke off {ATTEMPTS} times ({failure}); run again to go on from there")
 

@@ -13,7 +13,11 @@ class UserError(Exception):
 
 def warn(message):
     """One line on the screen about something that does not stop the run."""
-    print(f"{Path(sys.argv[0]).name}: warning: {printable(message)}", file=sys.stderr)
+    say("warning", message)
+
+
+def say(kind, message):
+    print(f"{Path(sys.argv[0]).name}: {kind}: {printable(message)}", file=sys.stderr)
 
 
 def printable(text):
@@ -44,5 +48,5 @@ def exit_cleanly(main):
 
 
 def stop(message, code):
-    print(f"{Path(sys.argv[0]).name}: error: {printable(message)}", file=sys.stderr)
+    say("error", message)
     sys.exit(code)

@@ -86,6 +86,25 @@ MACHINE = [
     Flag("skip_bad_images", False, "go on without the images that cannot be read, and count them", bool),
 ]
 
+# Names that other CycleGANs have for these networks.
+SPELLINGS = {
+    "resnet_9blocks": dict(gen_net="resnet", n_residual_blocks=9),
+    "resnet_6blocks": dict(gen_net="resnet", n_residual_blocks=6),
+    "n_layers": dict(dis_net="patch70"),
+    "basic": dict(dis_net="patch70"),
+}
+
+PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan")
+RECIPES = {
+    "attention": {},
+    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
+    "notebook": dict(
+        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
+        critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
+    ),
+    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
+}  # fmt: skip
+
 TRAIN = {
     "data": [
         *WHERE,
@@ -101,7 +120,7 @@ TRAIN = {
     ],
     "networks": [
         Flag("recipe", "attention", "a set of defaults; flags given by hand overrule it", str,
-             ("attention", "classic", "notebook", "segmentation"), fixed=True),
+             tuple(RECIPES), fixed=True),
         Flag("gen_net", "attention", "the generators", str,
              ("attention", "resnet", "notebook", "resnet_9blocks", "resnet_6blocks"), fixed=True),
         Flag("dis_net", "attention", "the critics", str,
@@ -155,45 +174,21 @@ TRAIN = {
     ],
 }  # fmt: skip
 
-# Names that other CycleGANs have for these networks.
-SPELLINGS = {
-    "resnet_9blocks": dict(gen_net="resnet", n_residual_blocks=9),
-    "resnet_6blocks": dict(gen_net="resnet", n_residual_blocks=6),
-    "n_layers": dict(dis_net="patch70"),
-    "basic": dict(dis_net="patch70"),
-}
-
-PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan")
-RECIPES = {
-    "attention": {},
-    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
-    "notebook": dict(
-        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
-        critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
-    ),
-    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
-}  # fmt: skip
-
 TRANSLATE = {
     "what to translate": [
         *WHERE,
         Flag("epoch", "latest", "the checkpoint after this epoch, or the latest", epoch),
         Flag("input", None, "a folder or an image to translate instead of the test folders"),
         Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
-        Flag(
-            "direction",
-            None,
-            "default: both, as far as there are test folders, or AtoB with --input",
-            str,
-            ("AtoB", "BtoA"),
-        ),
+        Flag("direction", None, "default: both, as far as there are test folders, or AtoB with --input", str,
+             ("AtoB", "BtoA")),
         Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
     ],
     "machine": [
         Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
         *MACHINE,
     ],
-}
+}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -253,7 +248,7 @@ def parse(groups, description, argv=None):
         if meant := SPELLINGS.get(given.get(name)):
             given = {**meant, **given, name: meant[name]}
     defaults = {flag.name: flag.default for flags in groups.values() for flag in flags}
-    recipe = RECIPES[given.get("recipe", "attention")] if "recipe" in defaults else {}
+    recipe = RECIPES.get({**defaults, **given}.get("recipe"), {})  # test.py has none
     return argparse.Namespace(**{**defaults, **recipe, **given}), given
 
 
