@@ -4,8 +4,8 @@ S samples further.
 A file holds a dict of plain values and tensors, so that it loads with ``weights_only=True`` and runs no code:
     format, epoch, sample, steps, options (every flag), data (the fingerprint of what it was trained on)
     generators: the averaged ones that translate
-    training: everything else that the next step depends on; missing from the older files of a run, which keep
-              the generators alone
+    training: everything else that the next step depends on, with a list "processes" of what differs between those
+              of a distributed run; missing from the older files of a run, which keep the generators alone
 
 It is the zip archive that ``torch.save`` writes, with a SHA-256 of all its bytes as the archive's comment.
 """
@@ -22,7 +22,7 @@ import torch
 
 from errors import UserError, warn
 
-FORMAT = 1
+FORMAT = 2
 DIGEST = b"sha256:%s"
 COMMENT_SIZE = len(DIGEST) - 2 + 64
 
@@ -85,6 +85,8 @@ def load_file(path, resume=False):
         raise UserError(f"{path} holds more than weights and plain values, and is not loaded; remove it") from error
     if state["format"] > FORMAT:
         raise UserError(f"{path} has the newer format {state['format']}; update this program to read it")
+    if state["format"] < FORMAT:
+        raise UserError(f"{path} has the older format {state['format']}; runs.jsonl names the revision that reads it")
     if resume and "training" not in state:
         raise UserError(f"{path} keeps only the generators, for test.py; resume from a newer one: --epoch latest")
     return state

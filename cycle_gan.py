@@ -3,18 +3,20 @@
 import shlex
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 import checkpoints
+import distributed
 import download
 import runs
 from datasets import UnpairedImages, check_headers, epoch_batches, find_side, list_images, load_batches, sample_images
 from errors import UserError, describe, exit_cleanly, warn
 from options import chosen_penalty, parse_training, resume
-from trainer import CycleGAN, check_networks
+from trainer import CycleGAN, check_networks, chosen_amp
 from utils import (
     LossLog,
     NotFinite,
@@ -24,6 +26,7 @@ from utils import (
     memory_advice,
     pick_device,
     ran_out_of_memory,
+    tune_kernels,
 )
 
 SAMPLE_ROWS = 6
@@ -32,29 +35,40 @@ ROLLBACKS = 3
 
 def main():
     options, given = parse_training()
-    saved = None
-    if options.epoch != 0:
-        path, saved = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch, resume=True)
-        options = resume(options, given, saved["options"])
-        if saved["epoch"] >= options.n_epochs:
-            raise UserError(f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on")
-    device = pick_device(options.device)
-    try:
-        run = Run(options, device)
-        with runs.FolderLock(run.saves):
-            run.start(saved)
-            train(run)
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
+    device = distributed.own_device(pick_device(options.device))
+    with distributed.joined(device):
+        saved = None
+        if options.epoch != 0:
+            path, saved = load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+            options = resume(options, given, saved["options"])
+            if saved["epoch"] >= options.n_epochs:
+                raise UserError(f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on")
+        tune_kernels(options.tf32)
+        try:
+            run = Run(options, device)
+            with runs.FolderLock(run.saves) if distributed.FIRST else nullcontext():
+                run.start(saved)
+                train(run)
+        except (RuntimeError, MemoryError) as error:
+            if ran_out_of_memory(error):
+                raise UserError(memory_advice(options, device)) from error
+            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                reason = str(error).splitlines()[0]
+                raise UserError(f"--compile does not work here ({reason}); leave it out") from error
             raise
-        raise UserError(memory_advice(options, device)) from error
+
+
+def load(folder, epoch):
+    """A checkpoint to go on from: its path and its content, as the first process finds it."""
+    return distributed.from_first(lambda: checkpoints.load(folder, epoch, resume=True))
 
 
 def train(run):
     """Train to the end, or until a signal; goes back to the last checkpoint at values that are not finite, if asked."""
     for rollbacks in range(ROLLBACKS + 1):
         try:
-            with runs.StopSignal() as stop:
+            # torchrun passes on what its processes may have received already, and ends those that take too long
+            with runs.StopSignal(patient=distributed.WORLD > 1) as stop:
                 run.loop(stop)
             break
         except NotFinite as error:
@@ -72,17 +86,22 @@ class Run:
         self.images = Path(options.images_dir) / options.dataset_name
         self.saves = Path(options.checkpoint_dir) / options.dataset_name
 
-        folder = download.find_dataset(options)
+        with distributed.one_at_first():
+            folder = download.find_dataset(options)
         paths = {
             side: check_headers(list_images(find_side(folder, "train", side)), options.skip_bad_images) for side in "AB"
         }
         self.data = {side: runs.fingerprint(paths[side]) for side in "AB"}
         self.dataset = UnpairedImages(paths["A"], paths["B"], options)
+        if len(self.dataset) < distributed.WORLD:
+            raise UserError(f"{len(self.dataset)} images are too few for {distributed.WORLD} processes; start fewer")
         self.grid = SampleGrid(*(grid_images(folder, side, paths[side], options).to(self.device) for side in "AB"))
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)
         check_networks(options, self.model.translators.G_AB, self.model.critic_objective.D_A)
+        if not distributed.FIRST:
+            torch.manual_seed(options.seed + 2**32 * distributed.RANK)  # the same weights, but dropout of its own
 
         self.epoch = self.sample = self.steps = 0  # epochs done, samples done in the present one, steps done in all
         self.log, self.skipped = LossLog(), set()
@@ -90,25 +109,32 @@ class Run:
 
     def start(self, saved=None):
         """Make room for the output, and take up the checkpoint ``saved``, if there is one."""
+        if saved is not None:
+            self.model.load_state_dict(saved["training"])
+            self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
+        if distributed.FIRST:
+            self.make_room(saved)
+        print(self.summary())
+        if saved is None and self.options.on_nan == "rollback":
+            self.save()  # something to go back to
+
+    def make_room(self, saved):
         for output in (self.images, self.saves):
             if saved is None and output.exists() and any(output.iterdir()):
                 checkpoints.set_aside(output)
             check_writable(output)
         checkpoints.remove_temporary(self.saves)
-        if saved is not None:
-            self.model.load_state_dict(saved["training"])
-            self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
-            if saved["data"] != self.data:
-                warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
+        if saved is not None and saved["data"] != self.data:
+            warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
         runs.record(self.saves, self.options, self.device, self.data, self.steps)
-        print(self.summary())
-        if saved is None and self.options.on_nan == "rollback":
-            self.save()  # something to go back to
 
     def loop(self, stop):
         """Train until the last epoch is done, or until ``stop`` has received a signal and the state is saved."""
         options, model = self.options, self.model
-        schedule = epoch_batches(len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample)
+        schedule = epoch_batches(
+            len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample,
+            distributed.RANK, distributed.WORLD,
+        )  # fmt: skip
         pin_memory = self.device.type == "cuda"
         model.start_epoch(self.epoch)
         with self.progress_bar() as bar:
@@ -117,24 +143,27 @@ class Run:
                 self.steps += 1
                 for half_step in model.half_steps(self.steps):
                     self.log.add(self.steps, half_step(batch))
-                self.advance(len(batch["A"]))
+                n_samples = len(batch["A"]) * distributed.WORLD
+                self.advance(n_samples)
 
                 self.skipped.update(batch["skipped"])
                 bar.set_description(f"epoch {min(self.epoch + 1, options.n_epochs)}/{options.n_epochs}", refresh=False)
-                if bar.update(len(batch["A"])):  # true when the bar is drawn, once a second
-                    self.show(bar)
+                drawn = bool(bar.update(n_samples))  # once a second
+                drawn, due, stop.received = distributed.largest(drawn, self.checkpoint_due(), stop.received)
+                due = due or stop.received
+                if drawn or due:
+                    self.show(bar)  # stops at a value that is not finite, before it is saved
                 if options.sample_interval and self.steps % options.sample_interval == 0:
                     self.save_grid()
-                if stop.received or self.checkpoint_due():
-                    self.show(bar)  # stops at a value that is not finite, before it is saved
+                if due:
                     self.save()
                 if stop.received:
                     return
 
     def advance(self, n_samples):
-        """Move on by ``n_samples``, and into the next epoch after the last one."""
+        """Move on by ``n_samples``, and into the next epoch where fewer are left than there are processes."""
         self.sample += n_samples
-        if self.sample >= len(self.dataset):
+        if len(self.dataset) - self.sample < distributed.WORLD:
             self.epoch, self.sample = self.epoch + 1, 0
             self.model.start_epoch(self.epoch)
 
@@ -160,6 +189,8 @@ class Run:
             "training": self.model.state_dict(),
         }
         self.saved_time, self.unsaved = time.monotonic(), None
+        if not distributed.FIRST:
+            return
         try:
             checkpoints.save(self.saves, state, self.options.keep)
         except OSError as error:
@@ -167,6 +198,8 @@ class Run:
             warn(f"no checkpoint at step {self.steps} ({self.unsaved}); those before it are whole, training goes on")
 
     def save_grid(self):
+        if not distributed.FIRST:
+            return
         try:
             self.grid.save(self.model.average.module, self.images / f"{self.steps}.png")
         except OSError as error:
@@ -174,7 +207,7 @@ class Run:
 
     def roll_back(self, error):
         """Load the newest checkpoint, and go on with the data after those that led to ``error``."""
-        path, saved = checkpoints.load(self.saves, "latest", resume=True)
+        path, saved = load(self.saves, "latest")
         warn(f"{error}. Going back to {path}, and on with the data after step {self.steps}")
         self.model.load_state_dict(saved["training"])
         self.log = LossLog()
@@ -213,16 +246,19 @@ class Run:
 
         options, device = self.options, self.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
+        amp, needed = chosen_amp(options, device), self.dataset.bytes / 2**30
         start = "starting anew"
         if self.steps:
             start = f"resuming after epoch {self.epoch}" + (f" and {self.sample} images" if self.sample else "")
         return (
             f"data        {options.dataset_name}: {len(self.dataset.paths_A)} A, {len(self.dataset.paths_B)} B, "
-            f"crops of {options.img_height}×{options.img_width}\n"
+            f"crops of {options.img_height}×{options.img_width}, "
+            f"{'decoded once' if self.dataset.cached else f'decoded anew each time: --cache is below {needed:.1f}'}\n"
             f"networks    {millions(self.model.translators)} parameters in the generators, "
             f"{millions(self.model.critic_objective)} in the critics\n"
             f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {chosen_penalty(options)}\n"
-            f"training    {start}, up to epoch {options.n_epochs}, on {name}\n"
+            f"training    {start}, up to epoch {options.n_epochs}, on {name}{'' if amp == 'off' else f' in {amp}'}\n"
             f"output      {self.images}/ and {self.saves}/"
         )
 
@@ -236,12 +272,19 @@ class Run:
             maxinterval=60,
             miniters=1,
             dynamic_ncols=True,
+            disable=not distributed.FIRST,
         )
 
     def show(self, bar):
-        """Read the losses off the device and write them behind the bar. Raises NotFinite."""
-        means = self.log.read().items()
-        shown = {name: f"{mean:.3g}" for name, mean in means if not name.startswith("gradient")}
+        """Read the losses off the device and write them behind the bar. Raises NotFinite, in all processes alike."""
+        means, complaint = {}, None
+        try:
+            means = self.log.read()
+        except NotFinite as error:
+            complaint = str(error)
+        if complaints := list(filter(None, distributed.everybody(complaint))):
+            raise NotFinite(complaints[0])
+        shown = {name: f"{mean:.3g}" for name, mean in means.items() if not name.startswith("gradient")}
         bar.set_postfix(shown, refresh=False)
 
 

@@ -5,7 +5,10 @@ it, nor on what was drawn before. A resumed run therefore sees exactly what an u
 """
 
 import contextlib
+import ctypes
 import functools
+import math
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -152,14 +155,16 @@ def to_tensor(image):
     return torch.from_numpy(np.ascontiguousarray(array)).float().div_(127.5).sub_(1)
 
 
-def augment(image, load_size, crop_size, random):
-    """Resize, cut at random, mirror half of the time. PIL image → uint8 array; the sizes are (height, width)."""
-    (load_height, load_width), (height, width) = load_size, crop_size
-    if image.size != (load_width, load_height):
-        image = image.resize((load_width, load_height), Image.Resampling.BICUBIC)
-    top = random.integers(load_height - height, endpoint=True)
-    left = random.integers(load_width - width, endpoint=True)
-    crop = np.asarray(image)[top : top + height, left : left + width]
+def load_resized(path, size, channels):
+    """Decode a file and resize it to (height, width): a uint8 array H×W[×C]. Raises BadImage."""
+    image = load_image(path, channels)
+    return np.asarray(image if image.size == size[::-1] else image.resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def random_crop(array, size, random):
+    """Cut (height, width) from H×W[×C] at random, and mirror it half of the time."""
+    top, left = (random.integers(whole - part, endpoint=True) for whole, part in zip(array.shape, size, strict=False))
+    crop = array[top : top + size[0], left : left + size[1]]
     return crop[:, ::-1] if random.random() < 0.5 else crop
 
 
@@ -178,11 +183,37 @@ def vary_saturation(array, strength, random):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+class Cache:
+    """Arrays uint8 of one shape, in memory that the loader's processes share, so that each is made only once."""
+
+    def __init__(self, count, shape):
+        self.shape = (count, *shape)
+        self.memory = multiprocessing.RawArray(ctypes.c_uint8, math.prod(self.shape))
+        self.known = multiprocessing.RawArray(ctypes.c_bool, count)
+
+    def get(self, index, make):
+        """The array at ``index``, from ``make()`` if it is not there yet."""
+        array = np.frombuffer(self.memory, np.uint8).reshape(self.shape)[index]
+        if not self.known[index]:
+            array[:] = make()
+            self.known[index] = True
+        return array
+
+
+class NoCache:
+    """Makes each array anew."""
+
+    def get(self, index, make):
+        return make()
+
+
 class UnpairedImages(Dataset):
     """Training samples {"A", "B"}: float tensors C×H×W in [-1, 1], drawn independently of each other.
 
     An endless sequence: item n is at position n % len of epoch n // len, and len is the larger side's. A goes through
     its images in shuffled order, B is drawn at random. ``"skipped"`` lists bad files replaced by another draw.
+
+    Where all images, resized, fit ``options.cache`` GiB, they are kept in memory: then each is decoded once in a run.
     """
 
     def __init__(self, paths_A, paths_B, options):
@@ -194,6 +225,12 @@ class UnpairedImages(Dataset):
         )
         self.channels, self.saturation_noise = options.channels, options.saturation_noise
         self.seed, self.skip_bad = options.seed, options.skip_bad_images
+        shape = *self.load_size, *([3] if self.channels == 3 else [])
+        self.bytes = (len(paths_A) + len(paths_B)) * math.prod(shape)
+        self.cached = self.bytes <= options.cache * 2**30
+        self.cache_A, self.cache_B = (
+            Cache(len(paths), shape) if self.cached else NoCache() for paths in (paths_A, paths_B)
+        )
 
     def __len__(self):
         return max(len(self.paths_A), len(self.paths_B))
@@ -205,26 +242,27 @@ class UnpairedImages(Dataset):
         index_A = shuffled(len(self.paths_A), (self.seed, epoch, lap))[turn]
         index_B = random.integers(len(self.paths_B))
         skipped = []
-        A = self._load(self.paths_A, index_A, random, skipped)
-        B = self._load(self.paths_B, index_B, random, skipped)
+        A = self._load(self.paths_A, self.cache_A, index_A, random, skipped)
+        B = self._load(self.paths_B, self.cache_B, index_B, random, skipped)
         if self.saturation_noise:
             A = vary_saturation(A, self.saturation_noise, random)
         return {"A": to_tensor(A), "B": to_tensor(B), "skipped": skipped}
 
-    def _load(self, paths, index, random, skipped):
+    def _load(self, paths, cache, index, random, skipped):
+        def crop(index):
+            array = cache.get(index, lambda: load_resized(paths[index], self.load_size, self.channels))
+            return random_crop(array, self.crop_size, random)
+
         try:
-            return self._crop(paths[index], random)
+            return crop(index)
         except BadImage as error:
             if not self.skip_bad:
                 raise
             skipped.append(error.path)
         for other in random.permutation(len(paths)):  # in the bad one's place
             with contextlib.suppress(BadImage):
-                return self._crop(paths[other], random)
+                return crop(other)
         raise none_readable(paths)
-
-    def _crop(self, path, random):
-        return augment(load_image(path, self.channels), self.load_size, self.crop_size, random)
 
 
 @functools.lru_cache(maxsize=8)
@@ -233,15 +271,17 @@ def shuffled(n, seed):
     return np.random.default_rng([*seed, 1]).permutation(n)
 
 
-def epoch_batches(n_samples, batch_size, first_epoch, n_epochs, first_sample=0):
+def epoch_batches(n_samples, batch_size, first_epoch, n_epochs, first_sample=0, rank=0, world=1):
     """Which samples make a batch, from ``first_sample`` of ``first_epoch`` to the end of the last epoch: ranges.
 
-    No batch reaches into the next epoch; the last one of each may be smaller.
+    No batch reaches into the next epoch; the last one of each may be smaller. Of ``world`` processes, each gets its own
+    batch, all equally large: what is then left of an epoch, fewer samples than processes, is left out.
     """
     for epoch in range(first_epoch, n_epochs):
-        for start in range(first_sample if epoch == first_epoch else 0, n_samples, batch_size):
-            stop = min(start + batch_size, n_samples)
-            yield range(epoch * n_samples + start, epoch * n_samples + stop)
+        for start in range(first_sample if epoch == first_epoch else 0, n_samples - world + 1, batch_size * world):
+            share = min(batch_size, (n_samples - start) // world)
+            first = epoch * n_samples + start + rank * share
+            yield range(first, first + share)
 
 
 class CarriesErrors(Dataset):

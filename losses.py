@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parametrize
 
-from translators import compose
+from models import normalised_once
+from translators import compose, through
 
 
 class LeastSquares:
@@ -69,14 +69,15 @@ def no_penalty(critic, real, fake):
     return real.new_zeros(())
 
 
+@torch.compiler.disable  # compiled functions have no second derivative
 def slope(critic, images):
     """How steep the mean patch score C(x) is at each image N×C×H×W, per unit of root-mean-square pixel distance: N.
 
     With the distance ‖x − y‖₂/√d, d = C·H·W, that is √d · ‖∇C(x)‖₂, and can be differentiated further. Fused attention
-    kernels have no second derivative: hence the math path.
+    kernels have no second derivative: hence the math path. Computed in the images' own precision.
     """
     images = images.detach().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast(images.device.type, enabled=False):
         scores = critic(images).flatten(1).mean(1)  # N: no sample sees another, so the sum has each one's gradient
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.flatten(1).norm(dim=1) * gradient[0].numel() ** 0.5
@@ -148,8 +149,8 @@ def frozen(*networks):
 def together(network, *batches):
     """Apply ``network`` to several batches: in one call, or one after another where batch norm would mix them."""
     if not network.sees_samples_alone:
-        return [network(batch) for batch in batches]
-    return network(torch.cat(batches)).split([len(batch) for batch in batches])
+        return [through(network, batch) for batch in batches]
+    return through(network, torch.cat(batches)).split([len(batch) for batch in batches])
 
 
 class GeneratorObjective(nn.Module):
@@ -167,8 +168,8 @@ class GeneratorObjective(nn.Module):
         self.lambda_cyc, self.lambda_id = lambda_cyc, lambda_id
 
     def forward(self, real_A, real_B):
-        # cached: each spectral norm does one power iteration a half step, however often its weight is used
-        with parametrize.cached(), frozen(*self._critics.values()):
+        critics = self._critics.values()
+        with frozen(*critics), normalised_once(self.translators, *critics):
             *terms_A, fake_B = self._direction("A", "B", real_A, real_B)
             *terms_B, fake_A = self._direction("B", "A", real_B, real_A)
         adversarial, cycle, identity = ((a + b) / 2 for a, b in zip(terms_A, terms_B, strict=True))
@@ -183,13 +184,13 @@ class GeneratorObjective(nn.Module):
             translated, kept = together(there, x, y)
             identity = F.l1_loss(kept, y)
         else:
-            translated, identity = there(x), x.new_zeros(())
+            translated, identity = through(there, x), x.new_zeros(())
         fake = compose(mask, translated, x)
         seen = masks.seen(fake, mask)
-        adversarial = self._gan_loss.generator(self._critics[target](seen))
+        adversarial = self._gan_loss.generator(through(self._critics[target], seen))
         passed = compose(masks.in_cycle(mask), translated, x)
         way_back = masks.in_cycle(masks.back(target, passed, mask))
-        cycle = F.l1_loss(compose(way_back, back(passed), passed), x)
+        cycle = F.l1_loss(compose(way_back, through(back, passed), passed), x)
         return adversarial, cycle, identity, seen.detach()
 
 
@@ -206,7 +207,7 @@ class CriticObjective(nn.Module):
         self._gan_loss, self._penalty, self.weight = GAN_LOSSES[gan_mode], PENALTIES[penalty], weight
 
     def forward(self, real_A, fake_A, real_B, fake_B):
-        with parametrize.cached():
+        with normalised_once(self):
             loss_A = self._judge(self.D_A, real_A, fake_A)
             loss_B = self._judge(self.D_B, real_B, fake_B)
         total, *terms = (a + b for a, b in zip(loss_A, loss_B, strict=True))

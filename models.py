@@ -4,14 +4,28 @@ Images are float tensors N×C×H×W in [-1, 1]. All networks are fully convoluti
 their ``multiple`` and at least their ``min_size`` (attributes, in pixels) will do.
 """
 
+from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils.checkpoint import checkpoint
 
-NORMS = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Torch's, but on a CPU by the kernel of group norm, which computes the same faster. (Not on a GPU: there autocast
+    would make it float32.)"""
+
+    def forward(self, x):
+        if x.device.type == "cpu" and not self.track_running_stats:
+            return F.group_norm(x, x.shape[1], eps=self.eps)
+        return super().forward(x)
+
+
+NORMS = {"instance": InstanceNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
 
 
 def weights_init_normal(module):
@@ -31,13 +45,18 @@ def weights_init_normal(module):
 
 
 def add_spectral_norm(network):
-    """Divide every convolution weight of ``network`` by its largest singular value
+    """Divide the convolution weights of ``network`` by their largest singular values
     (https://arxiv.org/abs/1802.05957); returns the network.
 
-    To be called after initialisation, whose weights the first estimate of the singular vectors needs.
+    Not where an instance or batch norm follows: it takes any factor of the weight out again, so that neither the result
+    nor a gradient would change. To be called after initialisation, whose weights the first estimate of the singular
+    vectors needs.
     """
+    norms = nn.InstanceNorm2d, nn.BatchNorm2d
+    sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
+    undone = {layer for layers in sequences for layer, after in pairwise(layers) if isinstance(after, norms)}
     for module in list(network.modules()):
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module not in undone:
             parametrizations.spectral_norm(module)
     return network
 
@@ -49,6 +68,29 @@ def fold_spectral_norm(network):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
     return network
+
+
+@contextmanager
+def normalised_once(*networks):
+    """Inside, each spectrally normalised weight is computed once (one power iteration), however often it is used.
+
+    In the weight's own precision: half of it would not do for a division by a norm.
+    """
+    with parametrize.cached():
+        for module in (module for network in networks for module in network.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                with torch.autocast(module.parametrizations.weight.original.device.type, enabled=False):
+                    module.weight  # noqa: B018 (its value is now in the cache)
+        yield
+
+
+def in_turn(stages, x, recompute):
+    """x through each of ``stages``. With ``recompute``, backward computes anew what lies within a stage, instead of
+    finding it in memory: exact, about a third slower, and only what stands between the stages is kept.
+    """
+    for stage in stages:
+        x = checkpoint(stage, x, use_reentrant=False) if recompute and torch.is_grad_enabled() else stage(x)
+    return x
 
 
 def finish(network, spectral_norm):
@@ -75,6 +117,8 @@ class SelfAttention(nn.Module):
     a new network begins with local evidence alone. The softmax is not scaled by 1/√d, as in SAGAN.
     """
 
+    SMALL = 32 * 32  # positions up to which the matrix of all by all is cheaper than the zeros that avoid it
+
     def __init__(self, channels):
         super().__init__()
         self.query = nn.Conv2d(channels, max(channels // 8, 1), 1)
@@ -87,9 +131,10 @@ class SelfAttention(nn.Module):
             return features.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
 
         q, k, v = tokens(self.query(x)), tokens(self.key(x)), tokens(self.value(x))
-        # The fused kernels want q, k and v equally wide. Zeros add nothing to q kᵀ, so this is exact.
-        missing = v.shape[-1] - q.shape[-1]
-        q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))
+        if q.shape[2] > self.SMALL:
+            # The fused kernels want q, k and v equally wide. Zeros add nothing to q kᵀ, so this is exact.
+            missing = v.shape[-1] - q.shape[-1]
+            q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))
         attended = F.scaled_dot_product_attention(q, k, v, scale=1.0)
         return x + self.gamma * attended.squeeze(1).transpose(1, 2).reshape(x.shape)
 
@@ -156,6 +201,7 @@ class GeneratorResNet(nn.Module):
     """
 
     multiple, min_size = 4, 8
+    checkpoint_activations = False
 
     def __init__(
         self,
@@ -187,7 +233,7 @@ class GeneratorResNet(nn.Module):
         finish(self, spectral_norm)
 
     def forward(self, x):
-        return self.decoder(self.attention(self.transformer(self.encoder(x))))
+        return in_turn([self.encoder, *self.transformer, self.attention, self.decoder], x, self.checkpoint_activations)
 
 
 class GeneratorNotebook(nn.Module):
@@ -197,6 +243,7 @@ class GeneratorNotebook(nn.Module):
     """
 
     multiple, min_size = 8, 16
+    checkpoint_activations = False
 
     def __init__(
         self, channels=3, ngf=64, n_residual_blocks=6, norm="batch", dropout=False, attention=False, spectral_norm=False
@@ -225,7 +272,7 @@ class GeneratorNotebook(nn.Module):
         finish(self, spectral_norm)
 
     def forward(self, x):
-        return self.decoder(self.attention(self.transformer(self.encoder(x))))
+        return in_turn([self.encoder, *self.transformer, self.attention, self.decoder], x, self.checkpoint_activations)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -115,6 +115,8 @@ TRAIN = {
         Flag("load_factor", 1.12, "the same as a multiple of the crop, where it is not given", number(float, 1)),
         Flag("channels", 3, "3 for colour, 1 for gray", int, (1, 3), fixed=True),
         Flag("saturation_noise", 0.0, "how much the saturation of each pixel of A varies", number(float, 0, 1)),
+        Flag("cache", 2.0, "GiB of memory for decoded and resized training images, used where they fit; 0 for none",
+             WEIGHT),
         Flag("download", True, "fetch a known data set that is missing", bool),
         Flag("dataset_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets", "where NAME.zip is fetched from"),
     ],
@@ -132,7 +134,7 @@ TRAIN = {
              ("instance", "batch", "none"), fixed=True),
         Flag("dropout", False, "dropout in the generators' residual blocks", bool, fixed=True),
         Flag("attention", True, "self-attention in generators and critics", bool, fixed=True),
-        Flag("spectral_norm", True, "spectral norm on all convolutions", bool, fixed=True),
+        Flag("spectral_norm", True, "spectral norm on all convolutions that no norm follows", bool, fixed=True),
         Flag("mask", "none", "where translations differ from their images", str, ("none", "given", "learned"),
              fixed=True),
         Flag("mask_threshold", 32, "given masks: brightest channel, of 255, up to which a pixel is black",
@@ -154,7 +156,7 @@ TRAIN = {
     "training": [
         Flag("n_epochs", 200, "epochs in all; one is as many images as the larger side has", POSITIVE, alias="epochs"),
         Flag("epoch", 0, "resume after this epoch, or after the latest; 0 starts anew", epoch),
-        Flag("batch_size", 1, "images of each side in a step", POSITIVE),
+        Flag("batch_size", 1, "images of each side in a step, in each process", POSITIVE),
         Flag("lr", 2e-4, "Adam's learning rate", number(float, 0)),
         Flag("b1", 0.5, "Adam's decay of the first moment", number(float, 0, 1)),
         Flag("b2", 0.999, "Adam's decay of the second moment", number(float, 0, 1)),
@@ -162,6 +164,12 @@ TRAIN = {
         Flag("ema_decay", 0.999, "memory of the averaged generators, used for grids and translation",
              number(float, 0, 1)),
         Flag("seed", 0, "decides every random draw", NATURAL, fixed=True),
+        Flag("amp", None, "precision of the networks; losses, penalty and weights stay float32 (default: bf16 on a GPU "
+             "that has it, else off)", str, ("off", "bf16", "fp16")),
+        Flag("tf32", True, "let a GPU that can compute float32 products in TF32", bool),
+        Flag("compile", False, "compile both half steps: minutes at the start, faster steps", bool),
+        Flag("checkpoint_activations", False, "compute the generators' activations twice instead of keeping them: the "
+             "same result with less memory", bool),
         Flag("on_nan", "stop", "what to do at a value that is not finite", str, ("stop", "rollback")),
         *MACHINE,
     ],
@@ -185,7 +193,9 @@ TRANSLATE = {
         Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
     ],
     "machine": [
-        Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
+        Flag("batch_size", 4, "images, or tiles, translated at once, where their sizes agree", POSITIVE),
+        Flag("tile", 0, "translate images larger than this in overlapping tiles of so many pixels; 0 for whole images",
+             number(int, 0)),
         *MACHINE,
     ],
 }  # fmt: skip

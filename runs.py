@@ -59,11 +59,12 @@ class FolderLock:
 class StopSignal:
     """Notes the first SIGINT or SIGTERM, so that the step in hand can be finished; the second ends the process at once.
 
-    To be used in ``with``; ``received`` is the signal's number, 0 as long as there was none.
+    To be used in ``with``; ``received`` is the signal's number, 0 as long as there was none. A ``patient`` one ignores
+    the second.
     """
 
-    def __init__(self):
-        self.received = 0
+    def __init__(self, patient=False):
+        self.received, self.patient = 0, patient
 
     def __enter__(self):
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -74,7 +75,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number, frame):
-        if self.received:
+        if self.received and not self.patient:
             os._exit(128 + number)  # a checkpoint being written is a temporary file still
         self.received = number
 

@@ -4,6 +4,8 @@ The networks' shape comes from the checkpoint. Each image is translated at its o
 """
 
 from argparse import Namespace
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from datasets import WholeImages, find_side, group_by_size, list_images, load_on
 from errors import UserError, exit_cleanly
 from models import fold_spectral_norm
 from options import parse_translation
+from tiles import translate_in_tiles
 from translators import Translators
 from utils import check_writable, count_workers, pick_device, ran_out_of_memory
 
@@ -61,15 +64,20 @@ def translate_folder(translators, direction, source, output, channels, device, o
     check_writable(output)
 
     G = translators.G_AB
+    if options.tile and (options.tile % G.multiple or options.tile < 4 * G.min_size):
+        raise UserError(f"--tile must be divisible by {G.multiple} and at least {4 * G.min_size}, not {options.tile}")
     images = WholeImages(paths, channels=channels, multiple=G.multiple, least=G.min_size)
     skipped, done = [], 0
     singles = load_one_by_one(images, range(len(paths)), count_workers(options.n_cpu), options.skip_bad_images, skipped)
-    with tqdm(total=len(paths), desc=f"{source} → {output}", unit="img", dynamic_ncols=True) as bar:
+    with (
+        tqdm(total=len(paths), desc=f"{source} → {output}", unit="img", dynamic_ncols=True) as bar,
+        Writers(count_workers(None)) as writers,
+    ):
         for batch in group_by_size(singles, options.batch_size):
             for index, translation in zip(
-                batch["index"], translate(translators, direction[0], batch, device), strict=True
+                batch["index"], translate(translators, direction[0], batch, device, options), strict=True
             ):
-                save_image(translation, output / Path(paths[index]).relative_to(root))
+                writers.save(translation, output / Path(paths[index]).relative_to(root))
                 done += 1
                 bar.update()
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""
@@ -77,18 +85,51 @@ def translate_folder(translators, direction, source, output, channels, device, o
 
 
 @torch.inference_mode()
-def translate(translators, side, batch, device):
+def translate(translators, side, batch, device, options):
     """A batch of padded images in [-1, 1] to translations without the padding: uint8 arrays H×W×C, one by one."""
+
+    def whole(images):
+        return translators.translate(side, images.to(device, non_blocking=True))[0]
+
+    def in_tiles(image):
+        return translate_in_tiles(whole, translators, image, options.tile, options.batch_size)
+
     try:
-        translated, _ = translators.translate(side, batch["image"].to(device, non_blocking=True))
+        if options.tile and max(batch["image"].shape[2:]) > options.tile:
+            translated = torch.stack([in_tiles(image) for image in batch["image"]])
+        else:
+            translated = whole(batch["image"])
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
         size = f"{max(batch['height'])}×{max(batch['width'])}, {len(batch['image'])} at once"
-        raise UserError(f"{device} ran out of memory on images of {size}; take a smaller --batch_size") from error
+        raise UserError(
+            f"{device} ran out of memory on images of {size}; take a smaller --batch_size, or a smaller --tile"
+        ) from error
     pixels = translated.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     for image, height, width in zip(pixels, batch["height"], batch["width"], strict=True):
         yield image[:height, :width]
+
+
+class Writers:
+    """Encodes and writes images in threads, so that translating need not wait; an error comes out at the next call."""
+
+    def __init__(self, count):
+        self.pool, self.count, self.pending = ThreadPoolExecutor(count), count, deque()
+
+    def save(self, array, path):
+        """Take ``array`` over to be written; waits while many are still to be written."""
+        self.pending.append(self.pool.submit(save_image, array, path))
+        if len(self.pending) > 4 * self.count:
+            self.pending.popleft().result()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.pool.shutdown(cancel_futures=exception[0] is not None)
+        for written in self.pending if exception[0] is None else ():
+            written.result()
 
 
 def save_image(array, path):

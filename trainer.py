@@ -1,22 +1,39 @@
 """What is trained: two generators, two critics, and all that a training step of theirs depends on."""
 
 import torch
+from torch.nn.utils import parametrize
 
+import distributed
 from errors import UserError
 from losses import CriticObjective, GeneratorObjective
 from models import build_critic
 from options import chosen_penalty
 from translators import Translators
-from utils import RandomState, ReplayBuffer, averaged
+from utils import Averaged, RandomState, ReplayBuffer
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class CycleGAN:
     """Two generators, two critics, and all that a training step of theirs depends on."""
 
+    SHARED = [
+        "generator_objective",
+        "critic_objective",
+        "optimizer_G",
+        "optimizer_D",
+        "scaler_G",
+        "scaler_D",
+        "average",
+    ]
+    OWN = ["buffer_A", "buffer_B", "random"]  # what differs between the processes of a run
+
     def __init__(self, options, device):
-        self.options = options
+        self.options, self.device = options, device
         lambda_id = options.lambda_id if options.idt_coef is None else options.idt_coef * options.lambda_cyc
         translators = Translators(options).to(device)
+        for module in translators.modules():
+            module.checkpoint_activations = options.checkpoint_activations
         D_A, D_B = (build_critic(options).to(device) for _ in range(2))
         self.generator_objective = GeneratorObjective(
             translators, D_A, D_B, options.gan_mode, options.lambda_cyc, lambda_id
@@ -24,13 +41,30 @@ class CycleGAN:
         penalty = chosen_penalty(options)
         weight = {"none": 0, "wgan-gp": options.lambda_gp, "r1": options.lambda_r1}[penalty]
         self.critic_objective = CriticObjective(D_A, D_B, options.gan_mode, penalty, weight)
-        betas = (options.b1, options.b2)
-        self.optimizer_G = torch.optim.Adam(self.generator_objective.parameters(), options.lr, betas)
-        self.optimizer_D = torch.optim.Adam(self.critic_objective.parameters(), options.lr, betas)
-        self.average = averaged(translators, options.ema_decay)
-        self.buffer_A = ReplayBuffer(seed=options.seed, device=device)
-        self.buffer_B = ReplayBuffer(seed=options.seed + 1, device=device)
-        self.random = RandomState()
+        objectives = self.generator_objective, self.critic_objective
+        if not translators.G_AB.sees_samples_alone:  # batch norm takes this order as it is, an instance norm would copy
+            for objective in objectives:
+                objective.to(memory_format=torch.channels_last)
+        self.optimizer_G, self.optimizer_D = (
+            torch.optim.Adam(objective.parameters(), options.lr, (options.b1, options.b2), fused=True)
+            for objective in objectives
+        )
+        self.amp = chosen_amp(options, device)
+        self.scaler_G, self.scaler_D = (
+            torch.amp.GradScaler(device.type, enabled=self.amp == "fp16") for _ in objectives
+        )
+        self.average = Averaged(translators, options.ema_decay)
+        self.buffer_A, self.buffer_B = (
+            ReplayBuffer(seed=options.seed + 2 * distributed.RANK + side, device=device) for side in range(2)
+        )
+        self.random = RandomState(device)
+        if options.compile:
+            for objective in objectives:
+                objective.compile()
+        frozen_later = options.mask == "learned"
+        self._play_generators, self._play_critics = (
+            distributed.parallel(objective, find_unused_parameters=frozen_later) for objective in objectives
+        )
 
     @property
     def translators(self):
@@ -54,55 +88,88 @@ class CycleGAN:
 
         Returns what the log shows, name → scalar tensor.
         """
-        losses = self.generator_objective(batch["A"], batch["B"])
-        self.optimizer_G.zero_grad()
-        losses.total.backward()
-        self.optimizer_G.step()
+        networks = {"G_AB": self.translators.G_AB, "G_BA": self.translators.G_BA}
+        images = batch["A"], batch["B"]
+        losses, terms = self._descend(self._play_generators, images, self.optimizer_G, self.scaler_G, networks)
         self.average.update_parameters(self.translators)
         batch |= {"fake_A": losses.fake_A, "fake_B": losses.fake_B}
-        return losses.terms() | gradient_norms(G_AB=self.translators.G_AB, G_BA=self.translators.G_BA)
+        return terms
 
     def critic_step(self, batch):
         """One step of both critics on real images and on the history of fake ones."""
         if "fake_A" not in batch:  # the generators have not seen this batch
             batch |= self._translate(batch)
         seen_real = self.translators.masks.seen_real
-        losses = self.critic_objective(
+        images = (
             seen_real("A", batch["A"]),
             self.buffer_A.push_and_pop(batch["fake_A"]),
             seen_real("B", batch["B"]),
             self.buffer_B.push_and_pop(batch["fake_B"]),
         )
-        self.optimizer_D.zero_grad()
-        losses.total.backward()
-        self.optimizer_D.step()
-        return losses.terms() | gradient_norms(D_A=self.critic_objective.D_A, D_B=self.critic_objective.D_B)
+        networks = {"D_A": self.critic_objective.D_A, "D_B": self.critic_objective.D_B}
+        return self._descend(self._play_critics, images, self.optimizer_D, self.scaler_D, networks)[1]
+
+    def _descend(self, objective, images, optimizer, scaler, networks):
+        """One optimizer step on ``objective(*images)``; returns its losses, and what the log shows of them."""
+        with parametrize.cached():  # through backward, where checkpointing computes activations anew
+            with self.autocast():
+                losses = objective(*images)
+            optimizer.zero_grad()
+            scaler.scale(losses.total).backward()
+        scaler.unscale_(optimizer)
+        terms = losses.terms() | gradient_norms(networks, scaler)
+        scaler.step(optimizer)
+        scaler.update()
+        return losses, terms
+
+    def autocast(self):
+        """Inside, networks compute in the type of ``--amp``."""
+        return torch.autocast(self.device.type, AMP_TYPES.get(self.amp), enabled=self.amp != "off")
 
     @torch.no_grad()
     def _translate(self, batch):
-        (fake_B, mask_A), (fake_A, mask_B) = (self.translators.translate(side, batch[side]) for side in "AB")
+        with self.autocast():
+            (fake_B, mask_A), (fake_A, mask_B) = (self.translators.translate(side, batch[side]) for side in "AB")
         seen = self.translators.masks.seen
         return {"fake_A": seen(fake_A, mask_B), "fake_B": seen(fake_B, mask_A)}
 
-    def _parts(self):
-        return {name: part for name, part in vars(self).items() if hasattr(part, "state_dict")}
-
     def state_dict(self):
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        """All of it, of all processes (each of which has to call this), on the CPU or this process's device."""
+        shared = {name: getattr(self, name).state_dict() for name in self.SHARED}
+        own = {name: getattr(self, name).state_dict() for name in self.OWN}
+        return {**shared, "processes": distributed.everybody(own)}
 
     def load_state_dict(self, state):
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        """Go on from ``state``; with another number of processes, histories are dealt out and draws begin anew."""
+        for name in self.SHARED:
+            if state[name]:  # that of a scaler which had nothing to do is empty
+                getattr(self, name).load_state_dict(state[name])
+        saved = state["processes"]
+        own = saved[distributed.RANK % len(saved)]
+        for name in self.OWN if len(saved) == distributed.WORLD else ("buffer_A", "buffer_B"):
+            getattr(self, name).load_state_dict(own[name])
 
 
-def gradient_norms(**networks):
-    """The norm of each network's gradient: "gradient of NAME" → scalar tensor."""
-    return {
-        f"gradient of {name}": torch.nn.utils.get_total_norm(
-            [p.grad for p in network.parameters() if p.grad is not None]
-        )
-        for name, network in networks.items()
-    }
+def chosen_amp(options, device):
+    """``--amp``; where it is not given, bf16 on a GPU that has it in hardware."""
+    if options.amp:
+        return options.amp
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "off"
+
+
+def gradient_norms(networks, scaler):
+    """The norm of each network's gradient: "gradient of NAME" → scalar tensor.
+
+    A gradient that overflows in fp16 is no news while ``scaler`` can still lower its scale: it skips the step, and 0
+    stands here.
+    """
+    norms = {}
+    for name, network in networks.items():
+        norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        if scaler.is_enabled():
+            norm = torch.where(scaler.scale(torch.ones_like(norm)) > 1, norm.nan_to_num(0, 0, 0), norm)
+        norms[f"gradient of {name}"] = norm
+    return norms
 
 
 def lr_factor(epoch, n_epochs, decay_epoch):
@@ -115,6 +182,8 @@ def check_networks(options, generator, critic):
     """Raise UserError if crops, norm and penalty are not what the networks can take."""
     if not critic.sees_samples_alone and chosen_penalty(options) != "none":
         raise UserError("a penalty needs the critic's slope at each image alone: --norm batch goes with --penalty none")
+    if options.checkpoint_activations and not generator.sees_samples_alone:
+        raise UserError("--checkpoint_activations would count each batch twice in the averages of --norm batch")
     least = max(generator.min_size, critic.min_size)
     for name, side, load in (
         ("img_height", options.img_height, options.load_height),

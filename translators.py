@@ -16,6 +16,11 @@ def compose(mask, translated, x):
     return translated if mask is None else mask * translated + (1 - mask) * x
 
 
+def through(network, x):
+    """``network(x)`` in the precision of ``x``, whatever autocast makes the network compute in."""
+    return network(x).to(x.dtype)
+
+
 class NoMasks(nn.Module):
     """Whole images are translated and judged. Its methods are what every kind of mask has."""
 
@@ -88,7 +93,7 @@ class LearnedMasks(NoMasks):
         self.freeze_epoch, self.frozen = freeze_epoch, False
 
     def of(self, side, x):
-        return getattr(self, side)(x)
+        return through(getattr(self, side), x)
 
     def back(self, side, fake, mask):
         return self.of(side, fake)
@@ -130,10 +135,10 @@ class Translators(nn.Module):
     def translate(self, side, x):
         """Images N×C×H×W in [-1, 1] of domain ``side``, "A" or "B", to the other: (translations, masks or None)."""
         mask = self.masks.of(side, x)
-        return compose(mask, self.generator(side)(x), x), mask
+        return compose(mask, through(self.generator(side), x), x), mask
 
     def cycle(self, side, x):
         """There and back: (masks or None, translations, reconstructions)."""
         fake, mask = self.translate(side, x)
         other = "B" if side == "A" else "A"
-        return mask, fake, compose(self.masks.back(other, fake, mask), self.generator(other)(fake), fake)
+        return mask, fake, compose(self.masks.back(other, fake, mask), through(self.generator(other), fake), fake)

@@ -21,24 +21,32 @@ def pick_device(name):
         raise UserError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
 
 
+def tune_kernels(tf32):
+    """Let the GPU's libraries choose the fastest convolutions for the crops' size, and compute them in TF32, or not."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
 def count_workers(n_cpu):
     """``--n_cpu``, or where it was not given the number of cores, at most 4."""
     return min(4, os.cpu_count()) if n_cpu is None else n_cpu
 
 
 class RandomState:
-    """Torch's global random generators, as a thing with a state."""
+    """Torch's global random generators, the CPU's and the device's, as a thing with a state."""
 
-    @staticmethod
-    def state_dict():
-        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    def __init__(self, device):
+        self.device = device
 
-    @staticmethod
-    def load_state_dict(state):
-        """GPU generators are restored only where there are as many GPUs as before."""
+    def state_dict(self):
+        state = {"cpu": torch.get_rng_state()}
+        return state | {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else state
+
+    def load_state_dict(self, state):
+        """A GPU's generator is restored where the run was on a GPU before."""
         torch.set_rng_state(state["cpu"])
-        if len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda"])
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
 
 
 def check_writable(folder):
@@ -84,18 +92,26 @@ class ReplayBuffer:
         self.random.set_state(state["random"])
 
 
-def averaged(network, decay):
+class Averaged(AveragedModel):
     """An exponential moving average of ``network``'s weights; call ``update_parameters(network)`` after each step.
 
     The memory grows from 10 steps to ``decay``, so that a young average is not held back by the initial weights.
     """
 
-    def average(averages, currents, steps):
-        weight = 1 - torch.clamp((1 + steps) / (10 + steps), max=decay)
-        for mean, current in zip(averages, currents, strict=True):
-            mean.lerp_(current, weight.to(mean.dtype))
+    def __init__(self, network, decay):
+        super().__init__(network)
+        self.decay = decay
+        self.eval().requires_grad_(False)
 
-    return AveragedModel(network, multi_avg_fn=torch.no_grad()(average)).eval().requires_grad_(False)
+    @torch.no_grad()
+    def update_parameters(self, network):
+        """One step of the average. (The base class would move its counter to the device, for which the host waits.)"""
+        steps = int(self.n_averaged)
+        weight = 1 - min((1 + steps) / (10 + steps), self.decay) if steps else 1.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(network.parameters()), weight)
+        if buffers := list(self.module.buffers()):
+            torch._foreach_copy_(buffers, list(network.buffers()))
+        self.n_averaged += 1
 
 
 class SampleGrid:
@@ -169,7 +185,8 @@ def ran_out_of_memory(error):
 
 def memory_advice(options, device):
     """One line: what the run used, and the flags that would lessen it, the cheapest in quality first."""
-    flags = [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
+    flags = [] if options.checkpoint_activations or options.norm == "batch" else ["--checkpoint_activations"]
+    flags += [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
     flags += [f"--img_height {options.img_height // 8 * 4} --img_width {options.img_width // 8 * 4}"]
     flags += [f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
     peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_dataset, noise_image
+from conftest import equal, make_dataset, noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,7 +15,6 @@ from datasets import (
     BadImage,
     UnpairedImages,
     WholeImages,
-    augment,
     check_headers,
     epoch_batches,
     find_side,
@@ -23,6 +22,8 @@ from datasets import (
     list_images,
     load_batches,
     load_image,
+    load_resized,
+    random_crop,
     sample_images,
     to_tensor,
     vary_saturation,
@@ -147,15 +148,16 @@ def test_headers_are_checked_and_the_bad_ones_named_or_left_out(tmp_path):
 @settings(max_examples=40, deadline=None)
 @given(height=st.integers(2, 20).map(lambda n: 4 * n), width=st.integers(2, 20).map(lambda n: 4 * n),
        image=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 2**32))  # fmt: skip
-def test_crops_have_the_size_whatever_the_image(height, width, image, seed):
-    load = height + seed % 7, width + seed % 5
-    crop = augment(noise_image(0, *image), load, (height, width), np.random.default_rng(seed))
-    assert crop.shape == (height, width, 3)
+def test_crops_have_the_size_whatever_the_image(tmp_path_factory, height, width, image, seed):
+    path = tmp_path_factory.getbasetemp() / "any_size.png"
+    noise_image(0, *image).save(path)
+    resized = load_resized(path, (height + seed % 7, width + seed % 5), 3)
+    assert random_crop(resized, (height, width), np.random.default_rng(seed)).shape == (height, width, 3)
 
 
 def test_crops_move_and_flip():
-    ramp = Image.fromarray(np.tile(np.arange(72, dtype=np.uint8), (72, 1)))
-    crops = [augment(ramp, (72, 72), (64, 64), np.random.default_rng(seed)) for seed in range(400)]
+    ramp = np.tile(np.arange(72, dtype=np.uint8), (72, 1))
+    crops = [random_crop(ramp, (64, 64), np.random.default_rng(seed)) for seed in range(400)]
     flipped = sum(int(crop[0, 0]) > int(crop[0, -1]) for crop in crops)
     assert 150 < flipped < 250
     assert {int(crop[0].min()) for crop in crops} == set(range(9))
@@ -216,7 +218,7 @@ def training_options(**more):
 
 @pytest.mark.parametrize(("n_A", "n_B"), [(5, 3), (3, 5), (4, 4)])
 def test_an_epoch_shows_A_in_shuffled_order_and_draws_B(tmp_path, monkeypatch, n_A, n_B):
-    dataset = unpaired(tmp_path, n_A, n_B)
+    dataset = unpaired(tmp_path, n_A, n_B, cache=0)
     assert len(dataset) == max(n_A, n_B)
     seen = []
     monkeypatch.setattr("datasets.load_image", lambda path, channels: (seen.append(path), noise_image(0))[1])
@@ -233,6 +235,38 @@ def test_an_epoch_shows_A_in_shuffled_order_and_draws_B(tmp_path, monkeypatch, n
     assert len({tuple(order_A) for order_A, _ in epochs}) > 5
     assert len({tuple(order_B) for _, order_B in epochs}) > 5
     assert any(len(set(order_B)) < len(order_B) for _, order_B in epochs)  # drawn, not shuffled
+
+
+@pytest.mark.parametrize("n_cpu", [0, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_cache_decodes_each_image_once_and_changes_nothing(tmp_path, n_cpu, channels):
+    cached = unpaired(tmp_path, channels=channels)
+    plain = UnpairedImages(cached.paths_A, cached.paths_B, training_options(channels=channels, cache=0))
+    assert cached.cached and not plain.cached
+    schedule = list(epoch_batches(5, 2, 0, 20))
+    expected = list(load_batches(plain, schedule, 0))
+    assert equal(list(load_batches(cached, schedule, n_cpu)), expected)
+    for path in (*cached.paths_A, *cached.paths_B):
+        os.remove(path)
+    assert equal(list(load_batches(cached, schedule, n_cpu)), expected)  # what one process decoded, all have
+
+
+def test_sets_beyond_the_budget_are_not_cached(tmp_path):
+    needed = unpaired(tmp_path).bytes
+    assert needed == (5 + 3) * 9 * 13 * 3  # 1.12 times 8 × 12
+    paths = list_images(tmp_path / "set" / "trainA"), list_images(tmp_path / "set" / "trainB")
+    assert UnpairedImages(*paths, training_options(cache=needed / 2**30)).cached
+    assert not UnpairedImages(*paths, training_options(cache=(needed - 1) / 2**30)).cached
+
+
+def test_a_bad_image_is_not_cached(tmp_path):
+    dataset = unpaired(tmp_path, n_A=2, skip_bad_images=True)
+    path = Path(dataset.paths_A[0])
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    assert any(dataset[position]["skipped"] for position in range(3))
+    path.write_bytes(content)
+    assert not any(dataset[position]["skipped"] for position in range(3))
 
 
 def test_samples_do_not_depend_on_the_workers_nor_on_what_came_before(tmp_path):

@@ -80,10 +80,11 @@ def five_images(tmp_path, monkeypatch):
 N = 6  # steps in two epochs
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, "learned"])
+@pytest.mark.parametrize("recipe", [*RECIPES, "learned", "fp16"])
 def test_any_k_steps_then_the_rest_equal_all_at_once(five_images, recipe):
     flags = ["--img_height=32", "--img_width=32", "--batch_size=2", "--n_epochs=2", "--decay_epoch=1", "--n_critic=2"]
-    flags += ["--mask=learned", "--mask_freeze_epoch=1"] if recipe == "learned" else [f"--recipe={recipe}"]
+    other = {"learned": ["--mask=learned", "--mask_freeze_epoch=1"], "fp16": ["--amp=fp16"]}
+    flags += other.get(recipe, [f"--recipe={recipe}"])
     assert train(*flags, "--checkpoint_dir=straight") == 0
     straight = saved_state("straight/tiny")
     names = iter(range(100))
@@ -114,7 +115,7 @@ def test_checkpoints_within_an_epoch_change_nothing_and_are_cleared_away(five_im
 
 
 def test_checkpoints_by_the_clock(five_images, monkeypatch):
-    assert train("--batch_size=2", "--n_epochs=1", "--checkpoint_every=0.01m", "--keep=9") == 0
+    assert train("--batch_size=2", "--n_epochs=1", "--checkpoint_every=30m", "--keep=9") == 0
     assert len(checkpoints.listed(SAVES)) == 1  # the run is shorter than that
     clock = iter(range(0, 10**6, 61))
     monkeypatch.setattr(cycle_gan.time, "monotonic", lambda: next(clock))
@@ -389,10 +390,18 @@ def newer(run, monkeypatch):
     checkpoints.write(checkpoints.path_of(SAVES, 5), {**saved_state(), "format": 99})
 
 
+def older(run, monkeypatch):
+    checkpoints.write(checkpoints.path_of(SAVES, 5), {**saved_state(), "format": 1})
+
+
+def no_compiler(run, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+
+
 def harmful(run, monkeypatch):
     from test_checkpoints import Malicious
 
-    checkpoints.write(checkpoints.path_of(SAVES, 5), {"format": 1, "x": Malicious("ran")})
+    checkpoints.write(checkpoints.path_of(SAVES, 5), {"format": 2, "x": Malicious("ran")})
 
 
 def reduced(run, monkeypatch):
@@ -464,6 +473,7 @@ ERRORS = {
     "a damaged checkpoint": (damaged, [*RESUME, "--epoch=2"], "epoch_2.pth is damaged"),
     "no checkpoint is whole": (all_damaged, [*RESUME, "--epoch=latest"], "no checkpoint in saved_models/tiny is whole"),
     "a checkpoint of a newer format": (newer, [*RESUME, "--epoch=5"], "has the newer format 99"),
+    "a checkpoint of an older format": (older, [*RESUME, "--epoch=5"], "has the older format 1"),
     "a checkpoint that holds code": (harmful, [*RESUME, "--epoch=5"], "holds more than weights and plain values"),
     "an output folder that cannot be written": (
         file_in_the_way, [*TRAIN, "--images_dir=file"], "file/tiny: Not a directory"),
@@ -471,6 +481,7 @@ ERRORS = {
         full_disk, [*RESUME, "--epoch=2", "--n_epochs=3"], "step 9 is not saved ([Errno 28] No space left on device)"),
     "a loss or gradient that is not finite": (
         nan, [*RESUME, "--epoch=2", "--n_epochs=5"], "not finite at step 8: 'G' (nan)"),
+    "`--compile` fails": (no_compiler, [*TRAIN, "--compile", "--n_epochs=1"], "--compile does not work here"),
     "out of memory": (no_memory, [*RESUME, "--epoch=2", "--n_epochs=5"], "ran out of memory with --batch_size 1"),
     "the disk is full in translation": (
         full_disk_for_translations, [*TRANSLATE, "--n_cpu=0"], "No space left on device"),

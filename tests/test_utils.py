@@ -11,7 +11,7 @@ from torch import nn
 
 from errors import UserError
 from translators import GivenMasks, NoMasks, Translators
-from utils import LossLog, RandomState, ReplayBuffer, SampleGrid, averaged
+from utils import Averaged, LossLog, RandomState, ReplayBuffer, SampleGrid
 
 
 def numbered(first, n):
@@ -59,15 +59,15 @@ def test_a_restored_buffer_goes_on_as_the_original():
 
 
 def test_the_random_state_is_restored():
-    state = RandomState.state_dict()
+    state = RandomState(torch.device("cpu")).state_dict()
     drawn = torch.rand(3)
-    RandomState.load_state_dict(state)
+    RandomState(torch.device("cpu")).load_state_dict(state)
     assert torch.equal(torch.rand(3), drawn)
 
 
 def test_the_average_follows_its_recurrence_and_leaves_the_network_alone():
     network = nn.Linear(1, 1, bias=False).double()
-    average = averaged(network, decay=0.9)
+    average = Averaged(network, decay=0.9)
     expected = None
     for step in range(100):
         nn.init.constant_(network.weight, float(step))

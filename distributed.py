@@ -1,0 +1,84 @@
+"""One process or several that torchrun started: who they are, and how they agree. In one process all of it is trivial.
+
+Tensors on GPUs travel by NCCL, and what the hosts tell each other by gloo: agreeing never waits for a GPU.
+"""
+
+import os
+import sys
+from contextlib import contextmanager, nullcontext, redirect_stdout
+
+import torch
+import torch.distributed as dist
+
+from errors import UserError
+
+RANK, WORLD, LOCAL_RANK = (
+    int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+)
+FIRST = RANK == 0  # the process that writes and prints
+
+
+def own_device(device):
+    """The device of this process, where ``device`` was asked for. Raises UserError where the machine has too few."""
+    if WORLD == 1 or device.type != "cuda":
+        return device
+    if torch.cuda.device_count() <= LOCAL_RANK:
+        raise UserError(
+            f"this machine has {torch.cuda.device_count()} GPUs; start as many processes: torchrun --nproc_per_node"
+        )
+    return torch.device("cuda", LOCAL_RANK)
+
+
+@contextmanager
+def joined(device):
+    """Inside, the processes can reach each other; only the first one prints."""
+    if WORLD == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    with nullcontext() if FIRST else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
+        yield
+    dist.destroy_process_group()  # not after an error: the others, still at work, are torchrun's to end
+
+
+def parallel(objective, **options):
+    """``objective`` with its gradients averaged over the processes in backward."""
+    return objective if WORLD == 1 else torch.nn.parallel.DistributedDataParallel(objective, **options)
+
+
+def largest(*numbers):
+    """For each number, the largest that any process has: so all of them do the same."""
+    if WORLD == 1:
+        return numbers
+    numbers = torch.tensor([float(number) for number in numbers])
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return [int(number) for number in numbers]
+
+
+def everybody(thing):
+    """What each process calls ``thing``: a list in the order of their ranks."""
+    if WORLD == 1:
+        return [thing]
+    things = [None] * WORLD
+    dist.all_gather_object(things, thing)
+    return things
+
+
+def from_first(make):
+    """What ``make()`` returns in the first process."""
+    box = [make() if FIRST else None]
+    if WORLD > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+@contextmanager
+def one_at_first():
+    """On each machine one process goes through the block before the others, which then find done what it did."""
+    if WORLD > 1 and LOCAL_RANK:
+        dist.barrier()
+    yield
+    if WORLD > 1 and not LOCAL_RANK:
+        dist.barrier()

@@ -1,0 +1,184 @@
+"""Two processes on the CPU, started by torchrun as a user would: together they are one with the doubled batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, TINY, equal, make_dataset
+from torch.nn.utils import parametrize
+
+import checkpoints
+from datasets import epoch_batches
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def command(*flags, processes=2):
+    launcher = TORCHRUN if processes == 2 else [sys.executable]
+    return [*launcher, ROOT / "cycle_gan.py", *TINY, "--img_height=32", "--img_width=32", "--sample_interval=0", *flags]
+
+
+def train(*flags, processes=2):
+    return subprocess.run(command(*flags, processes=processes), env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def saved(folder, epoch="latest"):
+    return checkpoints.load(f"{folder}/tiny", epoch, resume=True)[1]
+
+
+@pytest.fixture
+def nine_images(tmp_path, monkeypatch):
+    """Two processes with batches of 2: an epoch has batches of 2 and 2, twice, and one image is left over."""
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "datasets" / "tiny", count=9)
+    return tmp_path
+
+
+# ---- gradients ----
+
+WORKER = """
+import sys, torch
+import distributed
+import test_distributed
+
+device = torch.device("cpu")
+torch.set_default_dtype(torch.double)
+with distributed.joined(device):
+    torch.save(test_distributed.gradients(sys.argv[2:]), f"{sys.argv[1]}/{distributed.RANK}.pt")
+"""
+
+
+def gradients(flags):
+    """The gradients of both objectives on this process's share of a batch of 4, in float64 and without chance."""
+    import test_speed
+
+    import distributed
+    from trainer import CycleGAN
+
+    model = test_speed.without_chance(test_speed.build(CycleGAN, *flags), torch.double)
+    share = 4 // distributed.WORLD
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 4, 3, 32, 32, generator=generator, dtype=torch.double) * 2 - 1
+    images = images[:, distributed.RANK * share :][:, :share]
+    torch.rand = lambda n, *shape, **kind: torch.full((n, *shape), 0.3, **kind)  # the penalty's points
+    found = []
+    for objective, inputs in ((model._play_generators, images[:2]), (model._play_critics, images)):
+        with parametrize.cached():
+            objective(*inputs).total.backward()
+        found.append([p.grad for p in objective.parameters()])
+    return found
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--recipe=segmentation", "--penalty=r1"], ["--mask=learned"], ["--checkpoint_activations"]]
+)
+def test_the_gradients_are_those_of_one_process_with_the_doubled_batch(tmp_path, flags, monkeypatch):
+    """(Batch norm, in the notebook's networks, takes its statistics from each process's own batch.)"""
+    (tmp_path / "worker.py").write_text(WORKER)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks", ROOT / "tests")))
+    result = subprocess.run(
+        [*TORCHRUN, tmp_path / "worker.py", tmp_path, *flags],
+        env={**ENVIRONMENT, "PYTHONPATH": paths}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert equal(first, second)
+    monkeypatch.setattr(torch, "rand", torch.rand)  # gradients() puts its own there
+    torch.set_default_dtype(torch.double)
+    try:
+        alone = gradients(flags)
+    finally:
+        torch.set_default_dtype(torch.float)
+    for ours, theirs in zip(first, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+# ---- whole runs ----
+
+
+def test_a_run_of_two_processes_equals_one_with_the_doubled_batch(nine_images):
+    """Nine images: two processes leave out the last one, which is what one process is made to do here."""
+    flags = ["--recipe=classic", "--n_epochs=1"]
+    two = train(*flags, "--batch_size=2", "--checkpoint_dir=two")
+    assert two.returncode == 0, two.stderr
+    for side in "AB":
+        assert len(list((nine_images / "datasets/tiny" / f"train{side}").iterdir())) == 9
+    state = saved("two")
+    assert (state["epoch"], state["sample"], state["steps"]) == (1, 0, 2)
+    assert len(state["training"]["processes"]) == 2
+    assert [len(own["buffer_A"]["images"]) for own in state["training"]["processes"]] == [4, 4]
+    alone = train(*flags, "--batch_size=4", "--checkpoint_every=1", "--checkpoint_dir=one", "--keep=9", processes=1)
+    assert alone.returncode == 0, alone.stderr
+    one = checkpoints.load_file(nine_images / "one" / "tiny" / "epoch_0_sample_8.pth")
+    for name, weight in one["training"]["generator_objective"].items():
+        if name.endswith("weight"):  # a bias before an instance norm has no gradient but rounding, which Adam enlarges
+            torch.testing.assert_close(state["training"]["generator_objective"][name], weight, rtol=1e-3, atol=1e-5)
+    assert two.stdout.count("starting anew") == two.stdout.count("done; ") == 1  # the first process alone speaks
+    assert "2 × cpu" in two.stdout
+    assert len((nine_images / "two/tiny/runs.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("processes", [2, 1])
+def test_resume_with_as_many_processes_is_exact_and_with_another_number_goes_on(nine_images, processes):
+    flags = ["--n_epochs=2", "--batch_size=2"]
+    assert train(*flags, "--checkpoint_dir=straight").returncode == 0
+    assert train(*flags, "--checkpoint_every=1", "--keep=9").returncode == 0
+    for name in ("epoch_1_sample_4.pth", "epoch_2.pth"):
+        (nine_images / "saved_models/tiny" / name).unlink()
+    resumed = train("--epoch=latest", processes=processes)
+    assert resumed.returncode == 0, resumed.stderr
+    state, straight = saved("saved_models"), saved("straight")
+    assert state["epoch"] == straight["epoch"] == 2
+    if processes == 2:
+        assert equal(state["training"], straight["training"])
+
+
+def test_a_value_that_is_not_finite_in_one_process_stops_all(nine_images):
+    result = train("--n_epochs=1", "--lr=1e30")
+    assert result.returncode != 0
+    assert result.stderr.count("not finite at step") == 2  # one line each, the same
+    assert "Traceback" not in result.stderr.split("ChildFailedError")[0].split("torch/distributed")[0]
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(nine_images):
+    process = subprocess.Popen(
+        command("--n_epochs=100000"), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    record = nine_images / "saved_models/tiny/runs.jsonl"
+    deadline = time.monotonic() + 120
+    while not record.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert json.loads(record.read_text())["from_step"] == 0
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(children) == 2
+    os.kill(int(children[-1]), signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert "which is saved" in out, err
+    assert len(saved("saved_models")["training"]["processes"]) == 2
+
+
+def test_too_many_processes_for_the_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "datasets" / "tiny", count=1)
+    result = train("--n_epochs=1")
+    assert result.returncode != 0 and "1 images are too few for 2 processes" in result.stderr
+
+
+# ---- who gets what ----
+
+
+@pytest.mark.parametrize(("n", "batch_size", "world"), [(9, 2, 2), (10, 1, 3), (7, 4, 2), (12, 3, 4), (5, 2, 5)])
+def test_processes_share_an_epoch_without_repeating_a_sample(n, batch_size, world):
+    shares = [list(epoch_batches(n, batch_size, 0, 2, 0, rank, world)) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    for step in zip(*shares, strict=True):
+        assert len({len(batch) for batch in step}) == 1 and 1 <= len(step[0]) <= batch_size
+    seen = [sample for share in shares for batch in share for sample in batch]
+    assert len(seen) == len(set(seen)) == 2 * (n // world) * world
+    assert {sample // n for sample in seen} == {0, 1}

@@ -1,0 +1,232 @@
+"""What makes training fast or small changes nothing but rounding: every recipe against the textbook's step."""
+
+import pytest
+import torch
+from textbook import Textbook
+from torch import nn
+from torch.nn.utils import parametrize
+
+from models import SelfAttention
+from options import RECIPES, parse_training
+from trainer import CycleGAN, chosen_amp
+from utils import LossLog, NotFinite
+
+SMALL = ["--ngf=4", "--ndf=4", "--n_residual_blocks=1", "--img_height=32", "--img_width=32", "--batch_size=2"]
+CPU = torch.device("cpu")
+
+
+def build(kind, *flags, device=CPU):
+    """A model of class ``kind`` for ``flags``; equal flags give equal weights."""
+    torch.manual_seed(0)
+    model = kind(parse_training([*SMALL, *flags])[0], device)
+    for network in networks(model):
+        for module in network.modules():
+            if isinstance(module, SelfAttention):
+                nn.init.constant_(module.gamma, 0.5)  # at 0, where it starts, attention would do nothing
+    return model
+
+
+def networks(model):
+    return model.translators, model.critic_objective
+
+
+def images(seed, dtype=torch.float, device=CPU):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(2, 3, 32, 32, generator=generator, dtype=torch.double) * 2 - 1).to(device, dtype)
+
+
+def batch(dtype=torch.float, device=CPU):
+    return {"A": images(0, dtype, device), "B": images(1, dtype, device)}
+
+
+def train(model, steps=3, device=CPU):
+    """Train, and return what the log was told of each step."""
+    torch.manual_seed(1)
+    told = []
+    for step in range(1, steps + 1):
+        one = {"A": images(2 * step, device=device), "B": images(2 * step + 1, device=device)}
+        told.append({name: term for half_step in model.half_steps(step) for name, term in half_step(one).items()})
+    return told
+
+
+def without_chance(model, dtype):
+    """No dropout and no power iterations: the textbook makes more of them, since it calls the networks more often."""
+    for network in networks(model):
+        network.to(dtype)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            if parametrize.is_parametrized(module, "weight"):
+                module.parametrizations.eval()
+    return model
+
+
+def same_direction(ours, theirs, tolerance):
+    """Whether two lists of gradients differ by less than ``tolerance`` of their length."""
+    ours, theirs = (torch.cat([gradient.flatten() for gradient in gradients]) for gradients in (ours, theirs))
+    assert theirs.norm() > 0
+    return (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-9), (torch.float, 1e-4)])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_losses_and_gradients_are_the_textbooks(recipe, dtype, tolerance):
+    ours, theirs = (without_chance(build(kind, f"--recipe={recipe}"), dtype) for kind in (CycleGAN, Textbook))
+    real = batch(dtype)
+
+    losses = ours.generator_objective(real["A"], real["B"])
+    total, terms, fake_A, fake_B = theirs.generator_loss(real["A"], real["B"])
+    for name, term in losses.terms().items():
+        torch.testing.assert_close(term, terms[name], rtol=tolerance, atol=0)
+    torch.testing.assert_close((losses.fake_A, losses.fake_B), (fake_A.detach(), fake_B.detach()))
+    gradients = [
+        torch.autograd.grad(loss, list(model.translators.parameters()))
+        for loss, model in ((losses.total, ours), (total, theirs))
+    ]
+    assert same_direction(*gradients, tolerance)
+
+    torch.manual_seed(2)  # the penalty's points
+    losses = ours.critic_objective(real["A"], fake_A.detach(), real["B"], fake_B.detach())
+    torch.manual_seed(2)
+    loss_A, loss_B = (
+        theirs.critic_loss(critic, real[side], fake.detach())
+        for critic, side, fake in ((theirs.D_A, "A", fake_A), (theirs.D_B, "B", fake_B))
+    )
+    torch.testing.assert_close(losses.total, loss_A + loss_B, rtol=tolerance, atol=0)
+    for critic in "D_A", "D_B":
+        loss = loss_A if critic == "D_A" else loss_B
+        gradients = [
+            torch.autograd.grad(total, list(getattr(model.critic_objective, critic).parameters()), retain_graph=True)
+            for total, model in ((losses.total, ours), (loss, theirs))
+        ]
+        assert same_direction(*gradients, tolerance)
+
+
+@pytest.mark.parametrize("flags", [(), ("--recipe=classic", "--dropout"), ("--mask=learned",), ("--amp=bf16",)])
+def test_checkpointing_activations_is_exact(flags):
+    plain, checkpointed = (build(CycleGAN, *flags, *more) for more in ((), ("--checkpoint_activations",)))
+    held = []
+    for model in (plain, checkpointed):
+        kept = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, kept=kept: (kept.update({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}), x)[1],
+            lambda x: x,
+        ):
+            loss = model.generator_objective(**{f"real_{side}": x for side, x in batch().items()}).total
+        held.append(sum(kept.values()))
+        del loss
+    assert held[1] < 0.7 * held[0]
+    assert all(map(same, train(plain), train(checkpointed)))
+    for network, other in zip(networks(plain), networks(checkpointed), strict=True):
+        assert same(network.state_dict(), other.state_dict())
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---- mixed precision ----
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_leaves_weights_losses_and_history_in_float32(recipe, amp):
+    exact, mixed = build(CycleGAN, f"--recipe={recipe}"), build(CycleGAN, f"--recipe={recipe}", f"--amp={amp}")
+    seen = set()
+    for network in networks(mixed):
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    (expected,), (told,) = train(exact, steps=1), train(mixed, steps=1)
+    assert {"bf16": torch.bfloat16, "fp16": torch.float16}[amp] in seen
+    assert all(term.dtype == torch.float for term in told.values())
+    for name in ("cycle", "adversarial", "score real"):
+        assert told[name].item() == pytest.approx(expected[name].item(), rel=0.05, abs=0.15)
+    assert all(image.dtype == torch.float for image in mixed.buffer_A.images)
+    for network in networks(mixed):
+        assert all(value.dtype in (torch.float, torch.long) for value in network.state_dict().values())
+
+
+def test_the_penalty_is_computed_in_float32_under_autocast():
+    model = build(CycleGAN)
+    real = [images(seed) for seed in range(4)]
+    torch.manual_seed(0)
+    expected = model.critic_objective.eval()(*real)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model.critic_objective(*real)
+    assert torch.equal(mixed.penalty, expected.penalty) and expected.penalty > 0
+    assert not torch.equal(mixed.real, expected.real)
+
+
+def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale():
+    model = build(CycleGAN, "--amp=fp16")
+    model.scaler_G = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = [p.clone() for p in model.translators.parameters()]
+    (told,) = train(model, steps=1)
+    assert all(map(torch.equal, before, model.translators.parameters()))
+    assert model.scaler_G.get_scale() == 2.0**39
+    assert told["gradient of G_AB"] == 0 and told["gradient of D_A"] > 0
+
+
+def test_what_no_scale_can_mend_is_reported_in_fp16_too():
+    model = build(CycleGAN, "--amp=fp16")
+    model.scaler_G = torch.amp.GradScaler("cpu", init_scale=1.0)
+    model.translators.G_AB.encoder[0].weight.register_hook(lambda gradient: gradient * float("nan"))
+    log = LossLog()
+    for terms in train(model, steps=1):
+        log.add(1, terms)
+    with pytest.raises(NotFinite, match="gradient of G_AB"):
+        log.read()
+
+
+def test_the_precision_that_is_chosen():
+    options = parse_training([])[0]
+    assert chosen_amp(options, CPU) == "off"
+    options.amp = "bf16"
+    assert chosen_amp(options, CPU) == "bf16"
+
+
+# ---- compiled ----
+
+
+@pytest.mark.parametrize("recipe", ["attention", "classic"])
+def test_compiled_half_steps_compute_the_same(recipe):
+    """Traced, with the penalty outside; code generation, which takes minutes, is the compiler's own business."""
+    plain, compiled = (without_chance(build(CycleGAN, f"--recipe={recipe}"), torch.double) for _ in range(2))
+    compiled.generator_objective.compile(backend="aot_eager")
+    compiled.critic_objective.compile(backend="aot_eager")
+    real = [images(seed, torch.double) for seed in range(4)]
+    for one, other, inputs in (
+        (plain.generator_objective, compiled.generator_objective, real[:2]),
+        (plain.critic_objective, compiled.critic_objective, real),
+    ):
+        torch.manual_seed(0)
+        expected = one(*inputs).total
+        torch.manual_seed(0)
+        total = other(*inputs).total
+        torch.testing.assert_close(total, expected)
+        expected.backward()
+        total.backward()
+        assert same_direction(*([p.grad for p in objective.parameters()] for objective in (other, one)), 1e-9)
+
+
+# ---- on a GPU ----
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize("flags", [*([f"--recipe={recipe}"] for recipe in RECIPES), ["--checkpoint_activations"]])
+def test_no_step_waits_for_the_gpu(flags, amp):
+    device = torch.device("cuda")
+    model, log = build(CycleGAN, *flags, f"--amp={amp}", device=device), LossLog()
+    train(model, steps=30, device=device)  # kernels are chosen, the histories are full
+    batches = [batch(device=device) for _ in range(5)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step, one in enumerate(batches, start=1):
+            for half_step in model.half_steps(step):
+                log.add(step, half_step(one))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert log.read()
