@@ -1,0 +1,108 @@
+"""Images per second of test.py, by size and batch, and what folding, batches, workers and writing in threads give.
+
+    python benchmarks/translate.py [--json FILE]
+
+From file to file, PNG to PNG. Each row below the first does without one thing.
+"""
+
+import argparse
+import importlib.util
+import statistics
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+from common import ROOT, show  # first: it makes the folder above importable
+
+# isort: split
+import numpy as np
+from PIL import Image
+from train_step import SMALL
+
+from options import parse_training, parse_translation
+from translators import Translators
+from utils import pick_device
+
+
+def entry_point():
+    """test.py as a module; its name is that of a package of Python's own."""
+    specification = importlib.util.spec_from_file_location("translation", ROOT / "test.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+translation = entry_point()
+
+
+class InTheMainThread:
+    """Takes the place of the threads that write."""
+
+    def __init__(self, count):
+        self.save = translation.save_image
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+WAYS = {  # name → flags of test.py, and what of test.py is replaced
+    "as it is": ([], {}),
+    "spectral norm not folded": ([], {"fold_spectral_norm": lambda network: network.eval()}),
+    "one by one": (["--batch_size=1"], {}),
+    "decoded in the main process": (["--n_cpu=0"], {}),
+    "written in the main thread": ([], {"Writers": InTheMainThread}),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--images", type=int, help="how many (default: 24 on a CPU, 400 on a GPU)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py that make the networks, behind --")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    images = arguments.images or (400 if device.type == "cuda" else 24)
+    options = parse_training([*([] if device.type == "cuda" else SMALL), *arguments.flags])[0]
+    state = {"options": vars(options), "generators": Translators(options).state_dict()}
+
+    taken = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        source = make_images(Path(folder) / "in", images, arguments.size)
+        for _ in range(arguments.rounds):
+            for way, (flags, replaced) in WAYS.items():
+                with patch.multiple(translation, **replaced) if replaced else nullcontext():
+                    taken[way].append(seconds(state, source, Path(folder) / "out", flags, device))
+    rates = {way: images / statistics.median(times) for way, times in taken.items()}
+    show(
+        [{"way": way, "size": arguments.size, "images/s": rate} for way, rate in rates.items()], arguments.json, device
+    )
+
+
+def make_images(folder, count, size):
+    """``count`` smooth images of ``size`` × ``size``, which compress as photographs do."""
+    folder.mkdir()
+    for i in range(count):
+        noise = np.random.default_rng(i).integers(0, 256, (size // 16, size // 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+def seconds(state, source, output, flags, device):
+    """How long test.py takes for the folder, the start of the program not counted."""
+    options = parse_translation([f"--device={device}", *flags])
+    begin = time.perf_counter()
+    translators = translation.load_translators(state, device)
+    translation.translate_folder(translators, "AtoB", source, output, state["options"]["channels"], device, options)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
