@@ -7,6 +7,8 @@ A file holds a dict of plain values and tensors, so that it loads with ``weights
     training: everything else that the next step depends on, with a list "processes" of what differs between those
               of a distributed run; missing from the older files of a run, which keep the generators alone
 
+``best.pth`` is like the older ones, with the numbers of its evaluation under "metrics".
+
 It is the zip archive that ``torch.save`` writes, with a SHA-256 of all its bytes as the archive's comment.
 """
 
@@ -46,7 +48,7 @@ def listed(folder):
 
 
 def load(folder, epoch, resume=False):
-    """The checkpoint after ``epoch``, or the ``latest``: (path, its dict on the CPU).
+    """The checkpoint after ``epoch``, the ``latest`` or the ``best``: (path, its dict on the CPU).
 
     ``latest`` passes over damaged files, with a warning. ``resume`` wants one that training can go on from.
     Raises UserError with those there are.
@@ -54,6 +56,10 @@ def load(folder, epoch, resume=False):
     names = listed(folder)
     if not names:
         raise UserError(f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ...")
+    if epoch == "best":
+        if not (path := Path(folder) / "best.pth").exists():
+            raise UserError(f"there is no best checkpoint in {folder}; train with --eval_interval, or name an --epoch")
+        return path, load_file(path, resume)
     if epoch != "latest":
         if (path := path_of(folder, epoch)) not in [name.path for name in names]:
             whole = ", ".join(str(name.epoch) for name in names if not name.sample)

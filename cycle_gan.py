@@ -12,10 +12,13 @@ from tqdm import tqdm
 import checkpoints
 import distributed
 import download
+import pages
 import runs
 from datasets import UnpairedImages, check_headers, epoch_batches, find_side, list_images, load_batches, sample_images
 from errors import UserError, describe, exit_cleanly, warn
+from metrics import FEWEST, Best, Evaluation
 from options import chosen_penalty, parse_training, resume
+from scalars import Scalars
 from trainer import CycleGAN, check_networks, chosen_amp
 from utils import (
     LossLog,
@@ -106,12 +109,25 @@ class Run:
         self.epoch = self.sample = self.steps = 0  # epochs done, samples done in the present one, steps done in all
         self.log, self.skipped = LossLog(), set()
         self.saved_time, self.unsaved = time.monotonic(), None
+        self.best, self.stalled = Best(), False
+        self.evaluation = None
+        if options.eval_interval and distributed.FIRST:
+            self.evaluation = self.build_evaluation(folder)
+
+    def build_evaluation(self, folder):
+        G = self.model.translators.G_AB
+        folders = {side: find_side(folder, "test", side) for side in "AB"}
+        for path in folders.values():
+            if len(list_images(path)) < FEWEST:
+                raise UserError(f"--eval_interval needs at least {FEWEST} images in {path}; add some, or leave it out")
+        return Evaluation(folders, self.options, self.device, self.options.channels, G.multiple, G.min_size)
 
     def start(self, saved=None):
         """Make room for the output, and take up the checkpoint ``saved``, if there is one."""
         if saved is not None:
             self.model.load_state_dict(saved["training"])
             self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
+            self.best.load_state_dict(saved.get("best", {}))
         if distributed.FIRST:
             self.make_room(saved)
         print(self.summary())
@@ -127,6 +143,7 @@ class Run:
         if saved is not None and saved["data"] != self.data:
             warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
         runs.record(self.saves, self.options, self.device, self.data, self.steps)
+        self.scalars = Scalars(self.images, self.options.tensorboard, self.steps)
 
     def loop(self, stop):
         """Train until the last epoch is done, or until ``stop`` has received a signal and the state is saved."""
@@ -149,16 +166,40 @@ class Run:
                 self.skipped.update(batch["skipped"])
                 bar.set_description(f"epoch {min(self.epoch + 1, options.n_epochs)}/{options.n_epochs}", refresh=False)
                 drawn = bool(bar.update(n_samples))  # once a second
-                drawn, due, stop.received = distributed.largest(drawn, self.checkpoint_due(), stop.received)
-                due = due or stop.received
+                if self.evaluation_due():
+                    self.show(bar)  # stops at a value that is not finite, before it is measured
+                    self.evaluate()
+                drawn, due, stop.received, self.stalled = distributed.largest(
+                    drawn, self.checkpoint_due(), stop.received, self.stalled
+                )
+                due = due or stop.received or self.stalled
                 if drawn or due:
                     self.show(bar)  # stops at a value that is not finite, before it is saved
                 if options.sample_interval and self.steps % options.sample_interval == 0:
                     self.save_grid()
                 if due:
                     self.save()
-                if stop.received:
+                if stop.received or self.stalled:
                     return
+
+    def evaluation_due(self):
+        every = self.options.eval_interval
+        return every and self.sample == 0 and self.epoch % every == 0
+
+    def evaluate(self):
+        """Measure the averaged generators; keep them if they are the best so far."""
+        if not distributed.FIRST:
+            return
+        numbers = self.evaluation(self.model.average.module)
+        flat = {f"{name} {direction}": x for direction, values in numbers.items() for name, x in values.items()}
+        self.note(flat)
+        better = self.best.improved_by(numbers)
+        shown = ", ".join(f"KID {name} {x['KID']:.4f} ± {x['KID error']:.4f}" for name, x in numbers.items())
+        tqdm.write(f"epoch {self.epoch}: {shown} ({self.options.features}){', the best so far' if better else ''}")
+        if better:
+            state = {**self.position(), "generators": self.model.average.module.state_dict(), "metrics": numbers}
+            self.write(lambda: checkpoints.write(self.saves / "best.pth", {"format": checkpoints.FORMAT, **state}))
+        self.stalled = bool(self.options.patience) and self.best.waited >= self.options.patience
 
     def advance(self, n_samples):
         """Move on by ``n_samples``, and into the next epoch where fewer are left than there are processes."""
@@ -178,21 +219,31 @@ class Run:
         return every != "0" and self.steps % int(every) == 0
 
     def save(self):
-        """Write a checkpoint; where the disk refuses, say so and leave it to the next time."""
+        """Write a checkpoint that training can go on from."""
         state = {
+            **self.position(),
+            "best": self.best.state_dict(),
+            "generators": self.model.average.module.state_dict(),
+            "training": self.model.state_dict(),
+        }
+        self.saved_time, self.unsaved = time.monotonic(), None
+        if distributed.FIRST:
+            self.write(lambda: checkpoints.save(self.saves, state, self.options.keep))
+
+    def position(self):
+        """What every checkpoint says of itself."""
+        return {
             "epoch": self.epoch,
             "sample": self.sample,
             "steps": self.steps,
             "options": vars(self.options),
             "data": self.data,
-            "generators": self.model.average.module.state_dict(),
-            "training": self.model.state_dict(),
         }
-        self.saved_time, self.unsaved = time.monotonic(), None
-        if not distributed.FIRST:
-            return
+
+    def write(self, save):
+        """Call ``save``; where the disk refuses, say so and leave it to the next time."""
         try:
-            checkpoints.save(self.saves, state, self.options.keep)
+            save()
         except OSError as error:
             self.unsaved = describe(error)
             warn(f"no checkpoint at step {self.steps} ({self.unsaved}); those before it are whole, training goes on")
@@ -201,9 +252,19 @@ class Run:
         if not distributed.FIRST:
             return
         try:
-            self.grid.save(self.model.average.module, self.images / f"{self.steps}.png")
+            path = self.images / f"{self.steps}.png"
+            self.grid.save(self.model.average.module, path)
+            self.scalars.add_grid(self.steps, path)
+            pages.write_run(self.images, self.options, self.steps)
         except OSError as error:
             warn(f"no sample grid at step {self.steps} ({describe(error)}); training goes on")
+
+    def note(self, numbers):
+        """Keep ``numbers``, by name, for whoever looks at the run's curves."""
+        try:
+            self.scalars.add(self.steps, {"epoch": self.epoch, **numbers})
+        except OSError as error:
+            warn(f"no curves at step {self.steps} ({describe(error)}); training goes on")
 
     def roll_back(self, error):
         """Load the newest checkpoint, and go on with the data after those that led to ``error``."""
@@ -225,7 +286,9 @@ class Run:
             sys.exit(128 + signal)
         if self.options.sample_interval:
             self.save_grid()
-        print(f"done; sample grids are in {self.images}/; to translate the test folders: {self.command('test.py')}")
+        if self.stalled:
+            print(f"stopped early: {self.best.waited} evaluations in a row were not the best; that is --epoch best")
+        print(f"done; look at {self.images}/index.html; to translate the test folders: {self.command('test.py')}")
 
     def how_to_go_on(self):
         return f"to go on: {self.command('cycle_gan.py')} --epoch latest"
@@ -286,6 +349,9 @@ class Run:
             raise NotFinite(complaints[0])
         shown = {name: f"{mean:.3g}" for name, mean in means.items() if not name.startswith("gradient")}
         bar.set_postfix(shown, refresh=False)
+        if means and distributed.FIRST:
+            rate = {"images/s": bar.format_dict["rate"] or 0.0}
+            self.note({**means, **self.model.settings(), **rate})
 
 
 def grid_images(folder, side, train_paths, options):

@@ -45,8 +45,8 @@ def gpu(text):
 
 
 def epoch(text):
-    """A check for argparse: an epoch's number, or ``latest``."""
-    return text if text == "latest" else number(int, 0)(text)
+    """A check for argparse: an epoch's number, ``latest`` or ``best``."""
+    return text if text in ("latest", "best") else number(int, 0)(text)
 
 
 def interval(text):
@@ -85,6 +85,8 @@ MACHINE = [
     Flag("n_cpu", None, "processes that load images, 0 for none (default: the cores, at most 4)", NATURAL),
     Flag("skip_bad_images", False, "go on without the images that cannot be read, and count them", bool),
 ]
+FEATURES = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,
+                ("inception", "efficientnet_lite0"))  # fmt: skip
 
 # Names that other CycleGANs have for these networks.
 SPELLINGS = {
@@ -178,6 +180,10 @@ TRAIN = {
         Flag("checkpoint_interval", 5, "epochs between checkpoints; 0 for one at the end", NATURAL),
         Flag("checkpoint_every", "0", "steps between checkpoints besides, or minutes as in 10m; 0 for none", interval),
         Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone", POSITIVE),
+        Flag("eval_interval", 0, "epochs between evaluations on the test folders (evaluate.py); 0 for none", NATURAL),
+        FEATURES,
+        Flag("patience", 0, "stop after so many evaluations in a row that are not the best; 0 for never", NATURAL),
+        Flag("tensorboard", None, "write scalars and grids for TensorBoard (default: where it is installed)", bool),
         Flag("images_dir", "images", "where sample grids go, in a folder for each data set"),
     ],
 }  # fmt: skip
@@ -185,7 +191,7 @@ TRAIN = {
 TRANSLATE = {
     "what to translate": [
         *WHERE,
-        Flag("epoch", "latest", "the checkpoint after this epoch, or the latest", epoch),
+        Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
         Flag("input", None, "a folder or an image to translate instead of the test folders"),
         Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
         Flag("direction", None, "default: both, as far as there are test folders, or AtoB with --input", str,
@@ -197,6 +203,25 @@ TRANSLATE = {
         Flag("tile", 0, "translate images larger than this in overlapping tiles of so many pixels; 0 for whole images",
              number(int, 0)),
         *MACHINE,
+    ],
+}  # fmt: skip
+
+
+EVALUATE = {
+    "what to measure": [
+        *WHERE,
+        Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
+        Flag("checkpoint", None, "a checkpoint's file, instead of --checkpoint_dir and --epoch"),
+        Flag("direction", None, "default: both", str, ("AtoB", "BtoA")),
+        Flag("real", None, "measure two folders instead, without a model: this one"),
+        Flag("fake", None, "and the translations in this one"),
+        FEATURES,
+        Flag("json", None, "file for the numbers (default: metrics.json under --results_dir)"),
+        Flag("results_dir", "results", "where numbers go, in a folder for each data set and epoch"),
+    ],
+    "machine": [
+        Flag("batch_size", 8, "images measured at once, where their sizes agree", POSITIVE),
+        *[flag for flag in MACHINE if flag.name != "n_cpu"],
     ],
 }  # fmt: skip
 
@@ -225,7 +250,7 @@ def build_parser(groups, description):
         for flag in flags:
             names = [f"--{name}" for name in (flag.name, flag.alias) if name]
             if flag.type is bool:
-                shown = "on" if flag.default else "off"
+                shown = {True: "on", False: "off", None: "as said"}[flag.default]
                 group.add_argument(*names, action="store_true", help=f"{flag.help} (default: {shown})")
                 group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help="the opposite")
             else:
@@ -245,6 +270,11 @@ def parse_training(argv=None):
 def parse_translation(argv=None):
     """The command line of test.py: its options."""
     return parse(TRANSLATE, "Translate images with a trained CycleGAN.", argv)[0]
+
+
+def parse_evaluation(argv=None):
+    """The command line of evaluate.py: its options."""
+    return parse(EVALUATE, "Measure translations: distances to real images, and to a known truth.", argv)[0]
 
 
 def parse(groups, description, argv=None):

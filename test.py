@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import checkpoints
 import download
+import pages
 from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one
 from errors import UserError, exit_cleanly
 from models import fold_spectral_norm
@@ -29,8 +30,12 @@ def main():
     path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     results = Path(options.results_dir) / options.dataset_name / path.stem
     translators = load_translators(state, device)
+    done = []
     for direction, source, output in work(options, results):
-        translate_folder(translators, direction, source, output, state["options"]["channels"], device, options)
+        done += translate_folder(translators, direction, source, output, state["options"]["channels"], device, options)
+    folder = Path(options.output or results)
+    pages.write_results(folder, done)
+    print(f"look at {folder}/index.html")
 
 
 def work(options, results):
@@ -57,7 +62,10 @@ def load_translators(state, device):
 
 
 def translate_folder(translators, direction, source, output, channels, device, options):
-    """Translate every image of ``source`` (a folder, or one file) into ``output``, under the same names."""
+    """Translate every image of ``source`` (a folder, or one file) into ``output``, under the same names.
+
+    Returns a list of (direction, name, path of the input, path of the translation).
+    """
     root, paths = (source.parent, [source]) if source.is_file() else (source, list_images(source))
     if output.resolve() == root.resolve():
         raise UserError(f"--output {output} would overwrite the images in --input; choose another folder")
@@ -67,7 +75,7 @@ def translate_folder(translators, direction, source, output, channels, device, o
     if options.tile and (options.tile % G.multiple or options.tile < 4 * G.min_size):
         raise UserError(f"--tile must be divisible by {G.multiple} and at least {4 * G.min_size}, not {options.tile}")
     images = WholeImages(paths, channels=channels, multiple=G.multiple, least=G.min_size)
-    skipped, done = [], 0
+    skipped, done = [], []
     singles = load_one_by_one(images, range(len(paths)), count_workers(options.n_cpu), options.skip_bad_images, skipped)
     with (
         tqdm(total=len(paths), desc=f"{source} → {output}", unit="img", dynamic_ncols=True) as bar,
@@ -77,11 +85,13 @@ def translate_folder(translators, direction, source, output, channels, device, o
             for index, translation in zip(
                 batch["index"], translate(translators, direction[0], batch, device, options), strict=True
             ):
-                writers.save(translation, output / Path(paths[index]).relative_to(root))
-                done += 1
+                name = Path(paths[index]).relative_to(root)
+                writers.save(translation, output / name)
+                done.append((direction, name, paths[index], output / name))
                 bar.update()
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""
-    print(f"{done} translations are in {output}/{bad}")
+    print(f"{len(done)} translations are in {output}/{bad}")
+    return sorted(done, key=lambda row: row[1])
 
 
 @torch.inference_mode()

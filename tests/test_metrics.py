@@ -1,0 +1,188 @@
+"""Known distances, evaluate.py on tiny folders, evaluations while training, scalars."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import TINY, equal
+
+import checkpoints
+import metrics
+from metrics import Best, pair_distances, set_distances
+
+LITE = "--features=efficientnet_lite0"
+
+
+def gaussian(n, shift=0.0, seed=0):
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.double) + shift
+
+
+# ---- the numbers ----
+
+
+def test_a_set_is_at_no_distance_from_itself_and_a_shift_is_its_square():
+    features = gaussian(500)
+    numbers = set_distances(features, features)
+    assert numbers["FID"] == pytest.approx(0, abs=1e-6)
+    assert numbers["precision"] == numbers["recall"] == 1
+    shifted = set_distances(features + 2, features)  # FID between Gaussians of one covariance: |shift|²
+    assert shifted["FID"] == pytest.approx(6 * 2**2, rel=1e-6)
+    assert shifted["KID"] > 10 * shifted["KID error"] > 0
+
+
+def test_the_error_of_kid_is_its_spread_over_new_samples():
+    """KID of 60 independent pairs of samples, without a distance: mean 0, deviation as the error says."""
+    numbers = [set_distances(gaussian(40, seed=2 * i), gaussian(40, seed=2 * i + 1)) for i in range(60)]
+    values = torch.tensor([number["KID"] for number in numbers])
+    error = torch.tensor([number["KID error"] for number in numbers]).mean()
+    assert abs(values.mean()) < 4 * values.std() / 60**0.5
+    assert 0.5 < values.std() / error < 2
+
+
+def test_too_few_images_are_not_measured():
+    assert all(number != number for number in set_distances(gaussian(3), gaussian(100)).values())
+
+
+def test_distances_to_the_truth_in_closed_form():
+    truth = torch.randint(0, 200, (2, 3, 32, 32), dtype=torch.uint8)
+    same, off = pair_distances(truth, truth), pair_distances(truth + 51, truth)
+    assert same["L1"].tolist() == [0, 0] and same["SSIM"].tolist() == pytest.approx([1, 1])
+    assert off["L1"].tolist() == pytest.approx([0.2, 0.2])
+    assert off["PSNR"].tolist() == pytest.approx([13.9794] * 2, rel=1e-5)  # −20 log₁₀ 0.2
+    assert off["SSIM"].max() < 1
+
+
+def test_the_features_of_efficientnet_see_images_and_not_their_size():
+    network = metrics.build_features("efficientnet_lite0", "cpu")
+    small, large, other = (
+        network(torch.full((1, 3, side, side), value, dtype=torch.uint8))
+        for side, value in ((64, 90), (100, 90), (64, 180))
+    )
+    assert small.shape == (1, network.width)
+    torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-3)
+    assert (small - other).norm() > 1
+
+
+# ---- evaluate.py ----
+
+
+def test_a_model_is_measured_in_both_directions(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    for side in "AB":  # four images are the fewest that are measured
+        shutil.copy(f"datasets/tiny/test{side}/0.png", f"datasets/tiny/test{side}/3.png")
+    result = run("evaluate", "--dataset_name=tiny", LITE)
+    assert result.code == 0, result.err
+    for shown in ("AtoB", "BtoA", "features: efficientnet_lite0", "KID", "±", "With 4 images", "SSIM"):
+        assert shown in result.out
+    report = json.loads((workplace / "results/tiny/epoch_1/metrics.json").read_text())
+    assert report["images"] == {"A": 4, "B": 4} and report["features"] == "efficientnet_lite0"
+    assert report["numbers"].keys() == {"AtoB", "BtoA"}
+    named = "FID", "KID", "KID error", "precision", "recall", "cycle L1", "L1", "PSNR", "SSIM"
+    assert set(named) == report["numbers"]["AtoB"].keys()
+    shutil.move("datasets/tiny/testB/0.png", "datasets/tiny/testB/other.png")
+    one = run("evaluate", "--checkpoint=saved_models/tiny/epoch_1.pth", "--dataset_name=tiny", LITE, "--direction=BtoA",
+              "--json=here.json")  # fmt: skip
+    assert one.code == 0, one.err
+    numbers = json.loads((workplace / "here.json").read_text())["numbers"]
+    assert numbers.keys() == {"BtoA"} and "SSIM" not in numbers["BtoA"]  # names differ: there is no truth
+    assert numbers["BtoA"]["FID"] == pytest.approx(report["numbers"]["BtoA"]["FID"], rel=1e-3)
+
+
+def test_two_folders_are_measured_without_a_model(workplace, run, refused):
+    for side in "AB":
+        shutil.copy(f"datasets/tiny/test{side}/0.png", f"datasets/tiny/test{side}/3.png")
+    result = run("evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testA", LITE)
+    assert result.code == 0, result.err
+    assert json.loads((workplace / "metrics.json").read_text())["numbers"]["fake"]["FID"] == pytest.approx(0, abs=1e-3)
+    assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", LITE)
+
+
+# ---- while training ----
+
+
+class Scripted:
+    """An Evaluation that yields these KIDs, one after another."""
+
+    def __init__(self, *kids):
+        self.kids = iter(kids)
+
+    def __call__(self, translators):
+        kid = next(self.kids)
+        return {direction: {"KID": kid, "KID error": 0.01} for direction in ("AtoB", "BtoA")}
+
+
+def scripted(monkeypatch, *kids):
+    monkeypatch.setattr(metrics, "FEWEST", 3)
+    monkeypatch.setattr(metrics, "Evaluation", lambda *arguments: Scripted(*kids))
+
+
+EVERY = [*TINY, "--eval_interval=1", "--sample_interval=0"]
+
+
+def test_the_best_checkpoint_is_kept_and_translates(workplace, run, monkeypatch, refused):
+    scripted(monkeypatch, 0.5, 0.2, 0.3)
+    result = run("cycle_gan", *EVERY, "--n_epochs=3", "--keep=9")
+    assert result.code == 0 and result.out.count("the best so far") == 2
+    best, second = (checkpoints.load("saved_models/tiny", epoch)[1] for epoch in ("best", 2))
+    assert best["epoch"] == 2 and best["metrics"]["AtoB"]["KID"] == 0.2
+    assert equal(best["generators"], second["generators"])
+    assert run("test", "--dataset_name=tiny", "--epoch=best", "--n_cpu=0").code == 0
+    assert (workplace / "results/tiny/best/AtoB/0.png").exists()
+    assert "keeps only the generators" in refused("cycle_gan", "--dataset_name=tiny", "--epoch=best", "--n_epochs=9")
+
+
+def test_patience_stops_early_and_survives_a_resume(workplace, run, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.3)
+    assert run("cycle_gan", *EVERY, "--n_epochs=2", "--patience=2").code == 0
+    scripted(monkeypatch, 0.25, 0.1)
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=9", "--decay_epoch=1")
+    assert result.code == 0 and "stopped early: 2 evaluations in a row" in result.out
+    state = checkpoints.load("saved_models/tiny", "latest")[1]
+    assert state["epoch"] == 3 and state["best"] == {"score": 0.2, "waited": 2}
+    assert checkpoints.load("saved_models/tiny", "best")[1]["epoch"] == 1
+
+
+def test_too_few_test_images_are_refused_at_the_start(workplace, refused):
+    assert "--eval_interval needs at least 4 images in datasets/tiny/testA" in refused("cycle_gan", *EVERY, LITE)
+
+
+def test_the_best_by_the_mean_of_both_directions():
+    best = Best()
+    assert best.improved_by({"AtoB": {"KID": 0.3}, "BtoA": {"KID": 0.1}})
+    assert not best.improved_by({"AtoB": {"KID": 0.15}, "BtoA": {"KID": 0.3}})
+    assert not best.improved_by({"AtoB": {"KID": float("nan")}, "BtoA": {"KID": 0.0}})
+    assert (best.score, best.waited) == (pytest.approx(0.2), 2)
+
+
+# ---- scalars ----
+
+
+def lines():
+    with open("images/tiny/scalars.jsonl") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_scalars_are_json_lines_and_a_resumed_run_goes_on_with_them(workplace, run, monkeypatch):
+    scripted(monkeypatch, 0.5, 0.4)
+    assert run("cycle_gan", *EVERY, "--n_epochs=2", "--no_tensorboard").code == 0
+    names = {name for line in lines() for name in line}
+    assert {"G", "D", "penalty", "score real", "score fake", "gradient of G_AB", "gradient of D_B"} <= names
+    assert {"learning rate", "gamma of G_AB.attention", "images/s", "KID AtoB", "epoch"} <= names
+    rates = [line["learning rate"] for line in lines() if "learning rate" in line]
+    assert rates[0] == 2e-4 and rates[-1] == 0 and not (workplace / "images/tiny/tensorboard").exists()
+    before = lines()
+    (workplace / "saved_models/tiny/epoch_2.pth").unlink()
+    scripted(monkeypatch, 0.3)
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest").code == 0
+    after = lines()
+    assert [line for line in after if line["step"] <= 3] == [line for line in before if line["step"] <= 3]
+    assert [line["KID AtoB"] for line in after if "KID AtoB" in line] == [0.5, 0.3]
+
+
+def test_tensorboard_gets_the_same_and_the_grids(workplace, run):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    accumulator = events.EventAccumulator("images/tiny/tensorboard").Reload()
+    assert {"G", "learning/rate", "score/real"} <= set(accumulator.Tags()["scalars"])
+    assert accumulator.Tags()["images"] == ["samples"]

@@ -1,0 +1,70 @@
+"""The pages: what their data say, and, where there is a Chromium, what a browser makes of them."""
+
+import json
+import shutil
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from conftest import TINY, noise_image
+
+import pages
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def data(path):
+    name, text = Path(path).read_text().split(" = ", 1)
+    return json.loads(text.rstrip(";\n"))
+
+
+def rendered(page):
+    """The document as a browser leaves it."""
+    if not CHROMIUM:
+        pytest.skip("needs Chromium")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=9000", "--dump-dom"]
+    return subprocess.run([*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=120).stdout
+
+
+def test_the_page_of_a_training_run(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=2", "--no_tensorboard").code == 0
+    run_data = data("images/tiny/data.js")
+    assert run_data["grids"] == [2, 4, 6] and run_data["step"] == 6
+    assert run_data["options"]["img_height"] == 16
+    assert [step for step, _ in run_data["series"]["G"]][-1] == 6
+    assert "http" not in (workplace / "images/tiny/index.html").read_text()  # no network
+    page = rendered(workplace / "images/tiny/index.html")
+    assert "tiny: step 6" in page and 'src="6.png"' in page and 'max="2"' in page
+    assert page.count("<polyline") >= len(run_data["series"]) and "points=" in page
+    assert "<td>img_height</td><td>16</td>" in page
+
+
+def test_the_page_of_translations(workplace, run):
+    (workplace / "datasets/tiny/testA/a b#<i>.png").write_bytes((workplace / "datasets/tiny/testA/0.png").read_bytes())
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
+    folder = workplace / "results/tiny/epoch_1"
+    rows = data(folder / "data.js")
+    assert len(rows) == 4 + 3
+    for _, _, source, output in rows:
+        assert (folder / unquote(source)).exists() and (folder / unquote(output)).exists()
+    page = rendered(folder / "index.html")
+    assert "7 of 7" in page and "AtoB a b#&lt;i&gt;.png" in page and page.count('loading="lazy"') == 14
+
+
+def test_ten_thousand_translations(tmp_path):
+    noise_image(0).save(tmp_path / "x.png")
+    image = tmp_path / "x.png"
+    pages.write_results(tmp_path, [("AtoB", f"{i}.png", image, image) for i in range(10_000)])
+    page = rendered(tmp_path / "index.html")
+    assert "10000 of 10000" in page and page.count("<figure") == 10_000
+
+
+def test_curves_are_thinned_and_pass_over_what_is_no_number(tmp_path):
+    rows = [{"step": i, "epoch": 0, "G": float("nan") if i == 7 else float(i)} for i in range(5000)]
+    (tmp_path / "scalars.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pages.write_run(tmp_path, Namespace(dataset_name="x"), 4999)
+    series = data(tmp_path / "data.js")["series"]
+    assert list(series) == ["G"] and 200 < len(series["G"]) <= pages.POINTS + 1
