@@ -378,13 +378,14 @@ def load_one_by_one(images, places, n_cpu, skip_bad, skipped):
 
 
 def group_by_size(batches, batch_size):
-    """Join batches of one, as they come, to batches of at most ``batch_size`` whose images are equally large."""
+    """Join batches of one, as they come, to batches of at most ``batch_size`` whose images are equally large, before
+    and after padding."""
     waiting = {}
     for batch in batches:
-        group = waiting.setdefault(batch["image"].shape, [])
+        group = waiting.setdefault((batch["image"].shape, int(batch["height"]), int(batch["width"])), [])
         group.append(batch)
         if len(group) == batch_size or sum(map(len, waiting.values())) == 8 * batch_size:  # bounds the memory
-            fullest = max(waiting, key=lambda shape: len(waiting[shape]))
+            fullest = max(waiting, key=lambda sizes: len(waiting[sizes]))
             yield join(waiting.pop(fullest))
     yield from map(join, waiting.values())
 

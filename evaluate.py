@@ -27,8 +27,17 @@ def main():
     show(report)
     path = Path(options.json or report["json"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({name: value for name, value in report.items() if name != "json"}, indent=1) + "\n")
+    path.write_text(json.dumps(as_json(report), indent=1) + "\n")
     print(f"the numbers are in {path}")
+
+
+def as_json(report):
+    """``report`` without what only this program needs; a number that could not be had is null."""
+    numbers = {
+        direction: {name: None if math.isnan(value) else value for name, value in values.items()}
+        for direction, values in report["numbers"].items()
+    }
+    return {"of": report["of"], "features": report["features"], "images": report["images"], "numbers": numbers}
 
 
 def measure_folders(options, device):

@@ -324,7 +324,11 @@ def test_padding_reflects_to_the_multiple_and_keeps_the_image(tmp_path_factory, 
 @settings(max_examples=30, deadline=None)
 @given(kinds=st.lists(st.integers(0, 40), max_size=60), batch_size=st.integers(1, 4))
 def test_batches_hold_images_of_one_size_and_lose_none(kinds, batch_size):
-    singles = ({"image": torch.zeros(1, 1, 1, k), "index": torch.tensor([i])} for i, k in enumerate(kinds))
+    def single(i, width):
+        size = {"height": torch.tensor([1]), "width": torch.tensor([width])}
+        return {"image": torch.zeros(1, 1, 1, width), "index": torch.tensor([i]), **size}
+
+    singles = (single(i, width) for i, width in enumerate(kinds))
     batches = list(group_by_size(singles, batch_size))
     assert all(len(batch["image"]) == len(batch["index"]) <= batch_size for batch in batches)
     assert sorted(i for batch in batches for i in batch["index"].tolist()) == list(range(len(kinds)))

@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
-from conftest import TINY, equal
+from conftest import TINY, equal, noise_image
 
 import checkpoints
 import metrics
@@ -62,6 +63,20 @@ def test_the_features_of_efficientnet_see_images_and_not_their_size():
     assert small.shape == (1, network.width)
     torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-3)
     assert (small - other).norm() > 1
+
+
+def test_padding_is_no_part_of_what_is_measured(tmp_path):
+    """71 and 72 rows are both 72 with their padding, and must not share a batch."""
+    for i, height in enumerate((71, 72, 71, 70, 72)):
+        noise_image(i, height, 72).save(tmp_path / f"{i}.png")
+    options = Namespace(batch_size=8, skip_bad_images=False)
+    folder = metrics.Folder(tmp_path, options, multiple=4)
+    heights = {}
+    for batch in folder.batches():
+        for index, image in zip(batch["index"].tolist(), metrics.cropped(batch, batch["image"]), strict=True):
+            assert torch.equal(image, folder.whole(index))
+            heights[index] = image.shape[1]
+    assert heights == {0: 71, 1: 72, 2: 71, 3: 70, 4: 72}
 
 
 # ---- evaluate.py ----
