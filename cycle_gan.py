@@ -19,7 +19,7 @@ from errors import UserError, describe, exit_cleanly, warn
 from metrics import FEWEST, Best, Evaluation
 from options import chosen_penalty, parse_training, resume
 from scalars import Scalars
-from trainer import CycleGAN, check_networks, chosen_amp
+from trainer import CycleGAN, check_networks
 from utils import (
     LossLog,
     NotFinite,
@@ -310,7 +310,7 @@ class Run:
         options, device = self.options, self.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
-        amp, needed = chosen_amp(options, device), self.dataset.bytes / 2**30
+        amp, needed = self.model.amp, self.dataset.bytes / 2**30
         start = "starting anew"
         if self.steps:
             start = f"resuming after epoch {self.epoch}" + (f" and {self.sample} images" if self.sample else "")

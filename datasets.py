@@ -155,6 +155,11 @@ def to_tensor(image):
     return torch.from_numpy(np.ascontiguousarray(array)).float().div_(127.5).sub_(1)
 
 
+def to_bytes(images):
+    """Float images of any shape in [-1, 1] to uint8, the way back from ``to_tensor``."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).byte()
+
+
 def load_resized(path, size, channels):
     """Decode a file and resize it to (height, width): a uint8 array H×W[×C]. Raises BadImage."""
     image = load_image(path, channels)

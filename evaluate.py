@@ -6,7 +6,6 @@ test folders hold the same names, L1, PSNR and SSIM compare each translation wit
 
 import json
 import math
-from argparse import Namespace
 from pathlib import Path
 
 import checkpoints
@@ -14,9 +13,8 @@ import download
 from datasets import find_side
 from errors import UserError, exit_cleanly
 from metrics import Evaluation, Folder, build_features, cropped, features_of, set_distances
-from models import fold_spectral_norm
 from options import parse_evaluation
-from translators import Translators
+from translators import load_translators
 from utils import pick_device
 
 
@@ -70,9 +68,7 @@ def measure_model(options, device):
     else:
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     folder = download.find_dataset(options)
-    translators = Translators(Namespace(**state["options"]))
-    translators.load_state_dict(state["generators"])
-    fold_spectral_norm(translators).requires_grad_(False).to(device)
+    translators = load_translators(state, device)
     G = translators.G_AB
     evaluation = Evaluation(
         {side: find_side(folder, "test", side) for side in "AB"},

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datasets import WholeImages, group_by_size, list_images, load_one_by_one
+from datasets import WholeImages, group_by_size, list_images, load_one_by_one, to_bytes
 from errors import UserError
 
 
@@ -118,11 +118,6 @@ def pair_distances(fake, truth):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def to_bytes(images):
-    """Float images in [-1, 1], of 1 or 3 channels, to uint8 N×3×H×W."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
-
-
 class Folder:
     """The images below a folder, batch by batch, and their features."""
 
@@ -139,7 +134,7 @@ class Folder:
     def whole(self, index):
         """One image as uint8 3×H×W, without padding."""
         item = self.images[index]
-        return to_bytes(item["image"][None, :, : item["height"], : item["width"]])[0]
+        return to_bytes(item["image"][:, : item["height"], : item["width"]]).expand(3, -1, -1)
 
 
 @torch.inference_mode()
@@ -220,4 +215,4 @@ class Best:
 
 def cropped(batch, images):
     """``images`` as uint8, without the padding of ``batch``, which all of its images have alike."""
-    return to_bytes(images[..., : batch["height"][0], : batch["width"][0]])
+    return to_bytes(images[..., : batch["height"][0], : batch["width"][0]]).expand(-1, 3, -1, -1)

@@ -3,7 +3,6 @@
 The networks' shape comes from the checkpoint. Each image is translated at its own size by the averaged generator.
 """
 
-from argparse import Namespace
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,12 +14,11 @@ from tqdm import tqdm
 import checkpoints
 import download
 import pages
-from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one
+from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one, to_bytes
 from errors import UserError, exit_cleanly
-from models import fold_spectral_norm
 from options import parse_translation
 from tiles import translate_in_tiles
-from translators import Translators
+from translators import load_translators
 from utils import check_writable, count_workers, pick_device, ran_out_of_memory
 
 
@@ -52,13 +50,6 @@ def work(options, results):
     there = [direction for direction, source in sources.items() if source.is_dir()]
     wanted = [options.direction] if options.direction else there or list(sources)
     return [(direction, sources[direction], results / direction) for direction in wanted]
-
-
-def load_translators(state, device):
-    """The averaged generators of a checkpoint, ready to translate."""
-    translators = Translators(Namespace(**state["options"]))
-    translators.load_state_dict(state["generators"])
-    return fold_spectral_norm(translators).requires_grad_(False).to(device)
 
 
 def translate_folder(translators, direction, source, output, channels, device, options):
@@ -116,7 +107,7 @@ def translate(translators, side, batch, device, options):
         raise UserError(
             f"{device} ran out of memory on images of {size}; take a smaller --batch_size, or a smaller --tile"
         ) from error
-    pixels = translated.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = to_bytes(translated).permute(0, 2, 3, 1).cpu().numpy()
     for image, height, width in zip(pixels, batch["height"], batch["width"], strict=True):
         yield image[:height, :width]
 

@@ -73,10 +73,13 @@ class CycleGAN:
 
     def start_epoch(self, epoch):
         """Set what depends on the epoch: the learning rate, and whether learned masks are fixed."""
-        lr = self.options.lr * lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch)
-        for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
-            group["lr"] = lr
+        self.scale_lr(lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch))
         self.translators.masks.start_epoch(epoch)
+
+    def scale_lr(self, factor):
+        """Set the learning rate to ``factor`` times ``--lr``."""
+        for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
+            group["lr"] = factor * self.options.lr
 
     def half_steps(self, step):
         """The half steps of training step ``step``, in order; each takes a batch and returns what the log shows."""

@@ -5,10 +5,12 @@ A mask is N×1×H×W in [0, 1]; the translation of x is mask · G(x) + (1 − ma
 (an attention network for each domain finds it).
 """
 
+from argparse import Namespace
+
 import torch
 from torch import nn
 
-from models import GeneratorResNet, build_generator
+from models import GeneratorResNet, build_generator, fold_spectral_norm
 
 
 def compose(mask, translated, x):
@@ -142,3 +144,10 @@ class Translators(nn.Module):
         fake, mask = self.translate(side, x)
         other = "B" if side == "A" else "A"
         return mask, fake, compose(self.masks.back(other, fake, mask), through(self.generator(other), fake), fake)
+
+
+def load_translators(state, device):
+    """The averaged generators of a checkpoint, ready to translate."""
+    translators = Translators(Namespace(**state["options"]))
+    translators.load_state_dict(state["generators"])
+    return fold_spectral_norm(translators).requires_grad_(False).to(device)

@@ -12,7 +12,7 @@ from common import medians, peak_memory, show  # first: it makes the folder abov
 
 # isort: split
 import torch
-from textbook import write_out_attention
+from textbook import take_torchs_instance_norm, write_out_attention
 from train_step import SMALL, stepper
 
 import losses
@@ -55,29 +55,15 @@ class PlainAdam(torch.optim.Adam):
         super().__init__(parameters, lr, betas)
 
 
-def channels_last(model):
-    for objective in (model.generator_objective, model.critic_objective):
-        objective.to(memory_format=torch.channels_last)
+def channels_last(network):
+    network.to(memory_format=torch.channels_last)
 
 
-def contiguous(model):
-    for objective in (model.generator_objective, model.critic_objective):
-        objective.to(memory_format=torch.contiguous_format)
+def contiguous(network):
+    network.to(memory_format=torch.contiguous_format)
 
 
-def plain_instance_norm(model):
-    for objective in (model.generator_objective, model.critic_objective):
-        for module in objective.modules():
-            if isinstance(module, torch.nn.InstanceNorm2d):
-                module.__class__ = torch.nn.InstanceNorm2d
-
-
-def explicit_attention(model):
-    for objective in (model.generator_objective, model.critic_objective):
-        write_out_attention(objective)
-
-
-CHANGES = {  # name → (what is swapped: module, name, value; what is done to the model; flags)
+CHANGES = {  # name → (what is swapped: module, name, value; what is done to both objectives; flags)
     "as it is": (None, None, []),
     "translation and identity, real and fake apart": ((losses, "together", apart), None, []),
     "critics collect gradients in the generators' step": (
@@ -88,8 +74,8 @@ CHANGES = {  # name → (what is swapped: module, name, value; what is done to t
     "a power iteration at each call": ((losses, "normalised_once", anew), None, []),
     "spectral norm before instance norms too": ((models, "add_spectral_norm", everywhere), None, []),
     "Adam tensor by tensor": ((torch.optim, "Adam", PlainAdam), None, []),
-    "attention written out": (None, explicit_attention, []),
-    "torch's instance norm": (None, plain_instance_norm, []),
+    "attention written out": (None, write_out_attention, []),
+    "torch's instance norm": (None, take_torchs_instance_norm, []),
     "channels_last": (None, channels_last, []),
     "not channels_last": (None, contiguous, []),
     "activations computed twice": (None, None, ["--checkpoint_activations"]),
@@ -105,8 +91,8 @@ def changed_stepper(name, words, device):
     class Changed(trainer.CycleGAN):
         def __init__(self, options, device):
             super().__init__(options, device)
-            if change:
-                change(self)
+            for objective in (self.generator_objective, self.critic_objective) if change else ():
+                change(objective)
 
     with swapped(*swap) if swap else nullcontext():
         step = stepper(Changed, [*words, *flags], device)

@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from coast import agreement, styles, water
 
 from cycle_gan import grid_images
-from datasets import UnpairedImages, WholeImages, epoch_batches, find_side, list_images, load_batches
+from datasets import UnpairedImages, WholeImages, epoch_batches, find_side, list_images, load_batches, to_bytes
 from metrics import build_features, pair_distances, set_distances
 from options import parse_training
 from trainer import CycleGAN, lr_factor
@@ -90,9 +90,7 @@ def train(model, options, seconds):
         share = (time.process_time() - begin) / seconds
         if share >= 1:
             break
-        for optimizer, factor in ((model.optimizer_G, 1), (model.optimizer_D, 1)):
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * factor * lr_factor(1000 * share, 1000, 500)
+        model.scale_lr(lr_factor(1000 * share, 1000, 500))
         for half_step in model.half_steps(steps):
             log.add(steps, half_step(batch))
         if steps % 50 == 0:
@@ -108,7 +106,7 @@ def evaluate(translators, name):
     features = build_features("efficientnet_lite0", "cpu")
     for source, target in ("AB", "BA"):
         fake = torch.cat([translators.translate(source, batch)[0] for batch in images[source].split(8)])
-        fake, truth = (x.add(1).mul(127.5).round().clamp(0, 255).byte() for x in (fake, images[target]))
+        fake, truth = (to_bytes(x) for x in (fake, images[target]))
         distances = set_distances(*(torch.cat([features(part) for part in x.split(16)]) for x in (fake, truth)))
         pairs = {measure: values.mean().item() for measure, values in pair_distances(fake, truth).items()}
         coast = agreement(water(fake, style[target]), water(truth, style[target]))

@@ -14,7 +14,6 @@ from common import show  # first: it makes the folder above importable
 
 # isort: split
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -22,9 +21,8 @@ from torchvision.utils import save_image
 
 import checkpoints
 from datasets import load_image, to_tensor
-from models import fold_spectral_norm
 from tiles import starts, translate_in_tiles
-from translators import Translators
+from translators import load_translators
 from utils import pick_device
 
 
@@ -40,9 +38,7 @@ def main():
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     state = checkpoints.load(arguments.checkpoint, "latest")[1]
-    translators = Translators(Namespace(**state["options"]))
-    translators.load_state_dict(state["generators"])
-    fold_spectral_norm(translators).requires_grad_(False).to(device)
+    translators = load_translators(state, device)
     image = to_tensor(load_image(Path(arguments.image)))[:, : arguments.size, : arguments.size]
 
     def translate(images):

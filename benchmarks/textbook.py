@@ -31,12 +31,17 @@ def write_out_attention(network):
             module.__class__ = ExplicitAttention
 
 
-def as_in_textbooks(network):
-    """Torch's own instance norms, the usual memory format, and the attention written out; weights stay."""
-    write_out_attention(network)
+def take_torchs_instance_norm(network):
+    """Turn every instance norm of ``network`` into torch's own."""
     for module in network.modules():
         if isinstance(module, nn.InstanceNorm2d):
             module.__class__ = nn.InstanceNorm2d
+
+
+def as_in_textbooks(network):
+    """Torch's own instance norms, the usual memory format, and the attention written out; weights stay."""
+    write_out_attention(network)
+    take_torchs_instance_norm(network)
     network.to(memory_format=torch.contiguous_format)
 
 

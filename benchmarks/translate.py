@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 from train_step import SMALL
 
+import translators
 from options import parse_training, parse_translation
-from translators import Translators
 from utils import pick_device
 
 
@@ -50,12 +50,12 @@ class InTheMainThread:
         pass
 
 
-WAYS = {  # name → flags of test.py, and what of test.py is replaced
-    "as it is": ([], {}),
-    "spectral norm not folded": ([], {"fold_spectral_norm": lambda network: network.eval()}),
-    "one by one": (["--batch_size=1"], {}),
-    "decoded in the main process": (["--n_cpu=0"], {}),
-    "written in the main thread": ([], {"Writers": InTheMainThread}),
+WAYS = {  # name → flags of test.py, and what is replaced for it
+    "as it is": ([], nullcontext()),
+    "spectral norm not folded": ([], patch.object(translators, "fold_spectral_norm", lambda network: network.eval())),
+    "one by one": (["--batch_size=1"], nullcontext()),
+    "decoded in the main process": (["--n_cpu=0"], nullcontext()),
+    "written in the main thread": ([], patch.object(translation, "Writers", InTheMainThread)),
 }
 
 
@@ -71,14 +71,14 @@ def main():
     device = pick_device(arguments.device)
     images = arguments.images or (400 if device.type == "cuda" else 24)
     options = parse_training([*([] if device.type == "cuda" else SMALL), *arguments.flags])[0]
-    state = {"options": vars(options), "generators": Translators(options).state_dict()}
+    state = {"options": vars(options), "generators": translators.Translators(options).state_dict()}
 
     taken = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         source = make_images(Path(folder) / "in", images, arguments.size)
         for _ in range(arguments.rounds):
             for way, (flags, replaced) in WAYS.items():
-                with patch.multiple(translation, **replaced) if replaced else nullcontext():
+                with replaced:
                     taken[way].append(seconds(state, source, Path(folder) / "out", flags, device))
     rates = {way: images / statistics.median(times) for way, times in taken.items()}
     show(
@@ -99,8 +99,8 @@ def seconds(state, source, output, flags, device):
     """How long test.py takes for the folder, the start of the program not counted."""
     options = parse_translation([f"--device={device}", *flags])
     begin = time.perf_counter()
-    translators = translation.load_translators(state, device)
-    translation.translate_folder(translators, "AtoB", source, output, state["options"]["channels"], device, options)
+    loaded = translators.load_translators(state, device)
+    translation.translate_folder(loaded, "AtoB", source, output, state["options"]["channels"], device, options)
     return time.perf_counter() - begin
 
 
