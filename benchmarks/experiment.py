@@ -85,7 +85,7 @@ def train(model, options, seconds):
     dataset = UnpairedImages(*paths, options)
     schedule = epoch_batches(len(dataset), options.batch_size, 0, 10**6)
     model.start_epoch(0)
-    log, begin, steps = LossLog(), time.process_time(), 0
+    log, begin, steps, means = LossLog(), time.process_time(), 0, {}
     for steps, batch in enumerate(load_batches(dataset, schedule, 0), start=1):
         share = (time.process_time() - begin) / seconds
         if share >= 1:
