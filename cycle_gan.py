@@ -117,7 +117,7 @@ class Run:
     def build_evaluation(self, folder):
         G = self.model.translators.G_AB
         folders = {side: find_side(folder, "test", side) for side in "AB"}
-        for path in folders.values():
+        for path in folders.values():  # before Evaluation fetches weights
             if len(list_images(path)) < FEWEST:
                 raise UserError(f"--eval_interval needs at least {FEWEST} images in {path}; add some, or leave it out")
         return Evaluation(folders, self.options, self.device, self.options.channels, G.multiple, G.min_size)
@@ -255,7 +255,7 @@ class Run:
             path = self.images / f"{self.steps}.png"
             self.grid.save(self.model.average.module, path)
             self.scalars.add_grid(self.steps, path)
-            pages.write_run(self.images, self.options, self.steps)
+            pages.write_run(self.images, self.options, self.steps, self.scalars.curves)
         except OSError as error:
             warn(f"no sample grid at step {self.steps} ({describe(error)}); training goes on")
 

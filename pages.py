@@ -112,20 +112,12 @@ search.oninput();
 </script></body></html>
 """
 
-POINTS = 400  # of a curve, at most
 
-
-def write_run(folder, options, step):
-    """The page of a training run in ``folder``, from the grids and the scalars.jsonl that are there."""
-    series = {}
-    for line in (Path(folder) / "scalars.jsonl").read_text().splitlines():
-        numbers = json.loads(line)
-        for name, number in numbers.items():
-            if name not in ("step", "epoch") and number == number:  # no NaN, which JSON does not know
-                series.setdefault(name, []).append([numbers["step"], number])
-    thinned = {name: points[:: 1 + len(points) // POINTS] for name, points in series.items()}
+def write_run(folder, options, step, curves):
+    """The page of a training run in ``folder``, with the grids that are there and ``curves``, those of Scalars."""
+    series = {name: curve.points for name, curve in curves.items()}
     grids = sorted(int(path.stem) for path in Path(folder).glob("*.png") if path.stem.isdigit())
-    run = {"step": step, "grids": grids, "series": thinned, "options": vars(options)}
+    run = {"step": step, "grids": grids, "series": series, "options": vars(options)}
     write(folder, RUN, "run", run)
 
 

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import math
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,33 @@ from PIL import Image
 from errors import UserError
 
 
+class Curve:
+    """The course of one number, evenly thinned: however long it gets, at most ``MOST`` points [step, number]."""
+
+    MOST = 400
+
+    def __init__(self):
+        self._kept, self._every, self._seen, self._newest = [], 1, 0, []
+
+    def add(self, step, number):
+        """Go on with ``number``; what is none, NaN or infinite, is passed over."""
+        if not math.isfinite(number):
+            return
+        if len(self._kept) == self.MOST - 1:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+        if self._seen % self._every == 0:
+            self._kept.append([step, number])
+        self._seen, self._newest = self._seen + 1, [[step, number]]
+
+    @property
+    def points(self):
+        """Those kept, and the newest."""
+        return self._kept + [point for point in self._newest if point != self._kept[-1]]
+
+
 class Scalars:
     """Writes ``<folder>/scalars.jsonl``, a line for each time the losses are shown and each evaluation: the step, the
-    epochs done, and numbers by name; and the same, with the sample grids, for TensorBoard.
+    epochs done, and numbers by name; and the same, with the sample grids, for TensorBoard. ``curves`` has them by name.
 
     ``tensorboard``: None takes it where it is installed; True raises UserError where it is not. What an earlier run
     wrote after ``step``, where this one goes on, is left out.
@@ -20,8 +46,12 @@ class Scalars:
 
     def __init__(self, folder, tensorboard, step):
         self.path = Path(folder) / "scalars.jsonl"
-        earlier = self.path.read_text().splitlines() if self.path.exists() else []
-        self.path.write_text("".join(f"{line}\n" for line in earlier if json.loads(line)["step"] <= step))
+        earlier = map(json.loads, self.path.read_text().splitlines() if self.path.exists() else [])
+        rows = [row for row in earlier if row["step"] <= step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.curves = defaultdict(Curve)
+        for row in rows:
+            self._draw(**row)
         there = importlib.util.find_spec("tensorboard") is not None
         if tensorboard and not there:
             raise UserError("--tensorboard needs tensorboard; install it: pip install tensorboard")
@@ -36,8 +66,13 @@ class Scalars:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
+        self._draw(step, **numbers)
         for name, number in numbers.items() if self.writer else ():
             self.writer.add_scalar(name.replace(" ", "/", 1), number, step)
+
+    def _draw(self, step, epoch, **numbers):
+        for name, number in numbers.items():
+            self.curves[name].add(step, number)
 
     def add_grid(self, step, path):
         """Show the sample grid at ``path``."""

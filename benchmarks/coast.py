@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import torch
-from torchvision.transforms.functional import pil_to_tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from datasets import WholeImages, find_side, list_images, to_bytes
 
 BLUE_OVER_GREEN = {"topo": -26, "satellite": -3, "relief": 6}  # of 255
 
@@ -35,16 +36,29 @@ def styles(name):
     return dict(zip("AB", name.split("2"), strict=True))
 
 
-def main():
-    from datasets import find_side, list_images, load_image
+def true_maps(folders):
+    """The test images {"A", "B"} of a data set, N×3×H×W in [-1, 1] each; they are equally large."""
+    images = {side: WholeImages(list_images(folder), multiple=4) for side, folder in folders.items()}
+    return {side: torch.stack([maps[i]["image"] for i in range(len(maps))]) for side, maps in images.items()}
 
+
+def agreements(translators, folders, style, device):
+    """Direction → agreement of the translated maps' coasts with the true ones'. ``style``: of A and B, as by styles."""
+    true = true_maps(folders)
+    found = {}
+    for source, target in ("AB", "BA"):
+        fakes = [translators.translate(source, maps.to(device))[0].cpu() for maps in true[source].split(8)]
+        fake, truth = (water(to_bytes(maps), style[target]) for maps in (torch.cat(fakes), true[target]))
+        found[f"{source}to{target}"] = agreement(fake, truth)
+    return found
+
+
+def main():
     for name in ("topo2relief", "satellite2relief"):
-        style, maps = styles(name), {}
-        for side in "AB":
-            paths = list_images(find_side(f"datasets/{name}", "test", side))
-            images = torch.stack([pil_to_tensor(load_image(path)) for path in paths])
-            maps[side] = water(images, style[side])
-        print(f"{style['A']} against {style['B']}: {agreement(maps['A'], maps['B']):.3f}")
+        style = styles(name)
+        maps = true_maps({side: find_side(f"datasets/{name}", "test", side) for side in "AB"})
+        A, B = (water(to_bytes(maps[side]), style[side]) for side in "AB")
+        print(f"{style['A']} against {style['B']}: {agreement(A, B):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """Known distances, evaluate.py on tiny folders, evaluations while training, scalars."""
 
 import json
+import math
 import shutil
 from argparse import Namespace
 
 import pytest
 import torch
 from conftest import TINY, equal, noise_image
+from hypothesis import given
+from hypothesis import strategies as st
 
 import checkpoints
 import metrics
 from metrics import Best, pair_distances, set_distances
+from scalars import Curve
 
 LITE = "--features=efficientnet_lite0"
 
@@ -201,3 +205,15 @@ def test_tensorboard_gets_the_same_and_the_grids(workplace, run):
     accumulator = events.EventAccumulator("images/tiny/tensorboard").Reload()
     assert {"G", "learning/rate", "score/real"} <= set(accumulator.Tags()["scalars"])
     assert accumulator.Tags()["images"] == ["samples"]
+
+
+@given(st.integers(0, 3000), st.lists(st.integers(0, 3000)))
+def test_a_curve_is_thinned_evenly_and_passes_over_what_is_no_number(length, holes):
+    numbers = [math.nan if step in holes else step / 7 for step in range(length)]
+    curve = Curve()
+    for step, number in enumerate(numbers):
+        curve.add(step, number)
+    finite = [[step, number] for step, number in enumerate(numbers) if math.isfinite(number)]
+    assert len(curve.points) <= Curve.MOST
+    assert curve.points[-1:] == finite[-1:]
+    assert curve.points[:-1] in [finite[:-1][:: 2**k] for k in range(5)]

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from argparse import Namespace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -62,9 +61,10 @@ def test_ten_thousand_translations(tmp_path):
     assert "10000 of 10000" in page and page.count("<figure") == 10_000
 
 
-def test_curves_are_thinned_and_pass_over_what_is_no_number(tmp_path):
-    rows = [{"step": i, "epoch": 0, "G": float("nan") if i == 7 else float(i)} for i in range(5000)]
-    (tmp_path / "scalars.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pages.write_run(tmp_path, Namespace(dataset_name="x"), 4999)
-    series = data(tmp_path / "data.js")["series"]
-    assert list(series) == ["G"] and 200 < len(series["G"]) <= pages.POINTS + 1
+def test_a_resumed_run_goes_on_with_its_curves(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--no_tensorboard").code == 0
+    before = data("images/tiny/data.js")["series"]["G"]
+    assert run("cycle_gan", *TINY, "--n_epochs=2", "--no_tensorboard", "--epoch=1").code == 0
+    after = data("images/tiny/data.js")["series"]["G"]
+    assert after[: len(before)] == before and [step for step, _ in after] == sorted({step for step, _ in after})
+    assert after[-1][0] == 6

@@ -1,0 +1,127 @@
+"""What experiments tried and the command line does not offer: each variant changes a CycleGAN that has just been built.
+
+    python benchmarks/experiment.py --variant critic_lr=4 -- --recipe classic
+
+``VARIANTS`` maps a name to a function of the model and of what stands behind ``=``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+
+from losses import slope
+from models import SelfAttention
+from utils import Averaged
+
+
+def change(model, variants):
+    """Apply ``variants``, each as NAME=VALUE."""
+    for variant in variants:
+        name, value = variant.split("=")
+        VARIANTS[name](model, value)
+    model.average = Averaged(model.translators, model.options.ema_decay)  # of what the generators are now
+
+
+def networks(model, which):
+    """Both generators, or both critics."""
+    return {"generators": model.translators, "critics": model.critic_objective}[which]
+
+
+def replace(network, kind, build):
+    """Put ``build(module)`` in the place of every module of ``kind`` for which it is not None."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, kind) and (new := build(child)) is not None:
+                setattr(parent, name, new)
+
+
+def critic_lr(model, ratio):
+    """Two time scales (https://arxiv.org/abs/1706.08500): the critics' learning rate is ``ratio`` times --lr."""
+    scale_lr = model.scale_lr
+
+    def scale_both(factor):
+        scale_lr(factor)
+        for group in model.optimizer_D.param_groups:
+            group["lr"] *= float(ratio)
+
+    model.scale_lr = scale_both
+
+
+def no_attention(model, which):
+    """Self-attention is taken out of the generators or of the critics alone."""
+    replace(networks(model, which), SelfAttention, lambda module: nn.Identity())
+
+
+def no_spectral_norm(model, which):
+    """Spectral norm is taken out of the generators or of the critics alone."""
+    for module in list(networks(model, which).modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
+
+def antialiased(model, which):
+    """Low-pass filters [1 2 1]/4 around resampling (https://arxiv.org/abs/1904.11486): before each convolution of
+    stride 2, and as bilinear instead of nearest neighbours on the way up."""
+
+    def build(module):
+        if isinstance(module, nn.Upsample):
+            return nn.Upsample(scale_factor=2, mode="bilinear")
+        if module.stride == (2, 2):  # two means over 2×2 make one [1 2 1] filter in each direction
+            return nn.Sequential(nn.ReflectionPad2d(1), nn.AvgPool2d(2, 1), nn.AvgPool2d(2, 1), module)
+        return None
+
+    replace(networks(model, which), (nn.Conv2d, nn.Upsample), build)
+
+
+def diffaugment(model, policy):
+    """Each image that a critic sees, real or not, is first varied (https://arxiv.org/abs/2006.10738) by ``policy``:
+    ``shift`` moves it by up to an eighth and cuts a quarter out, ``color`` varies its brightness and contrast."""
+
+    def uniform(images, low, high):
+        return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(low, high)
+
+    def color(images):
+        images = images + uniform(images, -0.5, 0.5)
+        mean = images.mean((1, 2, 3), keepdim=True)
+        return (images - mean) * uniform(images, 0.5, 1.5) + mean
+
+    def shift(images):
+        size = images.shape[-1]
+        reach = size // 8
+        padded = F.pad(images, [reach] * 4)
+        corners = torch.randint(2 * reach + 1, (len(images), 2)).tolist()
+        moved = torch.stack([x[:, i : i + size, j : j + size] for x, (i, j) in zip(padded, corners, strict=True)])
+        kept = torch.ones_like(moved)
+        for x, (i, j) in zip(kept, torch.randint(size // 2 + 1, (len(images), 2)).tolist(), strict=True):
+            x[:, i : i + size // 2, j : j + size // 2] = 0
+        return moved * kept
+
+    vary = {"shift": shift, "color": color}[policy]
+    for critic in model.critic_objective.D_A, model.critic_objective.D_B:
+        critic.register_forward_pre_hook(lambda module, images: vary(*images))
+
+
+def penalty(model, kind):
+    """Another gradient penalty at the points between real and fake, weighted by --lambda_gp. In place of (s − 1)²,
+    where s is the slope of the mean patch score in RMS pixel distance:
+
+    ``mean``: (‖∇C‖₂ − 1)² of the mean patch score C; ``sum``: the same of the sum of the patches; ``zero``: ‖∇C‖₂².
+    """
+
+    def measure(critic, real, fake):
+        between = torch.lerp(real, fake, torch.rand(len(real), 1, 1, 1, device=real.device))
+        norm = slope(critic, between) / real[0].numel() ** 0.5
+        if kind == "zero":
+            return norm.square().mean()
+        with torch.no_grad():
+            patches = critic(real)[0].numel() if kind == "sum" else 1
+        return (patches * norm - 1).square().mean()
+
+    model.critic_objective._penalty, model.critic_objective.weight = measure, model.options.lambda_gp
+
+
+VARIANTS = {
+    function.__name__: function
+    for function in (critic_lr, no_attention, no_spectral_norm, antialiased, diffaugment, penalty)
+}
