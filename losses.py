@@ -83,17 +83,19 @@ def slope(critic, images):
     return gradient.flatten(1).norm(dim=1) * gradient[0].numel() ** 0.5
 
 
+def between(real, fake):
+    """A point on the line between each real and fake image of two batches N×C×H×W, drawn uniformly."""
+    return torch.lerp(real, fake, torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device))
+
+
 def gradient_penalty(critic, real, fake):
     """WGAN-GP (https://arxiv.org/abs/1704.00028): the mean of (slope − 1)² between real and fake images.
-
-    ``real`` and ``fake`` are N×C×H×W; one ε per sample picks a point on the line between the two.
 
     Why the slope is taken in RMS distance: the gradient of the cycle loss has norm λ_cyc/√d (an L1 mean), 0.02 at
     256×256, and a critic of ‖∇C‖₂ = 1 would drown it. Taken on the sum of the patches instead, the slope per patch
     falls with their number. In RMS distance the adversarial and the cycle gradient stand 1 to λ_cyc at every size.
     """
-    epsilon = torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device)
-    return (slope(critic, torch.lerp(real, fake, epsilon)) - 1).square().mean()
+    return (slope(critic, between(real, fake)) - 1).square().mean()
 
 
 def r1_penalty(critic, real, fake):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from losses import slope
+from losses import between, slope
 from models import SelfAttention
 from utils import Averaged
 
@@ -110,8 +110,7 @@ def penalty(model, kind):
     """
 
     def measure(critic, real, fake):
-        between = torch.lerp(real, fake, torch.rand(len(real), 1, 1, 1, device=real.device))
-        norm = slope(critic, between) / real[0].numel() ** 0.5
+        norm = slope(critic, between(real, fake)) / real[0].numel() ** 0.5
         if kind == "zero":
             return norm.square().mean()
         with torch.no_grad():

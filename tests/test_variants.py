@@ -1,0 +1,102 @@
+"""What the experiments try: each variant changes what it says, and leaves a model that trains."""
+
+import pytest
+import torch
+from test_speed import batch, build, images, train
+from torch import nn
+from torch.nn.utils import parametrize
+from variants import VARIANTS, change
+
+from models import SelfAttention
+from trainer import CycleGAN
+
+VALUES = {
+    "critic_lr": ["4"],
+    "no_attention": ["generators", "critics"],
+    "no_spectral_norm": ["generators", "critics"],
+    "antialiased": ["generators", "critics"],
+    "diffaugment": ["shift", "color"],
+    "penalty": ["mean", "sum", "zero"],
+}
+
+
+@pytest.mark.parametrize("variant", [f"{name}={value}" for name, values in VALUES.items() for value in values])
+def test_a_variant_differs_from_the_recipe_and_trains(variant):
+    plain, model = build(CycleGAN), build(CycleGAN)
+    change(model, [variant])
+    model.start_epoch(0)
+    names = [name for name in ("G", "D", "penalty") if train(plain)[-1][name] != train(model)[-1][name]]
+    assert names and all(p.isfinite().all() for p in model.average.parameters())
+
+
+def test_every_variant_is_tried():
+    assert VALUES.keys() == VARIANTS.keys()
+
+
+def test_a_network_alone_loses_attention_and_spectral_norm():
+    def counts(network):
+        modules = list(network.modules())
+        attentions = sum(isinstance(module, SelfAttention) for module in modules)
+        return attentions, sum(parametrize.is_parametrized(module) for module in modules)
+
+    model = build(CycleGAN)
+    attentions, normalised = counts(model.critic_objective)
+    before = counts(model.translators)
+    change(model, ["no_attention=critics"])
+    assert counts(model.critic_objective) == (0, normalised - 3 * attentions) and counts(model.translators) == before
+    change(model, ["no_spectral_norm=generators"])
+    assert counts(model.translators) == (2, 0) == counts(model.average.module)
+
+
+def test_the_critics_learning_rate_is_a_multiple():
+    model = build(CycleGAN, "--lr=1e-3")
+    change(model, ["critic_lr=4"])
+    model.scale_lr(0.5)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in (model.optimizer_G, model.optimizer_D)]
+    assert rates == pytest.approx([5e-4, 2e-3])
+
+
+class Brightness(nn.Module):
+    """Two patches of score 3 · mean(x): ‖∇C‖₂ = 3/√d for their mean, 6/√d for their sum."""
+
+    def forward(self, x):
+        return 3 * x.mean((1, 2, 3), keepdim=True).expand(-1, -1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("mean", lambda n: (3 / n - 1) ** 2), ("sum", lambda n: (6 / n - 1) ** 2), ("zero", lambda n: 9 / n**2)],
+)
+def test_penalties_of_a_linear_critic(kind, expected):
+    model = build(CycleGAN, "--lambda_gp=7")
+    change(model, [f"penalty={kind}"])
+    found = model.critic_objective._penalty(Brightness(), images(0, torch.double), images(1, torch.double))
+    assert found.item() == pytest.approx(expected((3 * 32 * 32) ** 0.5))
+    assert model.critic_objective.weight == 7
+
+
+def test_antialiasing_keeps_every_size_and_what_is_constant():
+    model = build(CycleGAN)
+    sizes = [model.translators.translate("A", batch()["A"])[0].shape, model.critic_objective.D_A(batch()["A"]).shape]
+    change(model, ["antialiased=generators", "antialiased=critics"])
+    assert sizes == [
+        model.translators.translate("A", batch()["A"])[0].shape,
+        model.critic_objective.D_A(batch()["A"]).shape,
+    ]
+    sequences = (module for module in model.translators.modules() if isinstance(module, nn.Sequential))
+    blur = next(layers[:-1] for layers in sequences if isinstance(layers[-2], nn.AvgPool2d))  # before a convolution
+    spike = torch.zeros(1, 1, 5, 5)
+    spike[0, 0, 2, 2] = 16
+    assert blur(spike)[0, 0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+
+
+def test_augmentation_varies_each_image_and_passes_gradients():
+    model = build(CycleGAN)
+    change(model, ["diffaugment=shift"])
+    seen = []
+    model.critic_objective.D_A.encoder[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    same = images(0)[:1].expand(2, -1, -1, -1).clone().requires_grad_()
+    model.critic_objective.D_A(same).sum().backward()
+    assert seen[0].shape == same.shape and not torch.equal(*seen[0])
+    assert (seen[0] == 0).flatten(1).float().mean(1).ge(1 / 4).all()  # what is cut out
+    assert same.grad.isfinite().all() and same.grad.abs().sum() > 0
