@@ -96,12 +96,13 @@ SPELLINGS = {
     "basic": dict(dis_net="patch70"),
 }
 
-PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan")
+PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5.0)
 RECIPES = {
     "attention": {},
+    "best": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
     "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
-    "notebook": dict(
-        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
+    "notebook": PLAIN | dict(
+        gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
         critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
     ),
     "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
@@ -150,7 +151,7 @@ TRAIN = {
         Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT),
         Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT),
         Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT, alias="lamda"),
-        Flag("lambda_id", 5.0, "weight of the identity loss", WEIGHT),
+        Flag("lambda_id", 10.0, "weight of the identity loss", WEIGHT),
         Flag("idt_coef", None, "the same as a multiple of --lambda_cyc; overrules --lambda_id", WEIGHT),
         Flag("n_critic", 1, "critic steps for each generator step", POSITIVE),
         Flag("critic_first", False, "the critics' step comes before the generators'", bool),
