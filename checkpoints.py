@@ -25,8 +25,9 @@ import torch
 from errors import UserError, warn
 
 FORMAT = 2
-DIGEST = b"sha256:%s"
-COMMENT_SIZE = len(DIGEST) - 2 + 64
+NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
+COMMENT = b"sha256:%s"
+COMMENT_SIZE = len(COMMENT) - 2 + 64
 
 
 class Name(NamedTuple):
@@ -80,8 +81,8 @@ class DamagedFile(UserError):
 def load_file(path, resume=False):
     """Read one file. Raises DamagedFile, or UserError where it is whole and cannot be used."""
     content = path.read_bytes()
-    archive, comment = content[: -COMMENT_SIZE - 2] + b"\0\0", content[-COMMENT_SIZE:]
-    if comment != digest(archive):
+    size = len(NO_COMMENT) + COMMENT_SIZE
+    if content[-size:] != ending(archive := content[:-size] + NO_COMMENT):
         raise DamagedFile(
             f"{path} is damaged or not a checkpoint of this program; remove it, or choose another --epoch"
         )
@@ -134,12 +135,12 @@ def write(path, state):
     """Write to a temporary file beside ``path`` and rename it: whoever looks sees the old file or the whole new one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    archive = buffer.getvalue()  # its last two bytes are the length of the comment, 0 so far
+    archive = buffer.getvalue()
     temporary = path.with_suffix(".tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(archive[:-2])
-            file.write(COMMENT_SIZE.to_bytes(2, "little") + digest(archive))
+            file.write(archive[: -len(NO_COMMENT)])
+            file.write(ending(archive))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -147,8 +148,9 @@ def write(path, state):
         temporary.unlink(missing_ok=True)
 
 
-def digest(archive):
-    return DIGEST % hashlib.sha256(archive).hexdigest().encode()
+def ending(archive):
+    """What takes the place of NO_COMMENT in ``archive``."""
+    return COMMENT_SIZE.to_bytes(2, "little") + COMMENT % hashlib.sha256(archive).hexdigest().encode()
 
 
 def remove_temporary(folder):

@@ -75,6 +75,17 @@ def test_a_flipped_bit_anywhere_is_recognised(tmp_path, place, bit):
         checkpoints.load(tmp_path, 1)
 
 
+def test_every_byte_of_the_ending_counts(tmp_path):
+    path = checkpoints.save(tmp_path, state(1), keep=1)
+    content = path.read_bytes()
+    for place in range(-100, 0):  # the length of the comment, the comment, and what stands before them
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(checkpoints.DamagedFile):
+            checkpoints.load(tmp_path, 1)
+
+
 def test_nothing_whole_is_said_so(tmp_path):
     checkpoints.save(tmp_path, state(1), keep=1).write_bytes(b"")
     with pytest.raises(UserError, match="no checkpoint in .* is whole"):
