@@ -68,12 +68,18 @@ def same_direction(ours, theirs, tolerance):
     return (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-9), (torch.float, 1e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance", "least"), [(torch.double, 1e-9, 5), (torch.float, 1e-4, 3)])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_losses_and_gradients_are_the_textbooks(recipe, dtype, tolerance):
+def test_losses_and_gradients_are_the_textbooks(recipe, dtype, tolerance, least):
+    """Of five pairs of images. Rounding can put a value on the other side of a kink (of a ReLU, of the L1 distance),
+    which leaves the loss as it is and shows in the gradient: in float32 most of the pairs must agree."""
     ours, theirs = (without_chance(build(kind, f"--recipe={recipe}"), dtype) for kind in (CycleGAN, Textbook))
-    real = batch(dtype)
+    pairs = ({"A": images(2 * i, dtype), "B": images(2 * i + 1, dtype)} for i in range(5))
+    assert sum(gradients_agree(ours, theirs, real, tolerance) for real in pairs) >= least
 
+
+def gradients_agree(ours, theirs, real, tolerance):
+    """Whether two models' gradients are the same within ``tolerance``; asserts that their losses are."""
     losses = ours.generator_objective(real["A"], real["B"])
     total, terms, fake_A, fake_B = theirs.generator_loss(real["A"], real["B"])
     for name, term in losses.terms().items():
@@ -83,7 +89,7 @@ def test_losses_and_gradients_are_the_textbooks(recipe, dtype, tolerance):
         torch.autograd.grad(loss, list(model.translators.parameters()))
         for loss, model in ((losses.total, ours), (total, theirs))
     ]
-    assert same_direction(*gradients, tolerance)
+    agree = [same_direction(*gradients, tolerance)]
 
     torch.manual_seed(2)  # the penalty's points
     losses = ours.critic_objective(real["A"], fake_A.detach(), real["B"], fake_B.detach())
@@ -99,7 +105,8 @@ def test_losses_and_gradients_are_the_textbooks(recipe, dtype, tolerance):
             torch.autograd.grad(total, list(getattr(model.critic_objective, critic).parameters()), retain_graph=True)
             for total, model in ((losses.total, ours), (loss, theirs))
         ]
-        assert same_direction(*gradients, tolerance)
+        agree.append(same_direction(*gradients, tolerance))
+    return all(agree)
 
 
 @pytest.mark.parametrize("flags", [(), ("--recipe=classic", "--dropout"), ("--mask=learned",), ("--amp=bf16",)])
