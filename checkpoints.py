@@ -24,7 +24,7 @@ import torch
 
 from errors import UserError, warn
 
-FORMAT = 2
+FORMAT = 3
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
 COMMENT = b"sha256:%s"
 COMMENT_SIZE = len(COMMENT) - 2 + 64

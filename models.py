@@ -25,7 +25,23 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         return super().forward(x)
 
 
-NORMS = {"instance": InstanceNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
+class LayerNorm2d(nn.Module):
+    """Each image by one mean and one variance, over channels and pixels (https://arxiv.org/abs/1607.06450), and no
+    parameters: N×C×H×W to the same.
+
+    Unlike an instance norm it leaves a channel flat where the image is flat, instead of stretching what little there is
+    in it to variance 1.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.norm = InstanceNorm2d(1)
+
+    def forward(self, x):
+        return self.norm(x.flatten(1, 2).unsqueeze(1)).view_as(x)
+
+
+NORMS = {"instance": InstanceNorm2d, "layer": LayerNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
 
 
 def weights_init_normal(module):
@@ -48,11 +64,10 @@ def add_spectral_norm(network):
     """Divide the convolution weights of ``network`` by their largest singular values
     (https://arxiv.org/abs/1802.05957); returns the network.
 
-    Not where an instance or batch norm follows: it takes any factor of the weight out again, so that neither the result
-    nor a gradient would change. To be called after initialisation, whose weights the first estimate of the singular
-    vectors needs.
+    Not where a norm follows: it takes any factor of weight and bias out again, so that nothing would be gained. To be
+    called after initialisation, whose weights the first estimate of the singular vectors needs.
     """
-    norms = nn.InstanceNorm2d, nn.BatchNorm2d
+    norms = nn.InstanceNorm2d, LayerNorm2d, nn.BatchNorm2d
     sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
     undone = {layer for layers in sequences for layer, after in pairwise(layers) if isinstance(after, norms)}
     for module in list(network.modules()):
@@ -179,19 +194,24 @@ class CriticResidualBlock(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def resize_up(channels_in, channels_out):
-    """Twice the size by nearest neighbour, then a convolution: no checkerboard, since nothing overlaps unevenly."""
-    return nn.Upsample(scale_factor=2), nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
-
-
-def transposed_up(channels_in, channels_out):
-    """Twice the size by a transposed convolution, as in the CycleGAN paper."""
-    return (nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1),)
-
-
 def normed(norm, channels, *convolution):
     """The layers of a convolution to ``channels``, then norm and ReLU."""
     return *convolution, NORMS[norm](channels), nn.ReLU(inplace=True)
+
+
+def resize_up(norm, channels_in, channels_out):
+    """Twice the size by nearest neighbour, then a convolution: no checkerboard, since nothing overlaps unevenly.
+
+    A layer norm takes the place of an instance norm, which would draw black blobs into images that are nearly flat.
+    """
+    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
+    return normed("layer" if norm == "instance" else norm, channels_out, nn.Upsample(scale_factor=2), convolution)
+
+
+def transposed_up(norm, channels_in, channels_out):
+    """Twice the size by a transposed convolution, as in the CycleGAN paper."""
+    convolution = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
+    return normed(norm, channels_out, convolution)
 
 
 class GeneratorResNet(nn.Module):
@@ -225,8 +245,8 @@ class GeneratorResNet(nn.Module):
         self.transformer = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout) for _ in range(n_residual_blocks)))
         self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()
         self.decoder = nn.Sequential(
-            *normed(norm, 2 * ngf, *up(4 * ngf, 2 * ngf)),
-            *normed(norm, ngf, *up(2 * ngf, ngf)),
+            *up(norm, 4 * ngf, 2 * ngf),
+            *up(norm, 2 * ngf, ngf),
             nn.Conv2d(ngf, channels_out or channels, 7, padding=3, padding_mode="reflect"),  # → C×H×W
             squash(),
         )

@@ -5,13 +5,15 @@
 ``VARIANTS`` maps a name to a function of the model and of what stands behind ``=``.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
 from losses import between, slope
-from models import SelfAttention
+from models import InstanceNorm2d, LayerNorm2d, SelfAttention
 from utils import Averaged
 
 
@@ -58,6 +60,30 @@ def no_spectral_norm(model, which):
     for module in list(networks(model, which).modules()):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
+
+def norm(model, kind):
+    """Other norms in the ResNet generators: ``instance`` is the paper's, ``eps`` the same with 0.1 added to variances.
+
+    The rest is group norm with a scale and shift for each channel. In a single group: in ``all`` places, in the two on
+    the ``way_up``, or in the ``last``; and ``eights`` of channels on the way up. Elsewhere instance norm.
+    """
+    layer, eights = partial(nn.GroupNorm, 1), lambda channels: nn.GroupNorm(max(channels // 8, 1), channels)
+    elsewhere, first_up, last_up = {
+        "instance": [InstanceNorm2d] * 3,
+        "eps": [partial(InstanceNorm2d, eps=0.1)] * 3,
+        "all": [layer] * 3,
+        "way_up": [InstanceNorm2d, layer, layer],
+        "last": [InstanceNorm2d, InstanceNorm2d, layer],
+        "eights": [InstanceNorm2d, eights, eights],
+    }[kind]
+    for generator in model.translators.G_AB, model.translators.G_BA:
+        parts = [generator.encoder, *(block.block for block in generator.transformer), generator.decoder]
+        places = [(p, i) for p in parts for i, old in enumerate(p) if isinstance(old, (nn.InstanceNorm2d, LayerNorm2d))]
+        for (part, i), build in zip(places, [elsewhere] * (len(places) - 2) + [first_up, last_up], strict=True):
+            part[i] = build(part[i - 1].out_channels)
+            if new := list(part[i].parameters()):
+                model.optimizer_G.add_param_group({"params": new})
 
 
 def antialiased(model, which):
@@ -122,5 +148,5 @@ def penalty(model, kind):
 
 VARIANTS = {
     function.__name__: function
-    for function in (critic_lr, no_attention, no_spectral_norm, antialiased, diffaugment, penalty)
+    for function in (critic_lr, no_attention, no_spectral_norm, norm, antialiased, diffaugment, penalty)
 }

@@ -12,9 +12,11 @@ from torch.nn.utils import parametrize
 from models import (
     Discriminator,
     GeneratorResNet,
+    LayerNorm2d,
     SelfAttention,
     add_spectral_norm,
     fold_spectral_norm,
+    resize_up,
     weights_init_normal,
 )
 
@@ -84,6 +86,20 @@ def test_spectral_norm_holds_the_largest_singular_value_at_one(build):
         assert largest == pytest.approx(1, abs=1e-3)
         raw = torch.linalg.svdvals(conv.parametrizations.weight.original.detach().flatten(1))[0].item()
         assert abs(raw - 1) > 1e-2  # it is the norm that does it, not the initialisation
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_layer_norm_takes_all_of_an_image_together(memory_format):
+    x = torch.randn(2, 6, 5, 7).mul(3).add(1).to(memory_format=memory_format)
+    torch.testing.assert_close(LayerNorm2d(6)(x), nn.functional.layer_norm(x, x.shape[1:]))
+
+
+def test_a_flat_channel_stays_flat_on_the_way_up():
+    """What an instance norm would make of it: as much contrast as of any other."""
+    x = torch.randn(1, 8, 16, 16)
+    x[:, 3] = 0.2 + 1e-2 * torch.randn(16, 16)
+    norm = resize_up("instance", 8, 8)[2]
+    assert norm(x)[:, 3].std() < 0.02 and nn.InstanceNorm2d(8)(x)[:, 3].std() > 0.9
 
 
 @pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8, eps=1e-12), nn.BatchNorm2d(8, eps=1e-12)])

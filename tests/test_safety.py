@@ -401,7 +401,7 @@ def no_compiler(run, monkeypatch):
 def harmful(run, monkeypatch):
     from test_checkpoints import Malicious
 
-    checkpoints.write(checkpoints.path_of(SAVES, 5), {"format": 2, "x": Malicious("ran")})
+    checkpoints.write(checkpoints.path_of(SAVES, 5), {"format": checkpoints.FORMAT, "x": Malicious("ran")})
 
 
 def reduced(run, monkeypatch):

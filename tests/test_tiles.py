@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from models import GeneratorResNet
+from models import GeneratorResNet, LayerNorm2d
 from tiles import SharedStatistics, starts, translate_in_tiles, window
 
 
@@ -43,10 +43,11 @@ def test_a_pixelwise_network_is_translated_as_if_whole(height, width, batch_size
     assert all(n <= batch_size and max(h, w) <= 24 for n, _, h, w in sizes)
 
 
-def test_the_norms_take_the_statistics_of_all_tiles():
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d, LayerNorm2d])
+def test_the_norms_take_the_statistics_of_all_tiles(norm):
     """What is left of the difference is that overlapping parts count twice."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3)).eval().requires_grad_(False)
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), norm(3)).eval().requires_grad_(False)
     image = torch.rand(3, 48, 48) * torch.linspace(0, 4, 48)  # darker at the left
     whole = network(image[None])[0]
     tiles = lambda passes: translate_in_tiles(network, network, image, 48 - 12, 1, passes)  # noqa: E731

@@ -14,6 +14,7 @@ VALUES = {
     "critic_lr": ["4"],
     "no_attention": ["generators", "critics"],
     "no_spectral_norm": ["generators", "critics"],
+    "norm": ["instance", "eps", "all", "way_up", "last", "eights"],
     "antialiased": ["generators", "critics"],
     "diffaugment": ["shift", "color"],
     "penalty": ["mean", "sum", "zero"],
@@ -55,6 +56,22 @@ def test_the_critics_learning_rate_is_a_multiple():
     model.scale_lr(0.5)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in (model.optimizer_G, model.optimizer_D)]
     assert rates == pytest.approx([5e-4, 2e-3])
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups_up"), [("instance", [16, 8]), ("way_up", [1, 1]), ("last", [16, 1]), ("eights", [2, 1])]
+)
+def test_norms_on_the_way_up(kind, groups_up):
+    model = build(CycleGAN, "--ngf=8")
+    change(model, [f"norm={kind}"])
+    x = torch.randn(1, 16, 5, 7)
+    for generator in model.translators.G_AB, model.average.module.G_AB:
+        first, last = generator.decoder[2], generator.decoder[6]
+        for norm, channels, groups in zip((first, last), (16, 8), groups_up, strict=True):
+            torch.testing.assert_close(norm(x[:, :channels]), nn.functional.group_norm(x[:, :channels], groups))
+        torch.testing.assert_close(generator.encoder[4](x), nn.functional.group_norm(x, 16))
+    trained = {p for group in model.optimizer_G.param_groups for p in group["params"]}
+    assert trained >= set(model.translators.parameters())
 
 
 class Brightness(nn.Module):
