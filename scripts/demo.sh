@@ -1,6 +1,6 @@
 #!/bin/sh
 # Train the recipe that measured best, made small, on topo2relief; translate its test folder; say where to look.
-# Usage: sh scripts/demo.sh [python]      (about five minutes of training on two CPU cores)
+# Usage: sh scripts/demo.sh [python]      (about four minutes of training on two CPU cores)
 set -e
 python=${1:-python}
 name=topo2relief
