@@ -101,8 +101,8 @@ RECIPES = {
     "attention": {},
     "best": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
     "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
-    "notebook": PLAIN | dict(
-        gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
+    "notebook": dict(
+        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
         critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
     ),
     "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),

@@ -72,7 +72,11 @@ def test_initial_weights_are_normal_with_deviation_002_before_or_through_the_nor
     assert conv.bias.abs().max() == 0
 
 
-@pytest.mark.parametrize("build", [partial(GeneratorResNet, ngf=8, n_residual_blocks=1), partial(Discriminator, ndf=8)])
+@pytest.mark.parametrize(
+    "build",
+    [partial(GeneratorResNet, ngf=8, n_residual_blocks=1), partial(Discriminator, ndf=8)],
+    ids=["generator", "critic"],
+)
 def test_spectral_norm_holds_the_largest_singular_value_at_one(build):
     torch.manual_seed(0)  # how fast power iterations converge depends on the weights
     network = build()
