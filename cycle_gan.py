@@ -9,16 +9,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import checkpoints
-import distributed
-import download
-import pages
-import runs
 from datasets import UnpairedImages, check_headers, epoch_batches, find_side, list_images, load_batches, sample_images
-from errors import UserError, describe, exit_cleanly, warn
-from metrics import FEWEST, Best, Evaluation
 from options import chosen_penalty, parse_training, resume
-from scalars import Scalars
+from reporting import pages
+from reporting.metrics import FEWEST, Best, Evaluation
+from reporting.scalars import Scalars
+from runtime import checkpoints, distributed, download, provenance
+from runtime.errors import UserError, describe, exit_cleanly, warn
+from runtime.lock import FolderLock
+from runtime.signals import StopSignal
 from trainer import CycleGAN, check_networks
 from utils import (
     LossLog,
@@ -49,7 +48,7 @@ def main():
         tune_kernels(options.tf32)
         try:
             run = Run(options, device)
-            with runs.FolderLock(run.saves) if distributed.FIRST else nullcontext():
+            with FolderLock(run.saves) if distributed.FIRST else nullcontext():
                 run.start(saved)
                 train(run)
         except (RuntimeError, MemoryError) as error:
@@ -71,7 +70,7 @@ def train(run):
     for rollbacks in range(ROLLBACKS + 1):
         try:
             # torchrun passes on what its processes may have received already, and ends those that take too long
-            with runs.StopSignal(patient=distributed.WORLD > 1) as stop:
+            with StopSignal(patient=distributed.WORLD > 1) as stop:
                 run.loop(stop)
             break
         except NotFinite as error:
@@ -94,7 +93,7 @@ class Run:
         paths = {
             side: check_headers(list_images(find_side(folder, "train", side)), options.skip_bad_images) for side in "AB"
         }
-        self.data = {side: runs.fingerprint(paths[side]) for side in "AB"}
+        self.data = {side: provenance.fingerprint(paths[side]) for side in "AB"}
         self.dataset = UnpairedImages(paths["A"], paths["B"], options)
         if len(self.dataset) < distributed.WORLD:
             raise UserError(f"{len(self.dataset)} images are too few for {distributed.WORLD} processes; start fewer")
@@ -142,7 +141,7 @@ class Run:
         checkpoints.remove_temporary(self.saves)
         if saved is not None and saved["data"] != self.data:
             warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
-        runs.record(self.saves, self.options, self.device, self.data, self.steps)
+        provenance.record(self.saves, self.options, self.device, self.data, self.steps)
         self.scalars = Scalars(self.images, self.options.tensorboard, self.steps)
 
     def loop(self, stop):

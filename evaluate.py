@@ -8,12 +8,11 @@ import json
 import math
 from pathlib import Path
 
-import checkpoints
-import download
 from datasets import find_side
-from errors import UserError, exit_cleanly
-from metrics import Evaluation, Folder, build_features, cropped, features_of, set_distances
 from options import parse_evaluation
+from reporting.metrics import Evaluation, Folder, build_features, cropped, features_of, set_distances
+from runtime import checkpoints, download
+from runtime.errors import UserError, exit_cleanly
 from translators import load_translators
 from utils import pick_device
 

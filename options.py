@@ -8,7 +8,7 @@ import difflib
 import sys
 from typing import NamedTuple
 
-from errors import UserError
+from runtime.errors import UserError
 
 
 def number(kind, least, below=None):

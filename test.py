@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-import checkpoints
-import download
-import pages
 from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one, to_bytes
-from errors import UserError, exit_cleanly
+from inference.tiles import translate_in_tiles
 from options import parse_translation
-from tiles import translate_in_tiles
+from reporting import pages
+from runtime import checkpoints, download
+from runtime.errors import UserError, exit_cleanly
 from translators import load_translators
 from utils import check_writable, count_workers, pick_device, ran_out_of_memory
 

@@ -3,11 +3,11 @@
 import torch
 from torch.nn.utils import parametrize
 
-import distributed
-from errors import UserError
 from losses import CriticObjective, GeneratorObjective
 from models import SelfAttention, build_critic
 from options import chosen_penalty
+from runtime import distributed
+from runtime.errors import UserError
 from translators import Translators
 from utils import Averaged, RandomState, ReplayBuffer
 

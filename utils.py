@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from errors import UserError
+from runtime.errors import UserError
 
 
 def pick_device(name):

@@ -24,8 +24,8 @@ from variants import change
 
 from cycle_gan import grid_images
 from datasets import UnpairedImages, epoch_batches, find_side, list_images, load_batches
-from metrics import Evaluation
 from options import parse_evaluation, parse_training
+from reporting.metrics import Evaluation
 from trainer import CycleGAN, lr_factor
 from utils import LossLog, SampleGrid, pick_device
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
-import checkpoints
 from datasets import load_image, to_tensor
-from tiles import starts, translate_in_tiles
+from inference.tiles import starts, translate_in_tiles
+from runtime import checkpoints
 from translators import load_translators
 from utils import pick_device
 

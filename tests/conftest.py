@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import exit_cleanly
+from runtime.errors import exit_cleanly
 
 ROOT = Path(__file__).parent.parent
 TINY = dict(dataset_name="tiny", img_height=16, img_width=20, ngf=4, ndf=4, n_residual_blocks=1)

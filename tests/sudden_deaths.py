@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 import torchvision.utils  # noqa: F401 - so that no child needs to import it
 
-import checkpoints
 import cycle_gan
+from runtime import checkpoints
 
 SAVES = Path("saved_models/tiny")
 LIVES = 50

@@ -10,8 +10,8 @@ from conftest import equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import checkpoints
-from errors import UserError
+from runtime import checkpoints
+from runtime.errors import UserError
 
 
 def state(epoch, sample=0, **more):

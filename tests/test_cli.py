@@ -8,9 +8,9 @@ import torch
 from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process
 from PIL import Image
 
-import checkpoints
 import options
 from datasets import load_image
+from runtime import checkpoints
 
 
 def checkpoint(workplace, epoch, folder="saved_models"):

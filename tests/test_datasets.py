@@ -28,8 +28,8 @@ from datasets import (
     to_tensor,
     vary_saturation,
 )
-from errors import UserError
 from options import parse_training
+from runtime.errors import UserError
 
 # ---- files ----
 

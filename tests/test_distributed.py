@@ -12,8 +12,8 @@ import torch
 from conftest import ROOT, TINY, equal, make_dataset
 from torch.nn.utils import parametrize
 
-import checkpoints
 from datasets import epoch_batches
+from runtime import checkpoints
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -44,7 +44,7 @@ def nine_images(tmp_path, monkeypatch):
 
 WORKER = """
 import sys, torch
-import distributed
+from runtime import distributed
 import test_distributed
 
 device = torch.device("cpu")
@@ -58,7 +58,7 @@ def gradients(flags):
     """The gradients of both objectives on this process's share of a batch of 4, in float64 and without chance."""
     import test_speed
 
-    import distributed
+    from runtime import distributed
     from trainer import CycleGAN
 
     model = test_speed.without_chance(test_speed.build(CycleGAN, *flags), torch.double)

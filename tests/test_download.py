@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from conftest import TINY, noise_image
 
-import download
+from runtime import download
 
 
 def archive(names):

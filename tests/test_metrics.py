@@ -11,10 +11,10 @@ from conftest import TINY, equal, noise_image
 from hypothesis import given
 from hypothesis import strategies as st
 
-import checkpoints
-import metrics
-from metrics import Best, pair_distances, set_distances
-from scalars import Curve
+from reporting import metrics
+from reporting.metrics import Best, pair_distances, set_distances
+from reporting.scalars import Curve
+from runtime import checkpoints
 
 LITE = "--features=efficientnet_lite0"
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 from conftest import TINY, noise_image
 
-import pages
+from reporting import pages
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

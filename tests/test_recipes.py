@@ -9,9 +9,9 @@ from conftest import make_dataset, noise_image
 from PIL import Image, ImageDraw
 from torch import nn
 
-import checkpoints
 from models import GENERATORS, PatchGAN, SelfAttention, build_critic, build_generator
 from options import RECIPES, chosen_penalty, parse_training
+from runtime import checkpoints
 from trainer import CycleGAN
 from translators import GivenMasks, LearnedMasks, NoMasks, Translators, compose
 

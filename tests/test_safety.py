@@ -19,12 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import checkpoints
 import cycle_gan
 from datasets import list_images, load_image
-from errors import UserError
 from options import RECIPES, parse_training
-from runs import FolderLock, StopSignal
+from runtime import checkpoints
+from runtime.errors import UserError
+from runtime.lock import FolderLock
+from runtime.signals import StopSignal
 from trainer import CycleGAN
 from translators import Translators
 
@@ -158,7 +159,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(workplace, numb
 
 def test_the_second_signal_ends_at_once(tmp_path):
     code = (
-        "import os, signal, sys, time; sys.path.insert(0, sys.argv[1]); from runs import StopSignal\n"
+        "import os, signal, sys, time; sys.path.insert(0, sys.argv[1]); from runtime.signals import StopSignal\n"
         "with StopSignal() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT); assert stop.received == signal.SIGINT\n"
         "    print('still here', flush=True); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"

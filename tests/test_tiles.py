@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from inference.tiles import SharedStatistics, starts, translate_in_tiles, window
 from models import GeneratorResNet, LayerNorm2d
-from tiles import SharedStatistics, starts, translate_in_tiles, window
 
 
 @given(length=st.integers(8, 500), tile=st.integers(8, 500))

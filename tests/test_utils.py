@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from errors import UserError
+from runtime.errors import UserError
 from translators import GivenMasks, NoMasks, Translators
 from utils import Averaged, LossLog, RandomState, ReplayBuffer, SampleGrid
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from datasets import WholeImages, group_by_size, list_images, load_one_by_one, to_bytes
-from errors import UserError
+from runtime.errors import UserError
 
 
 def library(name):

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 import torch
 import torch.distributed as dist
 
-from errors import UserError
+from runtime.errors import UserError
 
 RANK, WORLD, LOCAL_RANK = (
     int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 
-from errors import UserError, warn
+from runtime.errors import UserError, warn
 
 FORMAT = 3
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment

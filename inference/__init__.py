@@ -1,0 +1,1 @@
+"""What translation needs beyond a generator: tiles for images too large for the memory."""

@@ -1,0 +1,1 @@
+"""What tells how a run goes: metrics, curves, grids, pages."""

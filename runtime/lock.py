@@ -1,0 +1,48 @@
+"""The lock that keeps a second process out of a run's folder."""
+
+import os
+import socket
+from pathlib import Path
+
+from runtime.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+    import msvcrt
+
+
+class FolderLock:
+    """Keeps a second process out of a run's folder; to be used in ``with``. Raises UserError naming the first one.
+
+    The operating system drops the lock with its process, however that ends. Worker processes do not inherit it.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.path = self.folder.with_name(f"{self.folder.name}.lock")
+
+    def __enter__(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.path, "a+")
+        try:
+            if fcntl:
+                fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                self.file.seek(1 << 20)  # a byte behind the text, which the second process is to read
+                msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            self.file.seek(0)
+            holder = self.file.read().strip() or "another process"
+            raise UserError(
+                f"{self.folder} is in use by {holder}; wait for it, or choose another --checkpoint_dir"
+            ) from None
+        self.file.truncate(0)
+        self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self.file.flush()
+        return self
+
+    def __exit__(self, *exception):
+        self.file.truncate(0)
+        self.file.close()

@@ -1,0 +1,53 @@
+"""Where a run came from: its training images, options, versions and revision, for whoever wants to repeat it."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+
+def fingerprint(paths):
+    """What a domain's training images are, in short: {"images": their number, "bytes": their size in all}."""
+    sizes = [os.stat(path).st_size for path in paths]
+    return {"images": len(sizes), "bytes": sum(sizes)}
+
+
+def record(folder, options, device, data, steps):
+    """Append to ``<folder>/runs.jsonl`` what is needed to repeat this start: one line of JSON."""
+    line = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "from_step": steps,
+        "options": vars(options),
+        "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow", "tqdm")},
+        "python": platform.python_version(),
+        "revision": revision(),
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or str(device),
+        "data": data,
+    }
+    with open(Path(folder) / "runs.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def revision():
+    """The git revision of this program, marked where files differ from it; None outside a repository."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent.parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
