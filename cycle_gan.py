@@ -71,13 +71,13 @@ def train(run):
         try:
             # torchrun passes on what its processes may have received already, and ends those that take too long
             with StopSignal(patient=distributed.WORLD > 1) as stop:
-                run.loop(stop)
+                signal = run.loop(stop)
             break
         except NotFinite as error:
             if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
                 raise
             run.roll_back(error)
-    run.end(stop.received)
+    run.end(signal)
 
 
 class Run:
@@ -145,7 +145,10 @@ class Run:
         self.scalars = Scalars(self.images, self.options.tensorboard, self.steps)
 
     def loop(self, stop):
-        """Train until the last epoch is done, or until ``stop`` has received a signal and the state is saved."""
+        """Train until the last epoch is done, or until ``stop`` has received a signal and the state is saved.
+
+        Returns the signal that ended training in all processes, 0 if there was none.
+        """
         options, model = self.options, self.model
         schedule = epoch_batches(
             len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample,
@@ -168,18 +171,20 @@ class Run:
                 if self.evaluation_due():
                     self.show(bar)  # stops at a value that is not finite, before it is measured
                     self.evaluate()
-                drawn, due, stop.received, self.stalled = distributed.largest(
+                # What all agree on is kept apart from ``stop``: a signal that arrives in here waits for the next step.
+                drawn, due, signal, self.stalled = distributed.largest(
                     drawn, self.checkpoint_due(), stop.received, self.stalled
                 )
-                due = due or stop.received or self.stalled
+                due = due or signal or self.stalled
                 if drawn or due:
                     self.show(bar)  # stops at a value that is not finite, before it is saved
                 if options.sample_interval and self.steps % options.sample_interval == 0:
                     self.save_grid()
                 if due:
                     self.save()
-                if stop.received or self.stalled:
-                    return
+                if signal or self.stalled:
+                    return signal
+        return 0
 
     def evaluation_due(self):
         every = self.options.eval_interval

@@ -22,7 +22,7 @@ from PIL import Image
 import cycle_gan
 from datasets import list_images, load_image
 from options import RECIPES, parse_training
-from runtime import checkpoints
+from runtime import checkpoints, distributed
 from runtime.errors import UserError
 from runtime.lock import FolderLock
 from runtime.signals import StopSignal
@@ -155,6 +155,21 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(workplace, numb
     step = int(re.search(r"stopped after step (\d+), which is saved; to go on: python cycle_gan.py", out)[1])
     assert saved_state(workplace / SAVES)["steps"] == step
     assert not list((workplace / SAVES).glob("*.tmp"))
+
+
+def test_a_signal_while_the_processes_agree_counts_in_the_next_step(five_images, monkeypatch):
+    plain, times = distributed.largest, []
+
+    def interrupted(*numbers):
+        agreed = plain(*numbers)
+        times.append(1)
+        if len(times) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # after the others were asked: acting on it now would be acting alone
+        return agreed
+
+    monkeypatch.setattr(distributed, "largest", interrupted)
+    assert train("--n_epochs=1") == 143
+    assert saved_state()["steps"] == 2
 
 
 def test_the_second_signal_ends_at_once(tmp_path):
