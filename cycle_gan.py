@@ -67,16 +67,16 @@ def load(folder, epoch):
 
 def train(run):
     """Train to the end, or until a signal; goes back to the last checkpoint at values that are not finite, if asked."""
-    for rollbacks in range(ROLLBACKS + 1):
-        try:
-            # torchrun passes on what its processes may have received already, and ends those that take too long
-            with StopSignal(patient=distributed.WORLD > 1) as stop:
+    # torchrun passes on what its processes may have received already, and ends those that take too long
+    with StopSignal(patient=distributed.WORLD > 1) as stop:
+        for rollbacks in range(ROLLBACKS + 1):
+            try:
                 signal = run.loop(stop)
-            break
-        except NotFinite as error:
-            if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
-                raise
-            run.roll_back(error)
+                break
+            except NotFinite as error:
+                if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
+                    raise
+                run.roll_back(error)
     run.end(signal)
 
 

@@ -337,6 +337,12 @@ def test_rolling_back_goes_on_from_the_last_good_state(workplace, run, monkeypat
     assert all(weight.isfinite().all() for weight in state["generators"].values())
 
 
+def test_a_signal_in_the_step_that_is_rolled_back_still_ends_the_run(five_images, monkeypatch):
+    poison(monkeypatch, {1})
+    assert train("--n_epochs=1", "--on_nan=rollback", stop_after=1) == 143
+    assert saved_state()["steps"] == 2
+
+
 def test_rolling_back_ends_after_three_times(workplace, refused, monkeypatch):
     poison(monkeypatch, set(range(1, 100)))
     assert "not finite at step" in refused("cycle_gan", *TINY, "--n_epochs=20", "--on_nan=rollback")
