@@ -157,6 +157,8 @@ class CycleGAN:
         for name in self.SHARED:
             if state[name]:  # that of a scaler which had nothing to do is empty
                 getattr(self, name).load_state_dict(state[name])
+        for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
+            group["betas"] = self.options.b1, self.options.b2  # which a resumed run may change, as it may the rate
         saved = state["processes"]
         own = saved[distributed.RANK % len(saved)]
         for name in self.OWN if len(saved) == distributed.WORLD else ("buffer_A", "buffer_B"):

@@ -78,6 +78,15 @@ def test_resuming_the_latest_takes_every_option_from_the_checkpoint(workplace, r
     assert "--ngf 8 contradicts the checkpoint, which was trained with 4" in line
 
 
+@pytest.mark.parametrize(("given", "expected"), [([], (0.4, 0.999)), (["--b1=0.9", "--b2=0.99"], (0.9, 0.99))])
+def test_adams_betas_are_those_given_on_resume_or_else_the_checkpoints(workplace, run, given, expected):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--b1=0.4").code == 0
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=2", *given).code == 0
+    training = checkpoint(workplace, 2)["training"]
+    groups = training["optimizer_G"]["param_groups"] + training["optimizer_D"]["param_groups"]
+    assert {tuple(group["betas"]) for group in groups} == {expected}
+
+
 def test_a_set_without_test_folders_trains_and_says_what_the_grids_show(workplace, run):
     make_dataset(workplace / "datasets" / "two", sides=("trainA", "trainB"))
     result = run("cycle_gan", *TINY, "--dataset_name=two", "--n_epochs=1", "--channels=1")
