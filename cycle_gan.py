@@ -127,6 +127,7 @@ class Run:
             self.model.load_state_dict(saved["training"])
             self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
             self.best.load_state_dict(saved.get("best", {}))
+            self.advance(0)  # where fewer samples are left of the epoch than there are processes now, it is over
         if distributed.FIRST:
             self.make_room(saved)
         print(self.summary())
@@ -150,6 +151,8 @@ class Run:
         Returns the signal that ended training in all processes, 0 if there was none.
         """
         options, model = self.options, self.model
+        if self.epoch == options.n_epochs:  # resumed or rolled back to where nothing is left to train
+            self.save()
         schedule = epoch_batches(
             len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample,
             distributed.RANK, distributed.WORLD,
@@ -276,8 +279,6 @@ class Run:
         warn(f"{error}. Going back to {path}, and on with the data after step {self.steps}")
         self.model.load_state_dict(saved["training"])
         self.log = LossLog()
-        if self.epoch == self.options.n_epochs:
-            self.save()
 
     def end(self, signal):
         """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""

@@ -139,6 +139,18 @@ def test_resume_with_as_many_processes_is_exact_and_with_another_number_goes_on(
         assert equal(state["training"], straight["training"])
 
 
+def test_an_epoch_with_fewer_samples_left_than_processes_is_over(nine_images):
+    """One process stops before the last of nine images, which two processes cannot share: they begin epoch 2."""
+    flags = ["--batch_size=2", "--checkpoint_every=4", "--keep=9"]
+    assert train(*flags, "--n_epochs=1", processes=1).returncode == 0
+    (nine_images / "saved_models/tiny/epoch_1.pth").unlink()
+    assert saved("saved_models")["sample"] == 8
+    resumed = train("--epoch=latest", "--n_epochs=2")
+    assert resumed.returncode == 0, resumed.stderr
+    state = saved("saved_models")
+    assert (state["epoch"], state["sample"], state["steps"]) == (2, 0, 4 + 2)
+
+
 def test_a_value_that_is_not_finite_in_one_process_stops_all(nine_images):
     result = train("--n_epochs=1", "--lr=1e30")
     assert result.returncode != 0

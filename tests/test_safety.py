@@ -115,6 +115,16 @@ def test_checkpoints_within_an_epoch_change_nothing_and_are_cleared_away(five_im
     ]
 
 
+@pytest.mark.parametrize(("n_epochs", "steps"), [(1, 2), (2, 4)])
+def test_an_epoch_of_which_nothing_is_left_is_over_on_resume(five_images, n_epochs, steps):
+    """Stopped after 4 of 5 images, of which one is then removed: the next epoch has two batches."""
+    assert train("--batch_size=2", "--n_epochs=2", stop_after=2) == 143
+    (five_images / "datasets/tiny/trainA/4.png").unlink()
+    assert train("--epoch=latest", f"--n_epochs={n_epochs}") == 0
+    state = saved_state()
+    assert (state["epoch"], state["sample"], state["steps"]) == (n_epochs, 0, steps)
+
+
 def test_checkpoints_by_the_clock(five_images, monkeypatch):
     assert train("--batch_size=2", "--n_epochs=1", "--checkpoint_every=30m", "--keep=9") == 0
     assert len(checkpoints.listed(SAVES)) == 1  # the run is shorter than that
