@@ -4,7 +4,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from losses import CriticObjective, GeneratorObjective
-from models import SelfAttention, build_critic
+from models import SelfAttention, build_critic, normalised_once
 from options import chosen_penalty
 from runtime import distributed
 from runtime.errors import UserError
@@ -141,7 +141,7 @@ class CycleGAN:
 
     @torch.no_grad()
     def _translate(self, batch):
-        with self.autocast():
+        with self.autocast(), normalised_once(self.translators):
             (fake_B, mask_A), (fake_A, mask_B) = (self.translators.translate(side, batch[side]) for side in "AB")
         seen = self.translators.masks.seen
         return {"fake_A": seen(fake_A, mask_B), "fake_B": seen(fake_B, mask_A)}

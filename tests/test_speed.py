@@ -5,6 +5,7 @@ import torch
 from textbook import Textbook
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from models import SelfAttention
 from options import RECIPES, parse_training
@@ -152,6 +153,20 @@ def test_mixed_precision_leaves_weights_losses_and_history_in_float32(recipe, am
     assert all(image.dtype == torch.float for image in mixed.buffer_A.images)
     for network in networks(mixed):
         assert all(value.dtype in (torch.float, torch.long) for value in network.state_dict().values())
+
+
+def test_autocast_is_off_in_power_iterations(monkeypatch):
+    """In both half steps, and where the critics' step translates. (On a GPU they would be in half precision.)"""
+    seen, plain = [], _SpectralNorm.forward
+
+    def forward(self, weight):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return plain(self, weight)
+
+    model = build(CycleGAN, "--critic_first", "--amp=bf16")
+    monkeypatch.setattr(_SpectralNorm, "forward", forward)
+    train(model, steps=1)
+    assert seen and not any(seen)
 
 
 def test_the_penalty_is_computed_in_float32_under_autocast():
