@@ -74,7 +74,12 @@ class CycleGAN:
     def start_epoch(self, epoch):
         """Set what depends on the epoch: the learning rate, and whether learned masks are fixed."""
         self.scale_lr(lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch))
-        self.translators.masks.start_epoch(epoch)
+        masks = self.translators.masks
+        before = masks.frozen
+        masks.start_epoch(epoch)
+        if masks.frozen != before:  # the critics now see images without a background, or with it again
+            for buffer in (self.buffer_A, self.buffer_B):
+                buffer.images.clear()
 
     def scale_lr(self, factor):
         """Set the learning rate to ``factor`` times ``--lr``."""
@@ -150,7 +155,7 @@ class CycleGAN:
         """All of it, of all processes (each of which has to call this), on the CPU or this process's device."""
         shared = {name: getattr(self, name).state_dict() for name in self.SHARED}
         own = {name: getattr(self, name).state_dict() for name in self.OWN}
-        return {**shared, "processes": distributed.everybody(own)}
+        return {**shared, "masks_frozen": self.translators.masks.frozen, "processes": distributed.everybody(own)}
 
     def load_state_dict(self, state):
         """Go on from ``state``; with another number of processes, histories are dealt out and draws begin anew."""
@@ -159,6 +164,7 @@ class CycleGAN:
                 getattr(self, name).load_state_dict(state[name])
         for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
             group["betas"] = self.options.b1, self.options.b2  # which a resumed run may change, as it may the rate
+        self.translators.masks.frozen = state.get("masks_frozen", False)  # as they were for the images in the histories
         saved = state["processes"]
         own = saved[distributed.RANK % len(saved)]
         for name in self.OWN if len(saved) == distributed.WORLD else ("buffer_A", "buffer_B"):

@@ -26,6 +26,8 @@ def through(network, x):
 class NoMasks(nn.Module):
     """Whole images are translated and judged. Its methods are what every kind of mask has."""
 
+    frozen = False
+
     def of(self, side, x):
         """The mask of images ``x`` of domain ``side``, "A" or "B"."""
         return None

@@ -336,6 +336,37 @@ def test_learned_masks_train_until_they_are_frozen():
     assert not any(step(2)) and not any(step(3))
 
 
+def test_the_history_begins_anew_where_learned_masks_are_frozen_and_only_there():
+    def build(freeze_epoch):
+        flags = [*SMALL, "--mask=learned", f"--mask_freeze_epoch={freeze_epoch}"]
+        return CycleGAN(options_of("classic", *flags), torch.device("cpu"))
+
+    def begin(model, epoch):
+        model.start_epoch(epoch)
+        return len(model.buffer_A.images), len(model.buffer_B.images)
+
+    def resumed(state, epoch, freeze_epoch=2):
+        model = build(freeze_epoch)
+        model.load_state_dict(state)
+        return begin(model, epoch)
+
+    model = build(freeze_epoch=2)
+    assert begin(model, 0) == (0, 0)
+    model.critic_step(fixed_batch())
+    n = len(model.buffer_A.images)
+    assert begin(model, 1) == (n, n)
+    unmasked = model.state_dict()
+    assert begin(model, 2) == (0, 0)
+    model.critic_step(fixed_batch())
+    masked = model.state_dict()
+    assert begin(model, 3) == (n, n)
+
+    assert resumed(unmasked, 1) == resumed(masked, 2) == resumed(masked, 3) == (n, n)
+    assert resumed(unmasked, 1, freeze_epoch=1) == resumed(masked, 3, freeze_epoch=9) == (0, 0)
+    model.load_state_dict(unmasked)  # rolled back to before the freeze
+    assert begin(model, 3) == (0, 0)
+
+
 def test_the_cycle_loss_moves_learned_masks_by_a_share_of_its_gradient():
     masks = LearnedMasks(3, freeze_epoch=1)
     mask = torch.tensor([0.2, 0.9], requires_grad=True)
