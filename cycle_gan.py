@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from runtime import checkpoints, distributed, download, provenance
 from runtime.errors import UserError, describe, exit_cleanly, warn
 from runtime.lock import FolderLock
 from runtime.signals import StopSignal
-from trainer import CycleGAN, check_networks
+from trainer import CycleGAN, check_networks, schedule_change
 from utils import (
     LossLog,
     NotFinite,
@@ -131,6 +132,8 @@ class Run:
         if distributed.FIRST:
             self.make_room(saved)
         print(self.summary())
+        if saved is not None and (change := schedule_change(Namespace(**saved["options"]), self.options, self.epoch)):
+            print(change)
         if saved is None and self.options.on_nan == "rollback":
             self.save()  # something to go back to
 

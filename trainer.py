@@ -195,8 +195,33 @@ def gradient_norms(networks, scaler):
 
 def lr_factor(epoch, n_epochs, decay_epoch):
     """What ``lr`` is multiplied by: 1 up to ``decay_epoch``, then falling linearly to reach 0 after the last epoch."""
-    decay_epoch = n_epochs // 2 if decay_epoch is None else decay_epoch
-    return 1 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
+    start = decay_start(n_epochs, decay_epoch)
+    return 1 - max(0, epoch - start) / max(1, n_epochs - start)
+
+
+def decay_start(n_epochs, decay_epoch):
+    """``decay_epoch``; where it is not given, half of the epochs."""
+    return n_epochs // 2 if decay_epoch is None else decay_epoch
+
+
+def schedule_change(before, options, epoch):
+    """How the learning rate departs from that of the options ``before``: one line, or "" where it does not.
+
+    Both rates are those of ``epoch``, the older one that of the last epoch where the older schedule ended earlier.
+    """
+
+    def shape(options):
+        start = decay_start(options.n_epochs, options.decay_epoch)
+        return "constant" if start >= options.n_epochs else f"falling after epoch {start} to 0 at {options.n_epochs}"
+
+    def rate(options, epoch):
+        return f"{options.lr * lr_factor(epoch, options.n_epochs, options.decay_epoch):.3g}"
+
+    if shape(before) == shape(options):
+        return ""
+    old, new = rate(before, min(epoch, before.n_epochs - 1)), rate(options, epoch)
+    keep = "" if old == new else f"; to keep {old}: --lr {old} --decay_epoch {options.n_epochs}"
+    return f"schedule    the learning rate goes from {old} ({shape(before)}) to {new} ({shape(options)}){keep}"
 
 
 def check_networks(options, generator, critic):

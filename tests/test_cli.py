@@ -104,6 +104,23 @@ def test_the_learning_rate_falls_linearly_to_zero(run, epoch, expected):
     assert lr_factor(epoch, n_epochs=10, decay_epoch=100) == 1
 
 
+def test_a_resumed_run_says_how_its_learning_rate_changes(workplace, run):
+    def resumed(*flags):
+        result = run("cycle_gan", "--dataset_name=tiny", "--epoch=4", "--checkpoint_interval=0", *flags)
+        assert result.code == 0, result.err
+        (workplace / "saved_models/tiny/epoch_6.pth").unlink()
+        return [line for line in result.out.splitlines() if "learning rate" in line]
+
+    assert run("cycle_gan", *TINY, "--n_epochs=4").code == 0
+    was = "the learning rate goes from 0.0001 (falling after epoch 2 to 0 at 4)"
+    assert resumed("--n_epochs=6") == [
+        f"schedule    {was} to 0.000133 (falling after epoch 3 to 0 at 6); to keep 0.0001: --lr 0.0001 --decay_epoch 6"
+    ]
+    assert resumed("--n_epochs=6", "--lr=0.0001", "--decay_epoch=6") == [f"schedule    {was} to 0.0001 (constant)"]
+    assert run("cycle_gan", *TINY, "--n_epochs=4", "--decay_epoch=9").code == 0
+    assert resumed("--n_epochs=6") == []  # constant as before
+
+
 # ---- translation ----
 
 
