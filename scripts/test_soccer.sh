@@ -7,7 +7,10 @@ if [ $# -lt 1 ]; then
     exit 2
 fi
 gpu_id=$1
-folder=${2:-datasets/soccer}
-shift $(($# < 2 ? $# : 2))
+folder=datasets/soccer
+case ${2--} in # nothing, or a flag already
+    -*) shift 1 ;;
+    *) folder=${2:-$folder} && shift 2 ;;
+esac
 exec "${PYTHON:-python}" test.py --gpu_ids "$gpu_id" \
     --dataset_dir "$(dirname "$folder")" --dataset_name "$(basename "$folder")" "$@"

@@ -9,7 +9,10 @@ if [ $# -lt 2 ]; then
 fi
 gpu_id=$1
 batch_size=$2
-folder=${3:-datasets/soccer}
-shift $(($# < 3 ? $# : 3))
+folder=datasets/soccer
+case ${3--} in # nothing, or a flag already
+    -*) shift 2 ;;
+    *) folder=${3:-$folder} && shift 3 ;;
+esac
 exec "${PYTHON:-python}" cycle_gan.py --recipe segmentation --gpu_ids "$gpu_id" --batch_size "$batch_size" \
     --dataset_dir "$(dirname "$folder")" --dataset_name "$(basename "$folder")" "$@"

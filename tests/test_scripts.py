@@ -10,12 +10,12 @@ import pytest
 from conftest import ROOT, make_dataset, noise_image
 
 SMALL = ["--ngf=4", "--ndf=4", "--n_residual_blocks=1", "--img_height=32", "--img_width=32", "--n_cpu=0"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def sh(script, *words):
+def sh(script, *words, python=sys.executable):
     command = ["sh", f"scripts/{script}", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, env={**ENVIRONMENT, "PYTHON": python}, capture_output=True, text=True)
 
 
 def test_the_soccer_scripts_train_and_translate_any_folder(tmp_path):
@@ -35,6 +35,22 @@ def test_the_soccer_scripts_say_how_they_are_used_and_default_to_soccer():
     for script, enough in (("train_soccer.sh", [-1, 1]), ("test_soccer.sh", [-1])):
         assert sh(script).returncode == 2 and "usage: " in sh(script).stderr
         assert "soccer" in sh(script, *enough).stderr  # no such data set, or no checkpoint, by that name
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "--dataset_dir datasets --dataset_name soccer"),
+        (["", "--keep=1"], "--dataset_dir datasets --dataset_name soccer --keep=1"),
+        (["--keep", 1], "--dataset_dir datasets --dataset_name soccer --keep 1"),
+        (["data/a set"], "--dataset_dir data --dataset_name a set"),
+        (["data/a set", "--keep", 1], "--dataset_dir data --dataset_name a set --keep 1"),
+    ],
+)
+def test_a_word_that_begins_with_a_dash_is_a_flag_and_no_folder(words, expected):
+    for script, first in (("train_soccer.sh", [-1, 1]), ("test_soccer.sh", [-1])):
+        result = sh(script, *first, *words, python="echo")
+        assert result.stdout.strip().endswith(f" {first[-1]} {expected}"), result.stderr
 
 
 @pytest.mark.parametrize("name", ["train_soccer", "test_soccer"])
