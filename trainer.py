@@ -152,10 +152,13 @@ class CycleGAN:
         return {"fake_A": seen(fake_A, mask_B), "fake_B": seen(fake_B, mask_A)}
 
     def state_dict(self):
-        """All of it, of all processes (each of which has to call this), on the CPU or this process's device."""
+        """All of it, on the CPU or this process's device; that of all processes in the first one, None in the others.
+
+        Each process has to call this.
+        """
         shared = {name: getattr(self, name).state_dict() for name in self.SHARED}
         own = {name: getattr(self, name).state_dict() for name in self.OWN}
-        return {**shared, "masks_frozen": self.translators.masks.frozen, "processes": distributed.everybody(own)}
+        return {**shared, "masks_frozen": self.translators.masks.frozen, "processes": distributed.to_first(own)}
 
     def load_state_dict(self, state):
         """Go on from ``state``; with another number of processes, histories are dealt out and draws begin anew."""

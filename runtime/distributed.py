@@ -66,6 +66,15 @@ def everybody(thing):
     return things
 
 
+def to_first(thing):
+    """In the first process what each one calls ``thing``: a list in the order of their ranks; None in the others."""
+    if WORLD == 1:
+        return [thing]
+    things = [None] * WORLD if FIRST else None
+    dist.gather_object(thing, things)
+    return things
+
+
 def from_first(make):
     """What ``make()`` returns in the first process."""
     box = [make() if FIRST else None]

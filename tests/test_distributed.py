@@ -99,6 +99,26 @@ def test_the_gradients_are_those_of_one_process_with_the_doubled_batch(tmp_path,
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+# ---- what the processes tell each other ----
+
+TELLER = """
+import sys, torch
+from runtime import distributed
+
+with distributed.joined(torch.device("cpu")):
+    told = distributed.everybody(distributed.RANK), distributed.to_first(distributed.RANK)
+    torch.save(told, f"{sys.argv[1]}/{distributed.RANK}.pt")
+"""
+
+
+def test_everybody_hears_all_or_the_first_alone(tmp_path):
+    (tmp_path / "teller.py").write_text(TELLER)
+    command = [*TORCHRUN, tmp_path / "teller.py", tmp_path]
+    result = subprocess.run(command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [([0, 1], [0, 1]), ([0, 1], None)]
+
+
 # ---- whole runs ----
 
 
