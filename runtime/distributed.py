@@ -6,6 +6,7 @@ Tensors on GPUs travel by NCCL, and what the hosts tell each other by gloo: agre
 import os
 import sys
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,10 @@ RANK, WORLD, LOCAL_RANK = (
     int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
 )
 FIRST = RANK == 0  # the process that writes and prints
+# How long the processes wait for each other. They wait for the first one while it fetches a data set or the weights of
+# an evaluation, evaluates, and writes checkpoints and grids: hours, on a slow network or disk, in a run that is well.
+# When a process dies torchrun ends the others, long before this limit, which is for one that lives and does nothing.
+LONGEST_WAIT = timedelta(days=1)
 
 
 def own_device(device):
@@ -37,7 +42,7 @@ def joined(device):
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     with nullcontext() if FIRST else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others, still at work, are torchrun's to end

@@ -107,16 +107,19 @@ from runtime import distributed
 
 with distributed.joined(torch.device("cpu")):
     told = distributed.everybody(distributed.RANK), distributed.to_first(distributed.RANK)
-    torch.save(told, f"{sys.argv[1]}/{distributed.RANK}.pt")
+    limit = torch.distributed.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+    torch.save((*told, limit), f"{sys.argv[1]}/{distributed.RANK}.pt")
 """
 
 
-def test_everybody_hears_all_or_the_first_alone(tmp_path):
+def test_everybody_hears_all_or_the_first_alone_and_waits_for_hours(tmp_path):
     (tmp_path / "teller.py").write_text(TELLER)
     command = [*TORCHRUN, tmp_path / "teller.py", tmp_path]
     result = subprocess.run(command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [([0, 1], [0, 1]), ([0, 1], None)]
+    hours = 24 * 3600
+    told = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert told == [([0, 1], [0, 1], hours), ([0, 1], None, hours)]
 
 
 # ---- whole runs ----
