@@ -1,4 +1,4 @@
-"""Every flag of the command line, once: name, default, check and help. Both entry points are parsed here.
+"""Every flag of the command line, once: name, default, check and help. All entry points are parsed here.
 
 Flags can be written with _ or -, on/off flags as --attention and --no_attention.
 """
@@ -251,8 +251,8 @@ def build_parser(groups, description):
         for flag in flags:
             names = [f"--{name}" for name in (flag.name, flag.alias) if name]
             if flag.type is bool:
-                shown = {True: "on", False: "off", None: "as said"}[flag.default]
-                group.add_argument(*names, action="store_true", help=f"{flag.help} (default: {shown})")
+                shown = {True: " (default: on)", False: " (default: off)", None: ""}[flag.default]
+                group.add_argument(*names, action="store_true", help=flag.help + shown)
                 group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help="the opposite")
             else:
                 shown = "" if flag.default is None else f" (default: {flag.default})"

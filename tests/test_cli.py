@@ -292,6 +292,13 @@ def test_help_groups_the_flags_and_shows_defaults(run):
     assert "(default: 256)" in result.out and "(default: wgan-gp)" in result.out
 
 
+@pytest.mark.parametrize("script", ["cycle_gan", "test", "evaluate"])
+def test_help_names_each_default_once(run, script):
+    text = " ".join(run(script, "--help").out.split())
+    assert not re.search(r"\(default: [^)]*\) \(default: ", text)
+    assert "default: on" in text or "default: off" in text
+
+
 def test_dashes_and_underscores_are_the_same():
     parsed, given = options.parse_training(["--n-epochs=3", "--no-attention", "--dataset-name", "a-b"])
     assert (parsed.n_epochs, parsed.attention, parsed.dataset_name) == (3, False, "a-b")
