@@ -33,9 +33,11 @@ class LayerNorm2d(nn.Module):
     in it to variance 1.
     """
 
+    eps = 1e-5
+
     def __init__(self, channels):
         super().__init__()
-        self.norm = InstanceNorm2d(1)
+        self.norm = InstanceNorm2d(1, eps=self.eps)
 
     def forward(self, x):
         return self.norm(x.flatten(1, 2).unsqueeze(1)).view_as(x)
@@ -129,7 +131,8 @@ class SelfAttention(nn.Module):
     """Every position looks at every other one (SAGAN, https://arxiv.org/abs/1805.08318): N×C×H×W to the same shape.
 
     y = x + gamma · softmax(q kᵀ) v, with C//8 channels in query and key, C in value, and gamma starting at 0, so that
-    a new network begins with local evidence alone. The softmax is not scaled by 1/√d, as in SAGAN.
+    a new network begins with local evidence alone. The softmax is not scaled by 1/√d, as in SAGAN. ``seen``, N×C×H'×W',
+    holds other positions to look at than those of x.
     """
 
     SMALL = 32 * 32  # positions up to which the matrix of all by all is cheaper than the zeros that avoid it
@@ -141,11 +144,13 @@ class SelfAttention(nn.Module):
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x):
+    def forward(self, x, seen=None):
+        seen = x if seen is None else seen
+
         def tokens(features):  # N×K×H×W → N×1×HW×K, one attention head
             return features.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
 
-        q, k, v = tokens(self.query(x)), tokens(self.key(x)), tokens(self.value(x))
+        q, k, v = tokens(self.query(x)), tokens(self.key(seen)), tokens(self.value(seen))
         if q.shape[2] > self.SMALL:
             # The fused kernels want q, k and v equally wide. Zeros add nothing to q kᵀ, so this is exact.
             missing = v.shape[-1] - q.shape[-1]
