@@ -28,10 +28,13 @@ class Activation:
         return [(top, bottom) for top, bottom in zip(edges, edges[1:], strict=False) if top < bottom]
 
 
+IN_MEMORY = 16  # strips
+
+
 def kept(x, note=lambda rows: None):
     """Activation ``x``, computed here and now, once, however often it is read. ``note`` gets to see each strip.
 
-    It stays on a GPU while it takes less than half of the free memory there, else in a temporary file.
+    It stays on its device if it has at most IN_MEMORY strips, else in a temporary file.
     """
     store = None
     for top, bottom in x.strips():
@@ -39,7 +42,7 @@ def kept(x, note=lambda rows: None):
         note(rows)
         rows = rows[0].permute(1, 2, 0).contiguous()  # rows × width × C: what is read together lies together
         if store is None:
-            store = (OnDevice if has_room(rows, x.height) else OnDisk)(rows, x.height)
+            store = (InMemory if x.count <= IN_MEMORY else OnDisk)(rows, x.height)
         store.append(rows)
 
     def read(top, bottom):
@@ -48,16 +51,8 @@ def kept(x, note=lambda rows: None):
     return replace(x, read=read)
 
 
-def has_room(rows, height):
-    """Whether a GPU that holds ``rows`` has plenty of room for ``height`` such."""
-    if rows.device.type != "cuda":
-        return False
-    cached = torch.cuda.memory_reserved(rows.device) - torch.cuda.memory_allocated(rows.device)
-    return height * rows[0].nbytes < (torch.cuda.mem_get_info(rows.device)[0] + cached) / 2
-
-
-class OnDevice:
-    """``height`` rows where the first of them, ``like``, are."""
+class InMemory:
+    """``height`` rows on the device of the first of them, ``like``."""
 
     def __init__(self, like, height):
         self.rows, self.filled = like.new_empty(height, *like.shape[1:]), 0
@@ -71,7 +66,7 @@ class OnDevice:
 
 
 class OnDisk:
-    """Rows like ``like`` in a temporary file without a name, gone with the object."""
+    """Rows like ``like`` in a temporary file without a name, gone with this object."""
 
     def __init__(self, like, height):
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the object)
@@ -85,8 +80,8 @@ class OnDisk:
         except OSError as error:
             folder = tempfile.gettempdir()
             raise UserError(
-                f"{folder}: {error.strerror}: no room for what large images are between two layers; "
-                "let TMPDIR name a folder with more, or translate without --tile"
+                f"{folder}: {error.strerror}: no room for what a large image is between two layers; "
+                "let TMPDIR name a folder with more, or take a --tile of a quarter of the image's side"
             ) from error
 
     def read(self, top, bottom):

@@ -1,9 +1,9 @@
 """Images too large to be translated whole: in strips of as many pixels as a tile, layer by layer.
 
 A norm needs the mean and variance of the whole image, so no strip may pass it before all have reached it. Therefore all
-strips pass one layer before any passes the next, and wait in a temporary file in between. A convolution reads with each
-strip the rows above and below that it looks at. So the translation is that of the whole image, up to rounding, except
-for self-attention: it looks at a grid of positions over the whole image (``attend``).
+strips pass one layer before any passes the next, and wait in between: in memory or, where they are many, in a temporary
+file. A convolution reads with each strip the rows above and below that it looks at. So the translation is that of the
+whole image, up to rounding, except for self-attention, which looks at a grid of positions all over it (``attend``).
 """
 
 import math

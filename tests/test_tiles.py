@@ -84,11 +84,12 @@ def test_mean_and_variance_of_parts_merge_to_those_of_the_whole(sizes, offset):
 
 @pytest.mark.parametrize("gen_net", GENERATORS)
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-def test_generators_translate_as_if_whole(gen_net, norm):
+@pytest.mark.parametrize("tile", [24, 8])  # in memory, on disk
+def test_generators_translate_as_if_whole(gen_net, norm, tile):
     torch.manual_seed(0)
     generator = GENERATORS[gen_net](ngf=4, n_residual_blocks=2, norm=norm, attention=False, spectral_norm=False)
     image = torch.rand(3, 56, 72) * torch.linspace(0, 1, 72) * 2 - 1
-    as_if_whole(generator.double(), image.double(), 24)
+    as_if_whole(generator.double(), image.double(), tile)
 
 
 @pytest.mark.parametrize("mask", ["none", "given", "learned"])
@@ -172,13 +173,18 @@ def test_each_convolution_before_a_norm_runs_once():
     assert all(sum(spy.sizes) == 3 * 16 * 16 for spy in spies)
 
 
-def test_what_a_gpu_has_room_for_stays_there(monkeypatch):
-    monkeypatch.setattr(inference.activations, "has_room", lambda rows, height: True)
-    monkeypatch.setattr(inference.activations.tempfile, "TemporaryFile", None)
-    x = torch.randn(1, 3, 9, 5)
-    copy = kept(Activation(9, 5, 4, lambda top, bottom: x[:, :, top:bottom]))
+@pytest.mark.parametrize("count", [inference.activations.IN_MEMORY, inference.activations.IN_MEMORY + 1])
+def test_what_is_kept_is_the_same_in_memory_and_on_disk(count, monkeypatch):
+    if count <= inference.activations.IN_MEMORY:
+        monkeypatch.setattr(inference.activations.tempfile, "TemporaryFile", None)
+    else:
+        monkeypatch.setattr(inference.activations, "InMemory", None)
+    x = torch.randn(1, 3, 40, 5).bfloat16()
+    seen = []
+    copy = kept(Activation(40, 5, count, lambda top, bottom: x[:, :, top:bottom]), seen.append)
+    assert torch.equal(torch.cat(seen, dim=2), x)
     copy.read(2, 7).zero_()  # the reader's own
-    assert torch.equal(copy.read(0, 9), x)
+    assert torch.equal(copy.read(0, 40), x) and torch.equal(copy.read(3, 4), x[:, :, 3:4])
 
 
 class Failing(nn.Identity):
@@ -190,6 +196,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(inference.activations.tempfile, "tempdir", str(tmp_path))
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 1)).eval()
     image = torch.randn(3, 16, 16)
+    monkeypatch.setattr(inference.activations, "IN_MEMORY", 1)
     before, attributes = network(image[None]), [set(vars(layer)) for layer in network]
     with pytest.raises(RuntimeError, match="out of memory"):
         in_strips(nn.Sequential(network, Failing()), image, 8)
@@ -260,6 +267,7 @@ def test_large_images_are_translated_in_strips(workplace, run, refused, monkeypa
 def test_a_full_disk_ends_the_run_with_one_line(workplace, run, refused, monkeypatch):
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
     noise_image(7, 70, 100).save(workplace / "large.png")
+    monkeypatch.setattr(inference.activations, "IN_MEMORY", 1)
     full = open("/dev/full", "w+b")  # noqa: SIM115 (closed by what it is given to)
     monkeypatch.setattr(inference.activations.tempfile, "TemporaryFile", lambda: full)
     line = refused("test", "--dataset_name=tiny", "--n_cpu=0", "--input=large.png", "--output=tiled", "--tile=40")
