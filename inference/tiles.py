@@ -196,8 +196,8 @@ def normalize(x, dims, eps):
     mean, variance = merge(*map(torch.stack, zip(*parts, strict=True)))
 
     def by_the_whole(rows):
-        channels = rows.shape[1]
-        return F.batch_norm(rows, mean.expand(channels), variance.expand(channels), eps=eps)
+        of_channels = (moment.expand(rows.shape[1]).contiguous() for moment in (mean, variance))
+        return F.batch_norm(rows, *of_channels, eps=eps)
 
     return across(by_the_whole, x)
 
