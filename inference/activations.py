@@ -28,7 +28,7 @@ class Activation:
         return [(top, bottom) for top, bottom in zip(edges, edges[1:], strict=False) if top < bottom]
 
 
-IN_MEMORY = 16  # strips
+IN_MEMORY = 4  # strips
 
 
 def kept(x, note=lambda rows: None):
@@ -81,7 +81,7 @@ class OnDisk:
             folder = tempfile.gettempdir()
             raise UserError(
                 f"{folder}: {error.strerror}: no room for what a large image is between two layers; "
-                "let TMPDIR name a folder with more, or take a --tile of a quarter of the image's side"
+                "let TMPDIR name a folder with more, or take a --tile of half the image's longer side"
             ) from error
 
     def read(self, top, bottom):

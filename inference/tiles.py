@@ -21,19 +21,27 @@ from runtime.errors import UserError
 
 @torch.inference_mode()
 def translate_in_tiles(network, image, tile, device):
-    """``network`` (images N×C×H×W to as many of their size, in eval mode on ``device``) on ``image`` C×H×W; to the CPU.
+    """``network`` (N×C×H×W to the same, in eval mode on ``device``) on ``image`` C×H×W, from the CPU to the CPU.
 
     A layer computes ``tile``² pixels at a time, but at least one row. Raises UserError where the network cannot be
     followed, or where there is no room for the temporary file.
     """
+    translated = activation_of(network, image, tile, device)
+    result = torch.empty_like(image)
+    for top, bottom in translated.strips():
+        result[:, top:bottom] = translated.read(top, bottom)[0]
+    return result
+
+
+def activation_of(network, image, tile, device):
+    """What ``network`` makes of ``image``, as an Activation whose strips have ``tile``² pixels."""
     _, height, width = image.shape
 
     def read(top, bottom):
         return image[None, :, top:bottom].to(device, memory_format=torch.channels_last, copy=True)
 
     count = math.ceil(height * width / tile**2)
-    translated = LayerByLayer(network).run(Activation(height, width, count, read))
-    return torch.cat([translated.read(*strip).cpu() for strip in translated.strips()], dim=2)[0]
+    return LayerByLayer(network).run(Activation(height, width, count, read))
 
 
 class OneWay(nn.Module):
