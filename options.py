@@ -200,9 +200,9 @@ TRANSLATE = {
         Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
     ],
     "machine": [
-        Flag("batch_size", 4, "images, or tiles, translated at once, where their sizes agree", POSITIVE),
-        Flag("tile", 0, "translate images larger than this in overlapping tiles of so many pixels; 0 for whole images",
-             number(int, 0)),
+        Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
+        Flag("tile", 0, "translate images larger than this in strips of as many pixels as a square of this side has; "
+             "0 for whole images", number(int, 0)),
         *MACHINE,
     ],
 }  # fmt: skip

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one, to_bytes
-from inference.tiles import translate_in_tiles
+from inference.tiles import OneWay, translate_in_tiles
 from options import parse_translation
 from reporting import pages
 from runtime import checkpoints, download
@@ -92,7 +92,7 @@ def translate(translators, side, batch, device, options):
         return translators.translate(side, images.to(device, non_blocking=True))[0]
 
     def in_tiles(image):
-        return translate_in_tiles(whole, translators, image, options.tile, options.batch_size)
+        return translate_in_tiles(OneWay(translators, side), image, options.tile, device)
 
     try:
         if options.tile and max(batch["image"].shape[2:]) > options.tile:

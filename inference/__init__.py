@@ -1,1 +1,1 @@
-"""What translation needs beyond a generator: tiles for images too large for the memory."""
+"""What translation needs beyond a generator: how images too large for the memory pass its layers."""

@@ -1,95 +1,243 @@
-"""Images too large to be translated whole: in overlapping tiles, blended, that share their statistics."""
+"""Images too large to be translated whole: in strips of as many pixels as a tile, layer by layer.
 
-from contextlib import contextmanager
+A norm needs the mean and variance of the whole image, so no strip may pass it before all have reached it. Therefore all
+strips pass one layer before any passes the next, and wait in between: in memory or, where they are many, in a temporary
+file. A convolution reads with each strip the rows above and below that it looks at. So the translation is that of the
+whole image, up to rounding, except for self-attention, which looks at a grid of positions all over it (``attend``).
+"""
+
+import math
+from dataclasses import replace
+from functools import singledispatch
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import fx, nn
+
+from inference.activations import Activation, kept
+from models import LayerNorm2d, SelfAttention
+from runtime.errors import UserError
 
 
-def overlap(tile):
-    """The pixels that a tile shares with the next one."""
-    return tile // 4
+@torch.inference_mode()
+def translate_in_tiles(network, image, tile, device):
+    """``network`` (N×C×H×W to the same, in eval mode on ``device``) on ``image`` C×H×W, from the CPU to the CPU.
 
-
-def starts(length, tile):
-    """Where tiles begin so that they cover ``length`` pixels, the last one ending with them."""
-    return [*range(0, length - tile, tile - overlap(tile)), length - tile]
-
-
-def window(tile, first, last):
-    """The weights of a tile's rows or columns: falling linearly towards the tiles before and behind it."""
-    fade = overlap(tile)
-    ramp = (torch.arange(fade) + 0.5) / fade
-    weights = torch.ones(tile)
-    if not first:
-        weights[:fade] = ramp
-    if not last:
-        weights[-fade:] *= ramp.flip(0)
-    return weights
-
-
-class SharedStatistics:
-    """Lets the instance norms of ``network`` take mean and variance over all tiles of an image, instead of each tile's.
-
-    Each tile normalised by itself would be as bright and as rich in contrast as the next one, which shows as seams.
+    A layer computes ``tile``² pixels at a time, but at least one row. Raises UserError where the network cannot be
+    followed, or where there is no room for the temporary file.
     """
+    translated = activation_of(network, image, tile, device)
+    result = torch.empty_like(image)
+    for top, bottom in translated.strips():
+        result[:, top:bottom] = translated.read(top, bottom)[0]
+    return result
+
+
+def activation_of(network, image, tile, device):
+    """What ``network`` makes of ``image``, as an Activation whose strips have ``tile``² pixels."""
+    _, height, width = image.shape
+
+    def read(top, bottom):
+        return image[None, :, top:bottom].to(device, memory_format=torch.channels_last, copy=True)
+
+    count = math.ceil(height * width / tile**2)
+    return LayerByLayer(network).run(Activation(height, width, count, read))
+
+
+class OneWay(nn.Module):
+    """``translators`` as the network that translates images of domain ``side``, "A" or "B"."""
+
+    def __init__(self, translators, side):
+        super().__init__()
+        self.translators, self.side = translators, side
+
+    def forward(self, x):
+        return self.translators.translate(self.side, x)[0]
+
+
+class LayerByLayer(fx.Interpreter):
+    """Runs a network on an Activation. What its layers do is found by ``torch.fx``, which follows its ``forward``."""
 
     def __init__(self, network):
-        self.norms = [module for module in network.modules() if isinstance(module, nn.InstanceNorm2d)]
+        try:
+            graph = Layers().trace(network)
+        except fx.proxy.TraceError as error:
+            raise cannot_follow(error) from error
+        super().__init__(network, graph=graph)
+        self.extra_traceback = False  # messages stay as they are
 
-    @contextmanager
-    def gathered(self):
-        """Notes the statistics of what reaches the norms inside."""
-        sums = {}
+    def run_node(self, node):
+        value = super().run_node(node)
+        computed_often = node.op != "placeholder" and len(node.users) > 1
+        return kept(value) if computed_often and isinstance(value, Activation) else value
 
-        def note(norm, inputs):
-            values = inputs[0].transpose(0, 1).flatten(1).double()
-            total, squares, count = sums.get(norm, (0, 0, 0))
-            sums[norm] = total + values.sum(1), squares + values.square().sum(1), count + values.shape[1]
+    def call_module(self, target, args, kwargs):
+        return advance(self.fetch_attr(target), *args, **kwargs)
 
-        hooks = [norm.register_forward_pre_hook(note) for norm in self.norms]
-        yield
-        for hook in hooks:
-            hook.remove()
-        for norm, (total, squares, count) in sums.items():
-            mean = total / count
-            norm.running_mean = mean.float()
-            norm.running_var = (squares / count - mean.square()).float()
-            norm.track_running_stats = True  # in eval mode, instead of the input's own
+    def call_function(self, function, args, kwargs):
+        if function is getattr and args[1] == "dtype":
+            return args[0].read(0, 1).dtype
+        if function.__name__ not in POINTWISE:
+            raise cannot_follow(function.__name__)
+        return across(function, *args, **kwargs)
 
-    def forget(self):
-        """Each image by itself again."""
-        for norm in self.norms:
-            norm.running_mean = norm.running_var = None
-            norm.track_running_stats = False
+    def call_method(self, name, args, kwargs):
+        return self.call_function(getattr(torch.Tensor, name), args, kwargs)
 
 
-def translate_in_tiles(translate, network, image, tile, batch_size, passes=2):
-    """``translate`` (images N×C×h×w to the same) on ``image`` C×H×W, in tiles of at most ``tile``²; to the CPU.
+class Layers(fx.Tracer):
+    """Takes networks apart into the layers that ``advance`` knows."""
 
-    ``network`` is what ``translate`` runs, in eval mode. Of several passes, each takes the statistics that the one
-    before it gathered over the tiles; the last one is the result.
+    def is_leaf_module(self, module, name):
+        known = advance.dispatch(type(module)) is not advance.dispatch(object)
+        return known or super().is_leaf_module(module, name)
+
+
+def cannot_follow(what):
+    return UserError(f"--tile knows no way through {what}: teach it in inference/tiles.py, or translate without --tile")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layers: ``advance(layer, x)`` is the Activation behind a layer
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def advance(layer, x):
+    raise cannot_follow(type(layer).__name__)
+
+
+def across(function, *arguments, **named):
+    """Rows by themselves: ``function`` of the same rows of all activations among ``arguments``."""
+    x = next(argument for argument in arguments if isinstance(argument, Activation))
+
+    def read(top, bottom):
+        rows = [a.read(top, bottom) if isinstance(a, Activation) else a for a in arguments]
+        result = function(*rows, **named)
+        if result.shape[2:] != (bottom - top, x.width):
+            raise cannot_follow(f"{function} from {rows[0].shape} to {result.shape}")
+        return result
+
+    return replace(x, read=read)
+
+
+POINTWISE = {"add", "sub", "mul", "gt", "getitem", "amax", "ones_like", "to"}  # what masks and residual blocks call
+for kind in (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.BatchNorm2d, nn.Identity):
+    advance.register(kind, across)
+
+
+@advance.register
+def convolve(layer: nn.Conv2d, x):
+    if layer.padding_mode == "circular" or isinstance(layer.padding, str):
+        raise cannot_follow(layer)
+    (reach, stride, padding), (reach_x, stride_x, padding_x) = geometry(layer)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+
+    def read(top, bottom):
+        first, last = top * stride - padding, (bottom - 1) * stride - padding + reach
+        rows = x.read(max(first, 0), min(last, x.height))
+        rows = F.pad(rows, (padding_x, padding_x, max(-first, 0), max(last - x.height, 0)), mode)
+        return F.conv2d(rows, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
+
+    height = (x.height + 2 * padding - reach) // stride + 1
+    return Activation(height, (x.width + 2 * padding_x - reach_x) // stride_x + 1, x.count, read)
+
+
+@advance.register
+def convolve_transposed(layer: nn.ConvTranspose2d, x):
+    (reach, stride, padding), (reach_x, stride_x, padding_x) = geometry(layer)
+    more, more_x = layer.output_padding
+    rest = layer.stride, (0, padding_x), layer.output_padding, layer.groups, layer.dilation
+
+    def read(top, bottom):
+        # Row i of x adds to ``reach`` rows, from i · stride − padding on.
+        first = max(math.ceil((top + padding - reach + 1) / stride), 0)
+        last = min((bottom - 1 + padding) // stride + 1, x.height)
+        rows = F.conv_transpose2d(x.read(first, last), layer.weight, layer.bias, *rest)
+        begin = top - (first * stride - padding)
+        return rows[:, :, begin : begin + bottom - top]
+
+    height = (x.height - 1) * stride - 2 * padding + reach + more
+    return Activation(height, (x.width - 1) * stride_x - 2 * padding_x + reach_x + more_x, x.count, read)
+
+
+def geometry(layer):
+    """How many pixels a convolution's kernel spans, its stride and its padding: of rows, and of columns."""
+    sizes = zip(layer.kernel_size, layer.dilation, layer.stride, layer.padding, strict=True)
+    return [(dilation * (kernel - 1) + 1, stride, padding) for kernel, dilation, stride, padding in sizes]
+
+
+@advance.register
+def enlarge(layer: nn.Upsample, x):
+    if layer.mode != "nearest":
+        raise cannot_follow(f"{layer.mode} upsampling")
+    scale = int(layer.scale_factor)
+
+    def read(top, bottom):
+        first = top // scale
+        return layer(x.read(first, math.ceil(bottom / scale)))[:, :, top - first * scale : bottom - first * scale]
+
+    return Activation(x.height * scale, x.width * scale, x.count, read)
+
+
+@advance.register
+def instance_norm(layer: nn.InstanceNorm2d, x):
+    return normalize(x, (2, 3), layer.eps)
+
+
+@advance.register
+def layer_norm(layer: LayerNorm2d, x):
+    return normalize(x, (1, 2, 3), layer.eps)
+
+
+def normalize(x, dims, eps):
+    """x minus its mean over ``dims``, over its standard deviation there."""
+    parts = []
+
+    def note(rows):
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        mean = rows.mean(dims, keepdim=True)
+        variance = (rows - mean).square().mean(dims, keepdim=True)
+        parts.append((torch.tensor(rows.shape[2]), mean.flatten(), variance.flatten()))
+
+    x = kept(x, note)
+    mean, variance = merge(*map(torch.stack, zip(*parts, strict=True)))
+
+    def by_the_whole(rows):
+        of_channels = (moment.expand(rows.shape[1]).contiguous() for moment in (mean, variance))
+        return F.batch_norm(rows, *of_channels, eps=eps)
+
+    return across(by_the_whole, x)
+
+
+def merge(counts, means, variances):
+    """Mean and variance of a whole, from those of its parts (parts×C) and the numbers of their values (parts).
+
+    The variance of the whole is the mean of the parts' own plus the variance of their means. Unlike the mean of squares
+    minus the square of the mean, this loses nothing to rounding where the mean is large (Chan, Golub, LeVeque 1983).
     """
-    _, height, width = image.shape
-    tile_height, tile_width = min(tile, height), min(tile, width)
-    places = [(top, left) for top in starts(height, tile_height) for left in starts(width, tile_width)]
-    groups = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
+    shares = (counts / counts.sum(dtype=torch.double)).unsqueeze(1)
+    each, own = means.cpu().double(), variances.cpu().double()  # the CPU first: not every device has doubles
+    mean = (shares * each).sum(0)
+    variance = (shares * (own + (each - mean).square())).sum(0)
+    return mean.to(means), variance.to(means)
 
-    def tiles(group):
-        return torch.stack([image[:, top : top + tile_height, left : left + tile_width] for top, left in group])
 
-    statistics = SharedStatistics(network)
-    for _ in range(passes - 1):
-        with statistics.gathered():
-            for group in groups:
-                translate(tiles(group))
-    blended, weight = torch.zeros(image.shape), torch.zeros(height, width)
-    for group in groups:
-        for (top, left), translated in zip(group, translate(tiles(group)).float().cpu(), strict=True):
-            rows = window(tile_height, top == 0, top + tile_height == height)
-            columns = window(tile_width, left == 0, left + tile_width == width)
-            weights = rows[:, None] * columns
-            blended[:, top : top + tile_height, left : left + tile_width] += weights * translated
-            weight[top : top + tile_height, left : left + tile_width] += weights
-    statistics.forget()
-    return blended / weight
+@advance.register
+def attend(layer: SelfAttention, x):
+    """Every position looks at all of the image, but at a grid of positions: no more than a strip has, or 32×32."""
+    x = kept(x)
+    in_a_strip = x.width * max(bottom - top for top, bottom in x.strips())
+    step = grid_step(x.height, x.width, max(in_a_strip, layer.SMALL))
+    middle = (min(step, x.height) - 1) // 2, (min(step, x.width) - 1) // 2
+    grid = [x.read(row, row + 1)[..., middle[1] :: step] for row in range(middle[0], x.height, step)]
+    seen = torch.cat(grid, dim=2)
+    return across(lambda rows: layer(rows, seen), x)
+
+
+def grid_step(height, width, limit):
+    """The smallest step by which a grid over height×width has at most ``limit`` positions."""
+    step = 1
+    while math.ceil(height / step) * math.ceil(width / step) > limit:
+        step += 1
+    return step

@@ -17,6 +17,7 @@ from models import (
     add_spectral_norm,
     fold_spectral_norm,
     resize_up,
+    standardize,
     weights_init_normal,
 )
 
@@ -52,7 +53,8 @@ def test_switches_put_the_blocks_where_they_say(attention, spectral_norm):
 def test_layers_of_the_default_networks():
     generator, critic = GeneratorResNet(), Discriminator()
     assert len(convolutions(generator)) == 1 + 2 + 2 * 9 + 3 + 2 + 1
-    assert sum(isinstance(module, nn.InstanceNorm2d) for module in generator.modules()) == 1 + 2 + 2 * 9 + 2
+    assert sum(isinstance(module, nn.InstanceNorm2d) for module in generator.modules()) == 1 + 2 + 2 * 9
+    assert sum(isinstance(module, LayerNorm2d) for module in generator.modules()) == 2
     assert len(convolutions(critic)) == 3 + 2 * 2 + 3 + 2  # the 70×70 PatchGAN has 5
     assert sum(isinstance(module, nn.Dropout) for module in critic.modules()) == 2
     assert convolutions(critic)[-1].out_channels == 1
@@ -92,10 +94,32 @@ def test_spectral_norm_holds_the_largest_singular_value_at_one(build):
         assert abs(raw - 1) > 1e-2  # it is the norm that does it, not the initialisation
 
 
+LAYER_NORMS = {"cpu": LayerNorm2d(6), "gpu": partial(standardize, eps=LayerNorm2d.eps)}
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_layer_norm_takes_all_of_an_image_together(memory_format):
+@pytest.mark.parametrize("norm", LAYER_NORMS.values(), ids=LAYER_NORMS)
+def test_layer_norm_takes_all_of_an_image_together(norm, memory_format):
     x = torch.randn(2, 6, 5, 7).mul(3).add(1).to(memory_format=memory_format)
-    torch.testing.assert_close(LayerNorm2d(6)(x), nn.functional.layer_norm(x, x.shape[1:]))
+    torch.testing.assert_close(norm(x), nn.functional.layer_norm(x, x.shape[1:]))
+    one_plane = nn.InstanceNorm2d(1)(x.flatten(1, 2).unsqueeze(1)).view_as(x)
+    torch.testing.assert_close(norm(x), one_plane)
+
+
+@pytest.mark.parametrize("norm", LAYER_NORMS.values(), ids=LAYER_NORMS)
+def test_layer_norm_is_twice_differentiable(norm):
+    x = torch.randn(2, 6, 2, 3, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(norm, x) and torch.autograd.gradgradcheck(norm, x)
+
+
+@pytest.mark.parametrize("norm", LAYER_NORMS.values(), ids=LAYER_NORMS)
+def test_layer_norm_of_half_precision_computes_in_float32(norm):
+    """A sum of these in bfloat16 would stop growing at 256 times its terms."""
+    x = torch.randn(1, 6, 64, 64).add(10).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        normed = norm(x)
+    assert normed.dtype == torch.bfloat16
+    torch.testing.assert_close(normed, norm(x.float()).bfloat16())
 
 
 def test_a_flat_channel_stays_flat_on_the_way_up():

@@ -1,4 +1,7 @@
-"""Tiles: they cover the image, blend to one, and share the statistics of their norms."""
+"""Tiles: each layer makes the same of strips as of a whole image, and so do the networks; what memory and disk hold."""
+
+from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,92 +12,271 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from inference.tiles import SharedStatistics, starts, translate_in_tiles, window
-from models import GeneratorResNet, LayerNorm2d
+import inference.activations
+import inference.tiles
+from inference.activations import Activation, kept
+from inference.tiles import OneWay, activation_of, grid_step, merge, translate_in_tiles
+from models import GENERATORS, LayerNorm2d, SelfAttention
+from runtime.errors import UserError
+from translators import Translators
+
+CPU = torch.device("cpu")
 
 
-@given(length=st.integers(8, 500), tile=st.integers(8, 500))
-def test_tiles_cover_every_pixel_and_overlap(length, tile):
-    tile = min(tile, length)
-    begins = starts(length, tile)
-    assert begins[0] == 0 and begins[-1] + tile == length
-    assert all(0 < after - before <= tile - tile // 4 for before, after in zip(begins, begins[1:], strict=False))
+@torch.inference_mode()
+def in_strips(network, image, tile):
+    """As translate_in_tiles, of a network that may change an image's size."""
+    activation = activation_of(network, image, tile, CPU)
+    return torch.cat([activation.read(*strip) for strip in activation.strips()], dim=2)[0]
 
 
-def test_weights_fall_towards_neighbours_alone_and_add_up_to_one():
-    assert window(16, True, True).tolist() == 16 * [1]
-    middle = window(16, False, False)
-    torch.testing.assert_close(middle[-4:] + middle[:4], torch.ones(4))
-    assert (middle > 0).all() and middle[8] == 1
+def as_if_whole(network, image, tile, **tolerance):
+    network = nn.Sequential(network).eval().requires_grad_(False)
+    torch.testing.assert_close(in_strips(network, image, tile), network(image[None])[0], **tolerance)
 
 
-@settings(max_examples=20, deadline=None)
-@given(height=st.integers(8, 70), width=st.integers(8, 70), batch_size=st.integers(1, 5), passes=st.integers(1, 3))
-def test_a_pixelwise_network_is_translated_as_if_whole(height, width, batch_size, passes):
-    image = torch.rand(3, height, width)
-    sizes = []
-
-    def translate(images):
-        sizes.append(images.shape)
-        return 1 - images
-
-    result = translate_in_tiles(translate, nn.Identity(), image, 24, batch_size, passes)
-    torch.testing.assert_close(result, 1 - image)
-    assert all(n <= batch_size and max(h, w) <= 24 for n, _, h, w in sizes)
+@given(height=st.integers(1, 500), count=st.integers(1, 500))
+def test_strips_cover_each_row_once(height, count):
+    strips = Activation(height, 1, count, None).strips()
+    assert [row for top, bottom in strips for row in range(top, bottom)] == list(range(height))
+    assert all(top < bottom for top, bottom in strips) and len(strips) <= count
 
 
-@pytest.mark.parametrize("norm", [nn.InstanceNorm2d, LayerNorm2d])
-def test_the_norms_take_the_statistics_of_all_tiles(norm):
-    """What is left of the difference is that overlapping parts count twice."""
+LAYERS = {
+    "7×7 mirrored": lambda: nn.Conv2d(3, 5, 7, padding=3, padding_mode="reflect"),
+    "3×3 with zeros": lambda: nn.Conv2d(3, 5, 3, padding=1),
+    "no padding": lambda: nn.Conv2d(3, 5, (3, 2)),
+    "stride 2": lambda: nn.Conv2d(3, 5, 3, stride=2, padding=1),
+    "4×4 stride 2": lambda: nn.Conv2d(3, 5, 4, stride=2, padding=1, bias=False),
+    "dilation, groups": lambda: nn.Conv2d(3, 6, 3, padding=2, dilation=2, groups=3),
+    "up by 2": lambda: nn.ConvTranspose2d(3, 5, 3, stride=2, padding=1, output_padding=1),
+    "4×4 up by 2": lambda: nn.ConvTranspose2d(3, 5, 4, stride=2, padding=1, bias=False),
+    "up by 3": lambda: nn.ConvTranspose2d(3, 6, 5, stride=3, dilation=2, groups=3),
+    "nearest": lambda: nn.Upsample(scale_factor=3),
+    "instance norm": lambda: nn.InstanceNorm2d(3),
+    "layer norm": lambda: LayerNorm2d(3),
+    "batch norm": lambda: nn.BatchNorm2d(3),
+    "dropout": lambda: nn.Dropout(),
+    "in place": lambda: nn.ReLU(inplace=True),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@settings(max_examples=15, deadline=None)
+@given(height=st.integers(7, 40), width=st.integers(7, 40), tile=st.integers(1, 45), seed=st.integers(0, 9))
+def test_a_layer_makes_the_same_of_strips(layer, height, width, tile, seed):
+    torch.manual_seed(seed)
+    image = torch.randn(3, height, width)
+    before = image.clone()
+    as_if_whole(LAYERS[layer](), image, tile)
+    assert layer == "in place" or torch.equal(image, before)
+    in_strips(nn.Sequential(LAYERS[layer]().eval()), before, tile)
+    assert layer != "in place" or not torch.equal(image, before)  # only the whole one overwrites its input
+
+
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5), offset=st.sampled_from([0.0, 1000.0]))
+def test_mean_and_variance_of_parts_merge_to_those_of_the_whole(sizes, offset):
+    parts = [torch.randn(size, 3) + offset for size in sizes]
+    mean, variance = merge(
+        torch.tensor(sizes),
+        torch.stack([part.mean(0) for part in parts]),
+        torch.stack([part.var(0, unbiased=False) for part in parts]),
+    )
+    whole = torch.cat(parts).double()
+    torch.testing.assert_close(mean.double(), whole.mean(0), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(variance.double(), whole.var(0, unbiased=False), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("gen_net", GENERATORS)
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("tile", [40, 16])  # in memory, on disk
+def test_generators_translate_as_if_whole(gen_net, norm, tile):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 3, 1), norm(3)).eval().requires_grad_(False)
-    image = torch.rand(3, 48, 48) * torch.linspace(0, 4, 48)  # darker at the left
-    whole = network(image[None])[0]
-    tiles = lambda passes: translate_in_tiles(network, network, image, 48 - 12, 1, passes)  # noqa: E731
-    alone, shared = tiles(1), tiles(2)
-    assert (alone - whole).abs().mean() > 2 * (shared - whole).abs().mean()
-    torch.testing.assert_close(network(image[None])[0], whole)  # forgotten afterwards
+    generator = GENERATORS[gen_net](ngf=4, n_residual_blocks=2, norm=norm, attention=False, spectral_norm=False)
+    image = torch.rand(3, 56, 72) * torch.linspace(0, 1, 72) * 2 - 1
+    as_if_whole(generator.double(), image.double(), tile)
 
 
-def test_gathered_statistics_are_the_mean_and_variance_over_all_that_passed():
-    norm = nn.InstanceNorm2d(3).eval()
-    parts = [torch.randn(2, 3, 4, 5), torch.randn(1, 3, 7, 2) + 3]
-    statistics = SharedStatistics(norm)
-    with statistics.gathered():
-        for part in parts:
-            norm(part)
-    values = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], 1)
-    torch.testing.assert_close(norm.running_mean, values.mean(1))
-    torch.testing.assert_close(norm.running_var, values.var(1, unbiased=False))
-
-
-def test_tiles_of_a_generator_come_nearer_to_the_whole_by_sharing():
+@pytest.mark.parametrize("mask", ["none", "given", "learned"])
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_masks_are_those_of_the_whole(mask, side):
     torch.manual_seed(0)
-    generator = GeneratorResNet(ngf=8, n_residual_blocks=1, attention=False).eval().requires_grad_(False)
-    image = torch.rand(3, 128, 128) * torch.linspace(0, 1, 128) * 2 - 1
-    whole = generator(image[None])[0]
-    errors = [
-        (translate_in_tiles(generator, generator, image, 64, 4, passes) - whole).abs().mean() for passes in (1, 2)
-    ]
-    assert errors[1] < 0.75 * errors[0]
+    options = dict(gen_net="attention", channels=3, ngf=4, n_residual_blocks=1, norm="instance", dropout=False)
+    options |= dict(attention=False, spectral_norm=False, mask=mask, mask_threshold=100, mask_freeze_epoch=1)
+    image = torch.rand(3, 40, 36) * 2 - 1
+    translators = Translators(Namespace(**options))
+    as_if_whole(OneWay(translators, side).double(), image.double(), 16)
+    if mask != "none":
+        assert translators.masks.of(side, image[None].double()).shape == (1, 1, 40, 36)
 
 
-def test_large_images_are_translated_in_tiles(workplace, run, refused):
+def test_half_precision_loses_no_more_than_that_of_the_whole():
+    torch.manual_seed(0)
+    generator = GENERATORS["attention"](ngf=8, n_residual_blocks=1, attention=False, spectral_norm=False).eval()
+    image = torch.rand(3, 48, 48) * 2 - 1
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        strips, whole = in_strips(generator, image, 16), generator(image[None])[0]
+    assert strips.dtype == whole.dtype == torch.bfloat16
+    exact = generator(image[None])[0]
+    assert (strips - exact).abs().mean() < 1.5 * (whole - exact).abs().mean()
+
+
+def seeing_attention(channels):
+    torch.manual_seed(0)
+    attention = SelfAttention(channels).eval().requires_grad_(False)
+    attention.gamma.fill_(1)
+    return attention
+
+
+def test_attention_looks_at_the_whole_image(monkeypatch):
+    """Exactly, while it has few positions; else at a grid, which is nearer to it than each strip by itself."""
+    attention = seeing_attention(8)
+    image = torch.randn(8, 32, 32).cumsum(1).cumsum(2) / 32  # its strips differ
+    as_if_whole(attention, image, 16)
+    monkeypatch.setattr(SelfAttention, "SMALL", 64)
+    whole, strips = attention(image[None])[0], in_strips(nn.Sequential(attention), image, 16)
+    alone = torch.cat([attention(image[None, :, top : top + 8])[0] for top in range(0, 32, 8)], dim=1)
+    error, alone = (strips - whole).abs().mean(), (alone - whole).abs().mean()
+    assert 0 < error < alone / 2
+
+
+@given(height=st.integers(1, 60), width=st.integers(1, 60), limit=st.integers(1, 5000))
+def test_the_grid_is_as_fine_as_its_limit_allows(height, width, limit):
+    def positions(step):
+        return len(range(0, height, step)) * len(range(0, width, step))
+
+    step = grid_step(height, width, limit)
+    assert positions(step) <= limit and (step == 1 or positions(step - 1) > limit)
+
+
+class Spy(nn.Identity):
+    """Notes the sizes of what passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(x.numel())
+        return x
+
+
+def test_a_layer_holds_no_more_than_a_tile_however_large_the_image():
+    spy = Spy()
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.InstanceNorm2d(8), spy, nn.Conv2d(8, 3, 3, padding=1))
+    for height in (32, 256):
+        in_strips(network.eval(), torch.randn(3, height, 32), 16)
+    two_more_rows = 2 * 32
+    assert max(spy.sizes) == 8 * (16 * 16 + two_more_rows)
+
+
+def test_each_convolution_before_a_norm_runs_once():
+    """Without the file in between, each layer would compute all layers before it anew."""
+    spies = [Spy() for _ in range(4)]
+    blocks = [(spy, nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3)) for spy in spies]
+    in_strips(nn.Sequential(*(layer for block in blocks for layer in block)).eval(), torch.randn(3, 16, 16), 8)
+    assert all(sum(spy.sizes) == 3 * 16 * 16 for spy in spies)
+
+
+@pytest.mark.parametrize("count", [inference.activations.IN_MEMORY, inference.activations.IN_MEMORY + 1])
+def test_what_is_kept_is_the_same_in_memory_and_on_disk(count, monkeypatch):
+    if count <= inference.activations.IN_MEMORY:
+        monkeypatch.setattr(inference.activations.tempfile, "TemporaryFile", None)
+    else:
+        monkeypatch.setattr(inference.activations, "InMemory", None)
+    x = torch.randn(1, 3, 40, 5).bfloat16()
+    seen = []
+    copy = kept(Activation(40, 5, count, lambda top, bottom: x[:, :, top:bottom]), seen.append)
+    assert torch.equal(torch.cat(seen, dim=2), x)
+    copy.read(2, 7).zero_()  # the reader's own
+    assert torch.equal(copy.read(0, 40), x) and torch.equal(copy.read(3, 4), x[:, :, 3:4])
+
+
+class Failing(nn.Identity):
+    def forward(self, x):
+        raise RuntimeError("out of memory")
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference.activations.tempfile, "tempdir", str(tmp_path))
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 1)).eval()
+    image = torch.randn(3, 16, 16)
+    monkeypatch.setattr(inference.activations, "IN_MEMORY", 1)
+    before, attributes = network(image[None]), [set(vars(layer)) for layer in network]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        in_strips(nn.Sequential(network, Failing()), image, 8)
+    assert torch.equal(network(image[None]), before)
+    assert [set(vars(layer)) for layer in network] == attributes
+    assert not any(tmp_path.iterdir())
+
+
+class Depends(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class Reverses(nn.Module):
+    def forward(self, x):
+        return x.flip(2)
+
+
+class Shrinks(nn.Module):
+    def forward(self, x):
+        return x[:, :, ::2]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Depends(),
+        Reverses(),
+        Shrinks(),
+        nn.AvgPool2d(3, 1, 1),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(3, 3, 3, padding="same"),
+    ],
+    ids=str,
+)
+def test_a_network_that_cannot_be_followed_is_refused_not_translated_wrongly(network):
+    with pytest.raises(UserError, match="^--tile knows no way through .*without --tile$"):
+        in_strips(nn.Sequential(network), torch.randn(3, 16, 16), 8)
+
+
+def test_large_images_are_translated_in_strips(workplace, run, refused, monkeypatch):
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
     noise_image(7, 70, 100).save(workplace / "large.png")
     noise_image(8, 20, 30).save(workplace / "small.png")
+    calls = []
+
+    def counted(network, image, tile, device):
+        calls.append(image.shape)
+        return translate_in_tiles(network, image, tile, device)
+
+    monkeypatch.setattr(inference.tiles, "translate_in_tiles", counted)
     test = ["test", "--dataset_name=tiny", "--n_cpu=0"]
     for name in ("large", "small"):
-        assert run(*test, f"--input={name}.png", "--output=tiled", "--tile=40").code == 0
-        assert run(*test, f"--input={name}.png", "--output=whole").code == 0
-    tiled, whole = (np.asarray(Image.open(f"{folder}/large.png")).astype(int) for folder in ("tiled", "whole"))
-    assert tiled.shape == whole.shape == (70, 100, 3)
-    assert (tiled != whole).any()
-    small = [Image.open(f"{folder}/small.png").tobytes() for folder in ("tiled", "whole")]
-    assert small[0] == small[1]
+        for direction in ("AtoB", "BtoA"):
+            both = [*test, f"--input={name}.png", f"--direction={direction}"]
+            assert run(*both, "--output=tiled", "--tile=40").code == 0
+            assert run(*both, "--output=whole").code == 0
+            tiled, whole = (np.asarray(Image.open(f"{way}/{name}.png")).astype(int) for way in ("tiled", "whole"))
+            assert tiled.shape == whole.shape and np.abs(tiled - whole).max() <= 1
+    assert calls == [(3, 72, 100)] * 2  # padded to a multiple of 4; the small one is not cut
     for tile in (30, 16):
         line = refused(*test, "--input=large.png", "--output=tiled", f"--tile={tile}")
         assert f"--tile must be divisible by 4 and at least 32, not {tile}" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_ends_the_run_with_one_line(workplace, run, refused, monkeypatch):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    noise_image(7, 70, 100).save(workplace / "large.png")
+    monkeypatch.setattr(inference.activations, "IN_MEMORY", 1)
+    full = open("/dev/full", "w+b")  # noqa: SIM115 (closed by what it is given to)
+    monkeypatch.setattr(inference.activations.tempfile, "TemporaryFile", lambda: full)
+    line = refused("test", "--dataset_name=tiny", "--n_cpu=0", "--input=large.png", "--output=tiled", "--tile=40")
+    assert "No space left on device" in line and "TMPDIR" in line
 
 
 def test_an_image_that_cannot_be_written_ends_the_run(workplace, run, refused):
