@@ -1,5 +1,5 @@
 # make demo: train on a real data set for some minutes and translate its test folder
-# make test: run the tests        make lint: run the linter
+# make test: run the tests, and say which are skipped and why        make lint: run the linter
 # All of them make .venv first; PYTHON chooses the interpreter that it is made of.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ demo: .venv/demo.done
 	sh scripts/demo.sh $(BIN)/python
 
 test: .venv/dev.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -rs
 
 lint: .venv/dev.done
 	$(BIN)/ruff check .

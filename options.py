@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from runtime.errors import UserError
 
+__version__ = "1.0.0"
+
 
 def number(kind, least, below=None):
     """A check for argparse: text to ``kind``, at least ``least`` and, if given, less than ``below``."""
@@ -88,8 +90,9 @@ MACHINE = [
 FEATURES = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,
                 ("inception", "efficientnet_lite0"))  # fmt: skip
 
-# Names that other CycleGANs have for these networks.
+# Names that other CycleGANs have for these networks, and an earlier revision for a recipe.
 SPELLINGS = {
+    "best": dict(recipe="lsgan"),
     "resnet_9blocks": dict(gen_net="resnet", n_residual_blocks=9),
     "resnet_6blocks": dict(gen_net="resnet", n_residual_blocks=6),
     "n_layers": dict(dis_net="patch70"),
@@ -99,7 +102,7 @@ SPELLINGS = {
 PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5.0)
 RECIPES = {
     "attention": {},
-    "best": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
+    "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
     "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
     "notebook": dict(
         PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
@@ -125,7 +128,7 @@ TRAIN = {
     ],
     "networks": [
         Flag("recipe", "attention", "a set of defaults; flags given by hand overrule it", str,
-             tuple(RECIPES), fixed=True),
+             (*RECIPES, "best"), fixed=True),
         Flag("gen_net", "attention", "the generators", str,
              ("attention", "resnet", "notebook", "resnet_9blocks", "resnet_6blocks"), fixed=True),
         Flag("dis_net", "attention", "the critics", str,
@@ -285,7 +288,7 @@ def parse(groups, description, argv=None):
     """
     words = [underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     given = vars(build_parser(groups, description).parse_args(words))
-    for name in ("gen_net", "dis_net"):
+    for name in ("gen_net", "dis_net", "recipe"):
         if meant := SPELLINGS.get(given.get(name)):
             given = {**meant, **given, name: meant[name]}
     defaults = {flag.name: flag.default for flags in groups.values() for flag in flags}

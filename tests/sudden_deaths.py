@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-import torchvision.utils  # noqa: F401 - so that no child needs to import it
+import torch.utils.tensorboard
+import torchvision.utils  # noqa: F401 - so that no child needs to import these two
 
 import cycle_gan
 from runtime import checkpoints

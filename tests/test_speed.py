@@ -215,6 +215,7 @@ def test_the_precision_that_is_chosen():
 @pytest.mark.parametrize("recipe", ["attention", "classic"])
 def test_compiled_half_steps_compute_the_same(recipe):
     """Traced, with the penalty outside; code generation, which takes minutes, is the compiler's own business."""
+    torch._dynamo.reset()  # sizes that other tests compiled for would make these dynamic, which is slow to trace
     plain, compiled = (without_chance(build(CycleGAN, f"--recipe={recipe}"), torch.double) for _ in range(2))
     compiled.generator_objective.compile(backend="aot_eager")
     compiled.critic_objective.compile(backend="aot_eager")

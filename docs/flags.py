@@ -1,0 +1,43 @@
+"""Writes docs/flags.md, the tables of all flags: ``python docs/flags.py``. A test says when it is due."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from options import EVALUATE, TRAIN, TRANSLATE  # noqa: E402 - it stands in the folder above
+
+PROGRAMS = {"cycle_gan.py": TRAIN, "test.py": TRANSLATE, "evaluate.py": EVALUATE}
+HEAD = """# Every flag
+
+`--help` shows the same. A flag may be written with `-` for `_`; one that is on or off has a `--no_` twin. The defaults
+of cycle_gan.py are those of the recipe `attention`. Other CycleGANs' names for them: [migration.md](migration.md).
+This page is written by `python docs/flags.py`.
+"""
+
+
+def page():
+    """The whole page as markdown."""
+    lines = [HEAD]
+    for program, groups in PROGRAMS.items():
+        lines.append(f"## {program}\n")
+        for title, flags in groups.items():
+            lines += [f"### {title.capitalize()}\n", "| flag | default | |", "|---|---|---|", *map(row, flags), ""]
+    return "\n".join(lines)
+
+
+def row(flag):
+    """One flag's line of a table. Where the default depends on other options, the help says how."""
+    name = f"`--{flag.name}`"
+    if flag.type is bool:
+        name += f" / `--no_{flag.name}`"
+    default = "" if flag.default is None or callable(flag.default) else f"`{flag.default}`"
+    if isinstance(flag.default, bool):
+        default = "on" if flag.default else "off"
+    choices = f" ({', '.join(f'`{choice}`' for choice in flag.choices)})" if flag.choices else ""
+    return f"| {name} | {default} | {flag.help}{choices} |"
+
+
+if __name__ == "__main__":
+    (HERE / "flags.md").write_text(page(), encoding="utf-8")
