@@ -1,69 +1,55 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-import shlex
+from options import parse_training, resume
+from runtime.errors import UserError, exit_cleanly, warn
+
+if __name__ == "__main__":
+    exit_cleanly(parse_training)  # answers --help and bad flags, before torch is imported
+
 import sys
-import time
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from datasets import UnpairedImages, check_headers, epoch_batches, find_side, list_images, load_batches, sample_images
-from options import chosen_penalty, parse_training, resume
-from reporting import pages
-from reporting.metrics import FEWEST, Best, Evaluation
-from reporting.scalars import Scalars
+from datasets import UnpairedImages, check_headers, epoch_batches, find_side, list_images, load_batches
+from reporting.loss_log import LossLog, NotFinite
+from reporting.monitor import Monitor
+from reporting.texts import command, how_to_go_on, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
-from runtime.errors import UserError, describe, exit_cleanly, warn
+from runtime.device import explained_errors, pick_device, set_tf32, tuned_kernels
+from runtime.folders import check_writable, set_aside
 from runtime.lock import FolderLock
+from runtime.saver import Saver
 from runtime.signals import StopSignal
-from trainer import CycleGAN, check_networks, schedule_change
-from utils import (
-    LossLog,
-    NotFinite,
-    SampleGrid,
-    check_writable,
-    count_workers,
-    memory_advice,
-    pick_device,
-    ran_out_of_memory,
-    tune_kernels,
-)
+from trainer import CycleGAN
 
-SAMPLE_ROWS = 6
 ROLLBACKS = 3
 
 
 def main():
     options, given = parse_training()
-    device = distributed.own_device(pick_device(options.device))
-    with distributed.joined(device):
+    device = distributed.local_device(pick_device(options.device))
+    with distributed.process_group(device):
         saved = None
         if options.epoch != 0:
             path, saved = load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
-            options = resume(options, given, saved["options"])
+            options = resume(options, given, saved["options"], saved["given"])
+            given = {*given, *saved["given"]}
             if saved["epoch"] >= options.n_epochs:
                 raise UserError(f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on")
-        tune_kernels(options.tf32)
-        try:
-            run = Run(options, device)
-            with FolderLock(run.saves) if distributed.FIRST else nullcontext():
+        set_tf32(options.tf32)
+        with explained_errors(options, device), tuned_kernels(True):
+            run = Run(options, device, given)
+            with FolderLock(run.saves) if distributed.is_main() else nullcontext():
                 run.start(saved)
                 train(run)
-        except (RuntimeError, MemoryError) as error:
-            if ran_out_of_memory(error):
-                raise UserError(memory_advice(options, device)) from error
-            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                reason = str(error).splitlines()[0]
-                raise UserError(f"--compile does not work here ({reason}); leave it out") from error
-            raise
 
 
 def load(folder, epoch):
-    """A checkpoint to go on from: its path and its content, as the first process finds it."""
-    return distributed.from_first(lambda: checkpoints.load(folder, epoch, resume=True))
+    """A checkpoint to go on from: its path and its content, as the main process finds it."""
+    return distributed.broadcast(lambda: checkpoints.load(folder, epoch, resume=True))
 
 
 def train(run):
@@ -82,295 +68,151 @@ def train(run):
 
 
 class Run:
-    """One training run: its data, its networks, where it stands, and where its output goes."""
+    """One training run: its data, its model, and where it stands.
 
-    def __init__(self, options, device):
-        self.options, self.device = options, device
+    ``epoch`` epochs are done, ``sample`` samples of the present one, and ``steps`` steps in all. ``given``: the names
+    of the options that were given by hand.
+    """
+
+    def __init__(self, options, device, given=()):
+        self.options, self.device, self.given = options, device, sorted(given)
         self.images = Path(options.images_dir) / options.dataset_name
         self.saves = Path(options.checkpoint_dir) / options.dataset_name
+        self.epoch = self.sample = self.steps = 0
 
-        with distributed.one_at_first():
+        with distributed.local_main_first():
             folder = download.find_dataset(options)
         paths = {
             side: check_headers(list_images(find_side(folder, "train", side)), options.skip_bad_images) for side in "AB"
         }
         self.data = {side: provenance.fingerprint(paths[side]) for side in "AB"}
         self.dataset = UnpairedImages(paths["A"], paths["B"], options)
-        if len(self.dataset) < distributed.WORLD:
-            raise UserError(f"{len(self.dataset)} images are too few for {distributed.WORLD} processes; start fewer")
-        self.grid = SampleGrid(*(grid_images(folder, side, paths[side], options).to(self.device) for side in "AB"))
+        self.smallest = distributed.WORLD * (options.batch_size if options.compile else 1)  # samples of a last step
+        if len(self.dataset) < self.smallest:
+            remedy = "take a smaller --batch_size, or leave --compile out" if options.compile else "start fewer"
+            raise UserError(f"{len(self.dataset)} images are too few for {distributed.WORLD} processes; {remedy}")
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)
-        check_networks(options, self.model.translators.G_AB, self.model.critic_objective.D_A)
-        if not distributed.FIRST:
+        if not distributed.is_main():
             torch.manual_seed(options.seed + 2**32 * distributed.RANK)  # the same weights, but dropout of its own
+        self.saver = Saver(self.saves, options)
+        self.monitor = Monitor(self.images, options, device, self.model.translators, folder, paths)
 
-        self.epoch = self.sample = self.steps = 0  # epochs done, samples done in the present one, steps done in all
-        self.log, self.skipped = LossLog(), set()
-        self.saved_time, self.unsaved = time.monotonic(), None
-        self.best, self.stalled = Best(), False
-        self.evaluation = None
-        if options.eval_interval and distributed.FIRST:
-            self.evaluation = self.build_evaluation(folder)
+    def loop(self, stop):
+        """Train until the last epoch is done, or a signal or ``--patience`` ends it; returns the signal, or 0."""
+        model, monitor, saver = self.model, self.monitor, self.saver
+        if self.epoch == self.options.n_epochs:  # resumed or rolled back to where nothing is left to train
+            saver.save(self)
+        model.start_epoch(self.epoch)
+        with monitor.progress(self):
+            for batch in self.batches():
+                self.steps += 1
+                for update in model.updates(self.steps):
+                    monitor.losses.add(self.steps, update(batch))
+                self.advance(len(batch["A"]) * distributed.WORLD)
 
-    def build_evaluation(self, folder):
-        G = self.model.translators.G_AB
-        folders = {side: find_side(folder, "test", side) for side in "AB"}
-        for path in folders.values():  # before Evaluation fetches weights
-            if len(list_images(path)) < FEWEST:
-                raise UserError(f"--eval_interval needs at least {FEWEST} images in {path}; add some, or leave it out")
-        return Evaluation(folders, self.options, self.device, self.options.channels, G.multiple, G.min_size)
+                drawn = monitor.count(self, batch)
+                if monitor.evaluation_due(self):
+                    monitor.show(self)  # stops at a value that is not finite, before it is measured
+                    monitor.evaluate(self)
+                # What all agree on is kept apart from ``stop``: a signal that arrives in here waits for the next step.
+                drawn, due, signal, stalled = distributed.all_reduce_max(
+                    drawn, saver.due(self), stop.received, monitor.stalled
+                )
+                ends = signal or stalled
+                if drawn or due or ends:
+                    monitor.show(self)  # stops at a value that is not finite, before it is saved
+                if monitor.grid_due(self):
+                    monitor.save_grid(self)
+                if due or ends:
+                    saver.save(self)
+                if ends:
+                    return signal
+        return 0
+
+    def batches(self):
+        """The batches from where the run stands to the end of its last epoch, on the device."""
+        schedule = epoch_batches(
+            len(self.dataset), self.options.batch_size, self.epoch, self.options.n_epochs, self.sample,
+            distributed.RANK, distributed.WORLD, self.smallest,
+        )  # fmt: skip
+        for batch in load_batches(self.dataset, schedule, self.options.n_cpu, pin_memory=self.device.type == "cuda"):
+            yield batch | {side: batch[side].to(self.device, non_blocking=True) for side in "AB"}
+
+    def advance(self, n_samples):
+        """Move on by ``n_samples``, and into the next epoch where too few are left for a step."""
+        self.sample += n_samples
+        if len(self.dataset) - self.sample < self.smallest:
+            self.epoch, self.sample = self.epoch + 1, 0
+            self.model.start_epoch(self.epoch)
+
+    # ---- how it starts, what is saved of it, how it ends ----
 
     def start(self, saved=None):
         """Make room for the output, and take up the checkpoint ``saved``, if there is one."""
         if saved is not None:
             self.model.load_state_dict(saved["training"])
             self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
-            self.best.load_state_dict(saved.get("best", {}))
-            self.advance(0)  # where fewer samples are left of the epoch than there are processes now, it is over
-        if distributed.FIRST:
+            self.monitor.best.load_state_dict(saved["best"])
+            self.advance(0)  # with more processes than before, what is left of the epoch may be too little
+        if distributed.is_main():
             self.make_room(saved)
-        print(self.summary())
+        print(summary(self))
         if saved is not None and (change := schedule_change(Namespace(**saved["options"]), self.options, self.epoch)):
             print(change)
         if saved is None and self.options.on_nan == "rollback":
-            self.save()  # something to go back to
+            self.saver.save(self)  # something to go back to
 
     def make_room(self, saved):
         for output in (self.images, self.saves):
             if saved is None and output.exists() and any(output.iterdir()):
-                checkpoints.set_aside(output)
+                set_aside(output)
             check_writable(output)
         checkpoints.remove_temporary(self.saves)
         if saved is not None and saved["data"] != self.data:
             warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
         provenance.record(self.saves, self.options, self.device, self.data, self.steps)
-        self.scalars = Scalars(self.images, self.options.tensorboard, self.steps)
+        self.monitor.open(self.steps)
 
-    def loop(self, stop):
-        """Train until the last epoch is done, or until ``stop`` has received a signal and the state is saved.
-
-        Returns the signal that ended training in all processes, 0 if there was none.
-        """
-        options, model = self.options, self.model
-        if self.epoch == options.n_epochs:  # resumed or rolled back to where nothing is left to train
-            self.save()
-        schedule = epoch_batches(
-            len(self.dataset), options.batch_size, self.epoch, options.n_epochs, self.sample,
-            distributed.RANK, distributed.WORLD,
-        )  # fmt: skip
-        pin_memory = self.device.type == "cuda"
-        model.start_epoch(self.epoch)
-        with self.progress_bar() as bar:
-            for batch in load_batches(self.dataset, schedule, count_workers(options.n_cpu), pin_memory):
-                batch |= {side: batch[side].to(self.device, non_blocking=True) for side in "AB"}
-                self.steps += 1
-                for half_step in model.half_steps(self.steps):
-                    self.log.add(self.steps, half_step(batch))
-                n_samples = len(batch["A"]) * distributed.WORLD
-                self.advance(n_samples)
-
-                self.skipped.update(batch["skipped"])
-                bar.set_description(f"epoch {min(self.epoch + 1, options.n_epochs)}/{options.n_epochs}", refresh=False)
-                drawn = bool(bar.update(n_samples))  # once a second
-                if self.evaluation_due():
-                    self.show(bar)  # stops at a value that is not finite, before it is measured
-                    self.evaluate()
-                # What all agree on is kept apart from ``stop``: a signal that arrives in here waits for the next step.
-                drawn, due, signal, self.stalled = distributed.largest(
-                    drawn, self.checkpoint_due(), stop.received, self.stalled
-                )
-                due = due or signal or self.stalled
-                if drawn or due:
-                    self.show(bar)  # stops at a value that is not finite, before it is saved
-                if options.sample_interval and self.steps % options.sample_interval == 0:
-                    self.save_grid()
-                if due:
-                    self.save()
-                if signal or self.stalled:
-                    return signal
-        return 0
-
-    def evaluation_due(self):
-        every = self.options.eval_interval
-        return every and self.sample == 0 and self.epoch % every == 0
-
-    def evaluate(self):
-        """Measure the averaged generators; keep them if they are the best so far."""
-        if not distributed.FIRST:
-            return
-        numbers = self.evaluation(self.model.average.module)
-        flat = {f"{name} {direction}": x for direction, values in numbers.items() for name, x in values.items()}
-        self.note(flat)
-        better = self.best.improved_by(numbers)
-        shown = ", ".join(f"KID {name} {x['KID']:.4f} ± {x['KID error']:.4f}" for name, x in numbers.items())
-        tqdm.write(f"epoch {self.epoch}: {shown} ({self.options.features}){', the best so far' if better else ''}")
-        if better:
-            state = {**self.position(), "generators": self.model.average.module.state_dict(), "metrics": numbers}
-            self.write(lambda: checkpoints.write(self.saves / "best.pth", {"format": checkpoints.FORMAT, **state}))
-        self.stalled = bool(self.options.patience) and self.best.waited >= self.options.patience
-
-    def advance(self, n_samples):
-        """Move on by ``n_samples``, and into the next epoch where fewer are left than there are processes."""
-        self.sample += n_samples
-        if len(self.dataset) - self.sample < distributed.WORLD:
-            self.epoch, self.sample = self.epoch + 1, 0
-            self.model.start_epoch(self.epoch)
-
-    # ---- what it writes ----
-
-    def checkpoint_due(self):
-        every, whole = self.options.checkpoint_every, self.options.checkpoint_interval
-        if self.sample == 0 and (self.epoch == self.options.n_epochs or (whole and self.epoch % whole == 0)):
-            return True
-        if every.endswith("m"):
-            return time.monotonic() - self.saved_time >= 60 * float(every[:-1])
-        return every != "0" and self.steps % int(every) == 0
-
-    def save(self):
-        """Write a checkpoint that training can go on from."""
-        state = {
-            **self.position(),
-            "best": self.best.state_dict(),
-            "generators": self.model.average.module.state_dict(),
-            "training": self.model.state_dict(),
-        }
-        self.saved_time, self.unsaved = time.monotonic(), None
-        if distributed.FIRST:
-            self.write(lambda: checkpoints.save(self.saves, state, self.options.keep))
+    def state_dict(self):
+        """All that a checkpoint holds. With several processes, each has to call this."""
+        best = self.monitor.best.state_dict()
+        return {**self.position(), "best": best, **self.generators(), "training": self.model.state_dict()}
 
     def position(self):
         """What every checkpoint says of itself."""
-        return {
-            "epoch": self.epoch,
-            "sample": self.sample,
-            "steps": self.steps,
-            "options": vars(self.options),
-            "data": self.data,
-        }
+        place = {"epoch": self.epoch, "sample": self.sample, "steps": self.steps, "data": self.data}
+        return {**place, "options": vars(self.options), "given": self.given}
 
-    def write(self, save):
-        """Call ``save``; where the disk refuses, say so and leave it to the next time."""
-        try:
-            save()
-        except OSError as error:
-            self.unsaved = describe(error)
-            warn(f"no checkpoint at step {self.steps} ({self.unsaved}); those before it are whole, training goes on")
-
-    def save_grid(self):
-        if not distributed.FIRST:
-            return
-        try:
-            path = self.images / f"{self.steps}.png"
-            self.grid.save(self.model.average.module, path)
-            self.scalars.add_grid(self.steps, path)
-            pages.write_run(self.images, self.options, self.steps, self.scalars.curves)
-        except OSError as error:
-            warn(f"no sample grid at step {self.steps} ({describe(error)}); training goes on")
-
-    def note(self, numbers):
-        """Keep ``numbers``, by name, for whoever looks at the run's curves."""
-        try:
-            self.scalars.add(self.steps, {"epoch": self.epoch, **numbers})
-        except OSError as error:
-            warn(f"no curves at step {self.steps} ({describe(error)}); training goes on")
+    def generators(self):
+        return {"generators": self.model.average.module.state_dict()}
 
     def roll_back(self, error):
         """Load the newest checkpoint, and go on with the data after those that led to ``error``."""
         path, saved = load(self.saves, "latest")
         warn(f"{error}. Going back to {path}, and on with the data after step {self.steps}")
         self.model.load_state_dict(saved["training"])
-        self.log = LossLog()
+        self.monitor.losses = LossLog()
 
     def end(self, signal):
         """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""
-        if self.skipped:
-            print(f"{len(self.skipped)} images could not be read, others took their place: {sorted(self.skipped)}")
-        if self.unsaved:
-            raise UserError(f"step {self.steps} is not saved ({self.unsaved}); make room, then {self.how_to_go_on()}")
-        if signal and self.epoch < self.options.n_epochs:
-            print(f"stopped after step {self.steps}, which is saved; {self.how_to_go_on()}")
+        monitor, options = self.monitor, self.options
+        if monitor.skipped:
+            print(
+                f"{len(monitor.skipped)} images could not be read, others took their place: {sorted(monitor.skipped)}"
+            )
+        if unsaved := self.saver.unsaved:
+            raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how_to_go_on(options)}")
+        if signal and self.epoch < options.n_epochs:
+            print(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
             sys.exit(128 + signal)
-        if self.options.sample_interval:
-            self.save_grid()
-        if self.stalled:
-            print(f"stopped early: {self.best.waited} evaluations in a row were not the best; that is --epoch best")
-        print(f"done; look at {self.images}/index.html; to translate the test folders: {self.command('test.py')}")
-
-    def how_to_go_on(self):
-        return f"to go on: {self.command('cycle_gan.py')} --epoch latest"
-
-    def command(self, script):
-        """How to call ``script`` on this run."""
-        words = ["python", script, "--dataset_name", self.options.dataset_name]
-        elsewhere = self.options.checkpoint_dir != "saved_models"
-        return shlex.join(words + elsewhere * ["--checkpoint_dir", self.options.checkpoint_dir])
-
-    # ---- what it shows ----
-
-    def summary(self):
-        """What is about to happen, in a few lines."""
-
-        def millions(module):
-            return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
-
-        options, device = self.options, self.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
-        amp, needed = self.model.amp, self.dataset.bytes / 2**30
-        start = "starting anew"
-        if self.steps:
-            start = f"resuming after epoch {self.epoch}" + (f" and {self.sample} images" if self.sample else "")
-        return (
-            f"data        {options.dataset_name}: {len(self.dataset.paths_A)} A, {len(self.dataset.paths_B)} B, "
-            f"crops of {options.img_height}×{options.img_width}, "
-            f"{'decoded once' if self.dataset.cached else f'decoded anew each time: --cache is below {needed:.1f}'}\n"
-            f"networks    {millions(self.model.translators)} parameters in the generators, "
-            f"{millions(self.model.critic_objective)} in the critics\n"
-            f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {chosen_penalty(options)}\n"
-            f"training    {start}, up to epoch {options.n_epochs}, on {name}{'' if amp == 'off' else f' in {amp}'}\n"
-            f"output      {self.images}/ and {self.saves}/"
-        )
-
-    def progress_bar(self):
-        """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""
-        return tqdm(
-            total=len(self.dataset) * self.options.n_epochs,
-            initial=len(self.dataset) * self.epoch + self.sample,
-            unit="img",
-            mininterval=1 if sys.stderr.isatty() else 30,
-            maxinterval=60,
-            miniters=1,
-            dynamic_ncols=True,
-            disable=not distributed.FIRST,
-        )
-
-    def show(self, bar):
-        """Read the losses off the device and write them behind the bar. Raises NotFinite, in all processes alike."""
-        means, complaint = {}, None
-        try:
-            means = self.log.read()
-        except NotFinite as error:
-            complaint = str(error)
-        if complaints := list(filter(None, distributed.everybody(complaint))):
-            raise NotFinite(complaints[0])
-        shown = {name: f"{mean:.3g}" for name, mean in means.items() if not name.startswith("gradient")}
-        bar.set_postfix(shown, refresh=False)
-        if means and distributed.FIRST:
-            rate = {"images/s": bar.format_dict["rate"] or 0.0}
-            self.note({**means, **self.model.settings(), **rate})
-
-
-def grid_images(folder, side, train_paths, options):
-    """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one."""
-    if (test := find_side(folder, "test", side)).is_dir():
-        chosen = check_headers(list_images(test), options.skip_bad_images)
-    else:
-        print(f"there is no {test}: sample grids show training images")
-        chosen = train_paths
-    size = options.img_height, options.img_width
-    return sample_images(chosen, SAMPLE_ROWS, size, options.channels, options.skip_bad_images)
+        if options.sample_interval:
+            monitor.save_grid(self)
+        if monitor.stalled:
+            print(f"stopped early: {monitor.best.waited} evaluations in a row were not the best; that is --epoch best")
+        translate = command("test.py", options)
+        print(f"done; look at {self.images}/index.html; to translate the test folders: {translate}")
 
 
 if __name__ == "__main__":

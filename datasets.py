@@ -15,28 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from readers.pictures import BadImage, load_image, reading
 from runtime.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-
-
-class BadImage(UserError):
-    """A file that looks like an image by its name and cannot be read as one."""
-
-    def __init__(self, path, reason):
-        super().__init__(str(path), reason)  # both, so that the error survives the way out of a worker process
-
-    @property
-    def path(self):
-        return self.args[0]
-
-    def __str__(self):
-        path, reason = self.args
-        return f"{path} is not a readable image ({reason}); remove it or add --skip_bad_images"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -114,40 +100,6 @@ def none_readable(paths):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def reading(path):
-    """Whatever goes wrong inside is the file's fault, and raised as BadImage."""
-    try:
-        yield
-    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error …
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadImage(path, reason) from error
-
-
-def load_image(path, channels=3):
-    """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white. Raises BadImage."""
-    with reading(path), Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return flatten(upright).convert("RGB" if channels == 3 else "L")
-
-
-def flatten(image):
-    """An image of any mode to one of 8 bits a channel without transparency."""
-    if image.mode.startswith(("I", "F")):
-        return eight_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image
-
-
-def eight_bits(image):
-    """Gray of 16 or 32 bits, or floats in [0, 1], to 8 bits. ``Image.convert`` would clip instead of scaling."""
-    values = np.asarray(image, dtype=np.float64)
-    white = 1.0 if image.mode == "F" else 65535.0
-    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
-
-
 def to_tensor(image):
     """A PIL image, or its uint8 array H×W[×C], to a float tensor C×H×W in [-1, 1]."""
     array = np.array(image)  # a copy: torch wants memory that it may write to
@@ -206,7 +158,7 @@ class Cache:
 
 
 class NoCache:
-    """Makes each array anew."""
+    """Keeps nothing: makes each array again."""
 
     def get(self, index, make):
         return make()
@@ -224,10 +176,7 @@ class UnpairedImages(Dataset):
     def __init__(self, paths_A, paths_B, options):
         self.paths_A, self.paths_B = paths_A, paths_B
         self.crop_size = options.img_height, options.img_width
-        self.load_size = tuple(
-            round(options.load_factor * crop) if load is None else load
-            for load, crop in zip((options.load_height, options.load_width), self.crop_size, strict=True)
-        )
+        self.load_size = options.load_height, options.load_width
         self.channels, self.saturation_noise = options.channels, options.saturation_noise
         self.seed, self.skip_bad = options.seed, options.skip_bad_images
         shape = *self.load_size, *([3] if self.channels == 3 else [])
@@ -276,14 +225,16 @@ def shuffled(n, seed):
     return np.random.default_rng([*seed, 1]).permutation(n)
 
 
-def epoch_batches(n_samples, batch_size, first_epoch, n_epochs, first_sample=0, rank=0, world=1):
+def epoch_batches(n_samples, batch_size, first_epoch, n_epochs, first_sample=0, rank=0, world=1, smallest=None):
     """Which samples make a batch, from ``first_sample`` of ``first_epoch`` to the end of the last epoch: ranges.
 
     No batch reaches into the next epoch; the last one of each may be smaller. Of ``world`` processes, each gets its own
-    batch, all equally large: what is then left of an epoch, fewer samples than processes, is left out.
+    batch, all equally large: what is then left of an epoch, fewer samples than processes, is left out. ``smallest``:
+    the fewest samples of a step of all processes together (default: one for each).
     """
+    smallest = smallest or world
     for epoch in range(first_epoch, n_epochs):
-        for start in range(first_sample if epoch == first_epoch else 0, n_samples - world + 1, batch_size * world):
+        for start in range(first_sample if epoch == first_epoch else 0, n_samples - smallest + 1, batch_size * world):
             share = min(batch_size, (n_samples - start) // world)
             first = epoch * n_samples + start + rank * share
             yield range(first, first + share)

@@ -4,17 +4,21 @@ FID, KID with its standard error, precision and recall compare translations with
 test folders hold the same names, L1, PSNR and SSIM compare each translation with its truth. All in [0, 1], PSNR in dB.
 """
 
+from options import parse_evaluation
+from runtime.errors import UserError, exit_cleanly
+
+if __name__ == "__main__":
+    exit_cleanly(parse_evaluation)  # answers --help and bad flags, before torch is imported
+
 import json
 import math
 from pathlib import Path
 
 from datasets import find_side
-from options import parse_evaluation
 from reporting.metrics import Evaluation, Folder, build_features, cropped, features_of, set_distances
 from runtime import checkpoints, download
-from runtime.errors import UserError, exit_cleanly
+from runtime.device import pick_device, set_tf32
 from translators import load_translators
-from utils import pick_device
 
 
 def main():
@@ -67,12 +71,12 @@ def measure_model(options, device):
     else:
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     folder = download.find_dataset(options)
+    trained = state["options"]
+    set_tf32(trained["tf32"])
     translators = load_translators(state, device)
-    G = translators.G_AB
-    evaluation = Evaluation(
-        {side: find_side(folder, "test", side) for side in "AB"},
-        options, device, state["options"]["channels"], G.multiple, G.min_size,
-    )  # fmt: skip
+    amp = trained["amp"] if options.amp == "trained" else options.amp
+    folders = {side: find_side(folder, "test", side) for side in "AB"}
+    evaluation = Evaluation(folders, options, device, translators, amp, trained["channels"])
     directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
     return {
         "of": f"{path} on {folder}",

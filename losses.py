@@ -1,7 +1,7 @@
-"""The two half steps of CycleGAN as modules: one ``forward`` each, from images to the loss that is minimised.
+"""The two halves of a CycleGAN training step as modules: one ``forward`` each, from images to the minimised loss.
 
-A GAN loss is a pair of functions on patch maps of scores, one for each player. What else the loss needs (cycle,
-identity, gradient penalty) is the same for all of them.
+A loss is a weighted sum of terms with names. To add one: write its function, and one entry in ``generator_terms`` or
+``critic_terms``. A GAN loss is a pair of functions on patch maps of scores, one for each player.
 """
 
 from contextlib import contextmanager
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models import normalised_once
-from translators import compose, through
+from layers import mixes_samples, one_power_iteration
+from registry import GAN_LOSSES, PENALTIES, load
+from translators import compose, forward_as
 
 
 class LeastSquares:
@@ -64,17 +65,19 @@ class Wasserstein:
         return -fake.mean()
 
 
-def no_penalty(critic, real, fake):
-    """The penalty of an objective that has none: 0."""
-    return real.new_zeros(())
+# ---------------------------------------------------------------------------------------------------------------------
+# The critics' penalties
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @torch.compiler.disable  # compiled functions have no second derivative
-def slope(critic, images):
-    """How steep the mean patch score C(x) is at each image N×C×H×W, per unit of root-mean-square pixel distance: N.
+def gradient_norm(critic, images):
+    """The norm of the gradient of the mean patch score C(x) at each image N×C×H×W, per unit of root-mean-square pixel
+    distance: N.
 
     With the distance ‖x − y‖₂/√d, d = C·H·W, that is √d · ‖∇C(x)‖₂, and can be differentiated further. Fused attention
-    kernels have no second derivative: hence the math path. Computed in the images' own precision.
+    kernels have no second derivative: hence the math path. Computed in the images' own precision; on a GPU, products of
+    float32 are TF32 unless ``--no_tf32`` is given.
     """
     images = images.detach().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH), torch.autocast(images.device.type, enabled=False):
@@ -83,56 +86,108 @@ def slope(critic, images):
     return gradient.flatten(1).norm(dim=1) * gradient[0].numel() ** 0.5
 
 
-def between(real, fake):
+def interpolate(real, fake):
     """A point on the line between each real and fake image of two batches N×C×H×W, drawn uniformly."""
     return torch.lerp(real, fake, torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device))
 
 
 def gradient_penalty(critic, real, fake):
-    """WGAN-GP (https://arxiv.org/abs/1704.00028): the mean of (slope − 1)² between real and fake images.
+    """WGAN-GP (https://arxiv.org/abs/1704.00028): the mean of (gradient norm − 1)² between real and fake images.
 
-    Why the slope is taken in RMS distance: the gradient of the cycle loss has norm λ_cyc/√d (an L1 mean), 0.02 at
-    256×256, and a critic of ‖∇C‖₂ = 1 would drown it. Taken on the sum of the patches instead, the slope per patch
+    Why the norm is taken per RMS distance: the gradient of the cycle loss has norm λ_cyc/√d (an L1 mean), 0.02 at
+    256×256, and a critic of ‖∇C‖₂ = 1 would drown it. Taken on the sum of the patches instead, the norm per patch
     falls with their number. In RMS distance the adversarial and the cycle gradient stand 1 to λ_cyc at every size.
     """
-    return (slope(critic, between(real, fake)) - 1).square().mean()
+    return (gradient_norm(critic, interpolate(real, fake)) - 1).square().mean()
 
 
 def r1_penalty(critic, real, fake):
-    """R1 (https://arxiv.org/abs/1801.04406): half the mean of slope² at real images, in RMS distance as above."""
-    return slope(critic, real).square().mean() / 2
+    """R1 (https://arxiv.org/abs/1801.04406): half the mean of the squared gradient norm at real images, as above."""
+    return gradient_norm(critic, real).square().mean() / 2
 
 
-GAN_LOSSES = {"wgan-gp": Wasserstein, "lsgan": LeastSquares, "vanilla": Vanilla, "hinge": Hinge}
-PENALTIES = {"none": no_penalty, "wgan-gp": gradient_penalty, "r1": r1_penalty}
+# ---------------------------------------------------------------------------------------------------------------------
+# The terms of the generators' loss
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Direction(NamedTuple):
+    """One direction of the generators' update, as its terms see it: images N×C×H×W in [-1, 1] of the source domain,
+    there and back; real images of the target domain, and those through the same generator; the critic's scores."""
+
+    real: torch.Tensor
+    fake: torch.Tensor
+    reconstructed: torch.Tensor
+    target: torch.Tensor
+    same: torch.Tensor | None  # the target images translated; None where there is no identity loss
+    scores: torch.Tensor  # patch map of ``fake``
+
+
+def cycle(direction):
+    """Cycle consistency (https://arxiv.org/abs/1703.10593): L1 between an image and its way there and back."""
+    return F.l1_loss(direction.reconstructed, direction.real)
+
+
+def identity(direction):
+    """L1 between an image and its translation to the domain that it is of already (same paper, section 5.2)."""
+    return F.l1_loss(direction.same, direction.target)
+
+
+def generator_terms(options):
+    """The terms of the generators' loss: name → (weight, function of a Direction)."""
+    gan_loss = load(GAN_LOSSES[options.gan_mode])
+    return {
+        "adversarial": (1.0, lambda direction: gan_loss.generator(direction.scores)),
+        "cycle": (options.lambda_cyc, cycle),
+        "identity": (options.lambda_id, identity),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The terms of the critics' loss
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Judgement(NamedTuple):
+    """One critic's update, as its terms see it: images N×C×H×W in [-1, 1], and their patch maps of scores."""
+
+    critic: nn.Module
+    real: torch.Tensor
+    fake: torch.Tensor
+    real_scores: torch.Tensor
+    fake_scores: torch.Tensor
+
+
+def critic_terms(options):
+    """The terms of each critic's loss: name → (weight, function of a Judgement)."""
+    gan_loss = load(GAN_LOSSES[options.gan_mode])
+    terms = {"adversarial": (1.0, lambda judged: gan_loss.critic(judged.real_scores, judged.fake_scores))}
+    if chosen := PENALTIES[options.penalty]:
+        penalty, weight = load(chosen), getattr(options, chosen.weight)
+        terms["penalty"] = (weight, lambda judged: penalty(judged.critic, judged.real, judged.fake))
+    return terms
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The two objectives
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 class GeneratorLosses(NamedTuple):
-    """``total`` to minimise, its unweighted terms, and the translations (detached) as the critics see them."""
+    """``total`` to minimise, its unweighted terms by name, and the translations (detached) as the critics see them."""
 
     total: torch.Tensor
-    adversarial: torch.Tensor
-    cycle: torch.Tensor
-    identity: torch.Tensor
+    terms: dict
     fake_A: torch.Tensor
     fake_B: torch.Tensor
 
-    def terms(self):
-        """What the log shows: name → scalar tensor."""
-        return {"G": self.total, "adversarial": self.adversarial, "cycle": self.cycle, "identity": self.identity}
-
 
 class CriticLosses(NamedTuple):
-    """``total`` to minimise, the penalty in it (unweighted), and the mean scores; each over both critics."""
+    """``total`` to minimise, the sum over both critics; their mean unweighted terms and mean scores, by name."""
 
     total: torch.Tensor
-    penalty: torch.Tensor
-    real: torch.Tensor
-    fake: torch.Tensor
-
-    def terms(self):
-        """What the log shows: name → scalar tensor."""
-        return {"D": self.total, "penalty": self.penalty, "score real": self.real, "score fake": self.fake}
+    terms: dict
+    scores: dict
 
 
 @contextmanager
@@ -148,75 +203,81 @@ def frozen(*networks):
             parameter.requires_grad_(True)
 
 
-def together(network, *batches):
-    """Apply ``network`` to several batches: in one call, or one after another where batch norm would mix them."""
-    if not network.sees_samples_alone:
-        return [through(network, batch) for batch in batches]
-    return through(network, torch.cat(batches)).split([len(batch) for batch in batches])
+def forward_joined(network, *batches):
+    """``network`` on several batches: in one call, or one after another where batch norm would mix them."""
+    if mixes_samples(network):
+        return [forward_as(network, batch) for batch in batches]
+    return forward_as(network, torch.cat(batches)).split([len(batch) for batch in batches])
+
+
+def active(terms):
+    """The terms whose weight is not 0: the others are not even computed."""
+    return {name: (weight, function) for name, (weight, function) in terms.items() if weight}
+
+
+def weighted_sum(terms, values):
+    return sum(weight * values[name] for name, (weight, _) in terms.items())
 
 
 class GeneratorObjective(nn.Module):
-    """The generators' half step (https://arxiv.org/abs/1703.10593): GAN + λ_cyc · cycle + λ_id · identity.
+    """The generators' half of a training step (https://arxiv.org/abs/1703.10593).
 
-    ``forward(real_A, real_B)`` takes two batches N×C×H×W in [-1, 1]; each term is the mean over both directions.
-    The critics only judge here: they are not submodules, and their weights get no gradients.
+    ``terms`` are those of ``generator_terms``. ``forward(real_A, real_B)`` takes two batches N×C×H×W in [-1, 1]; each
+    term is the mean over both directions, and ``total`` their weighted sum. The critics only judge here: they are not
+    submodules, and their weights get no gradients.
     """
 
-    def __init__(self, translators, D_A, D_B, gan_mode="wgan-gp", lambda_cyc=10.0, lambda_id=5.0):
+    def __init__(self, translators, D_A, D_B, terms):
         super().__init__()
         self.translators = translators
         self._critics = {"A": D_A, "B": D_B}  # a dict hides them from nn.Module
-        self._gan_loss = GAN_LOSSES[gan_mode]
-        self.lambda_cyc, self.lambda_id = lambda_cyc, lambda_id
+        self.terms = active(terms)
 
     def forward(self, real_A, real_B):
         critics = self._critics.values()
-        with frozen(*critics), normalised_once(self.translators, *critics):
-            *terms_A, fake_B = self._direction("A", "B", real_A, real_B)
-            *terms_B, fake_A = self._direction("B", "A", real_B, real_A)
-        adversarial, cycle, identity = ((a + b) / 2 for a, b in zip(terms_A, terms_B, strict=True))
-        total = adversarial + self.lambda_cyc * cycle + self.lambda_id * identity
-        return GeneratorLosses(total, adversarial, cycle, identity, fake_A, fake_B)
+        with frozen(*critics), one_power_iteration(self.translators, *critics):
+            to_B = self._direction("A", "B", real_A, real_B)
+            to_A = self._direction("B", "A", real_B, real_A)
+            values = {name: (term(to_B) + term(to_A)) / 2 for name, (_, term) in self.terms.items()}
+        return GeneratorLosses(weighted_sum(self.terms, values), values, to_A.fake.detach(), to_B.fake.detach())
 
     def _direction(self, source, target, x, y):
-        """x goes from ``source`` to ``target`` and back; y, of ``target``, should pass its generator unchanged."""
+        """x goes from ``source`` to ``target`` and back; y, of ``target``, goes through the same generator."""
         masks, there, back = self.translators.masks, *map(self.translators.generator, (source, target))
-        mask = masks.of(source, x)
-        if self.lambda_id:
-            translated, kept = together(there, x, y)
-            identity = F.l1_loss(kept, y)
-        else:
-            translated, identity = through(there, x), x.new_zeros(())
-        fake = compose(mask, translated, x)
-        seen = masks.seen(fake, mask)
-        adversarial = self._gan_loss.generator(through(self._critics[target], seen))
-        passed = compose(masks.in_cycle(mask), translated, x)
-        way_back = masks.in_cycle(masks.back(target, passed, mask))
-        cycle = F.l1_loss(compose(way_back, through(back, passed), passed), x)
-        return adversarial, cycle, identity, seen.detach()
+        mask = masks.mask(source, x)
+        translated, same = forward_joined(there, x, y) if "identity" in self.terms else (forward_as(there, x), None)
+        fake = masks.for_critic(compose(mask, translated, x), mask)
+        scores = forward_as(self._critics[target], fake)
+        cycled = compose(masks.for_cycle(mask), translated, x)
+        mask_back = masks.for_cycle(masks.mask_back(target, cycled, mask))
+        reconstructed = compose(mask_back, forward_as(back, cycled), cycled)
+        return Direction(x, fake, reconstructed, y, same, scores)
 
 
 class CriticObjective(nn.Module):
-    """The critics' half step: each tells real images of its domain from translated ones, plus weight · penalty.
+    """The critics' half of a training step: each tells real images of its domain from translated ones.
 
-    ``forward(real_A, fake_A, real_B, fake_B)`` takes batches N×C×H×W in [-1, 1], the fakes from the replay buffers.
-    ``total`` is the sum over the two critics, so that one backward gives each the gradient of its own loss.
+    ``terms`` are those of ``critic_terms``. ``forward(real_A, fake_A, real_B, fake_B)`` takes batches N×C×H×W in
+    [-1, 1], the fakes from the replay buffers. ``total`` is the sum over the two critics, so that one backward gives
+    each the gradient of its own loss.
     """
 
-    def __init__(self, D_A, D_B, gan_mode="wgan-gp", penalty="wgan-gp", weight=10.0):
+    def __init__(self, D_A, D_B, terms):
         super().__init__()
         self.D_A, self.D_B = D_A, D_B
-        self._gan_loss, self._penalty, self.weight = GAN_LOSSES[gan_mode], PENALTIES[penalty], weight
+        self.terms = active(terms)
 
     def forward(self, real_A, fake_A, real_B, fake_B):
-        with normalised_once(self):
-            loss_A = self._judge(self.D_A, real_A, fake_A)
-            loss_B = self._judge(self.D_B, real_B, fake_B)
-        total, *terms = (a + b for a, b in zip(loss_A, loss_B, strict=True))
-        return CriticLosses(total, *(term.detach() / 2 for term in terms))
+        with one_power_iteration(self):
+            judged = self._judge(self.D_A, real_A, fake_A), self._judge(self.D_B, real_B, fake_B)
+            values = [{name: term(one) for name, (_, term) in self.terms.items()} for one in judged]
+        total = sum(weighted_sum(self.terms, one) for one in values)
+        terms = {name: sum(one[name].detach() for one in values) / 2 for name in self.terms}
+        scores = {
+            "score real": sum(one.real_scores.detach().mean() for one in judged) / 2,
+            "score fake": sum(one.fake_scores.detach().mean() for one in judged) / 2,
+        }
+        return CriticLosses(total, terms, scores)
 
     def _judge(self, critic, real, fake):
-        penalty = self._penalty(critic, real, fake)
-        real_score, fake_score = together(critic, real, fake)
-        total = self._gan_loss.critic(real_score, fake_score) + self.weight * penalty
-        return CriticLosses(total, penalty, real_score.mean(), fake_score.mean())
+        return Judgement(critic, real, fake, *forward_joined(critic, real, fake))

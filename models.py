@@ -1,66 +1,23 @@
 """The networks: generators and critics, assembled from the same few blocks.
 
-Images are float tensors N×C×H×W in [-1, 1]. All networks are fully convolutional: any H and W that are divisible by
-their ``multiple`` and at least their ``min_size`` (attributes, in pixels) will do.
+Images are float tensors N×C×H×W in [-1, 1]. All networks are fully convolutional. Their names, and the sizes of images
+that they take, stand in registry.py.
 """
-
-from contextlib import contextmanager
-from functools import partial
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
-from torch.utils.checkpoint import checkpoint
+from torch.nn.utils import parametrize
 
-
-class InstanceNorm2d(nn.InstanceNorm2d):
-    """Torch's, but on a CPU by the kernel of group norm, which computes the same faster. (Not on a GPU: there autocast
-    would make it float32.)"""
-
-    def forward(self, x):
-        if x.device.type == "cpu" and not self.track_running_stats:
-            return F.group_norm(x, x.shape[1], eps=self.eps)
-        return super().forward(x)
-
-
-class LayerNorm2d(nn.Module):
-    """Each image by one mean and one variance, over channels and pixels (https://arxiv.org/abs/1607.06450), and no
-    parameters: N×C×H×W to the same.
-
-    Unlike an instance norm it leaves a channel flat where the image is flat, instead of stretching what little there is
-    in it to variance 1.
-
-    On a CPU by the kernel of group norm, which is the fastest there. On a GPU that kernel, like layer norm's, gives
-    each image to one thread block (aten/src/ATen/native/cuda/group_norm_kernel.cu in PyTorch), and one multiprocessor
-    works while the others wait; a reduction is split over as many as there are (Reduce.cuh, beside it).
-    """
-
-    eps = 1e-5
-
-    def __init__(self, channels):
-        super().__init__()
-
-    def forward(self, x):
-        return F.group_norm(x, 1, eps=self.eps) if x.device.type == "cpu" else standardize(x, self.eps)
-
-
-def standardize(x, eps):
-    """Each image N×C×H×W minus its mean, over its standard deviation; computed in float32 at least, in x's type."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    variance, mean = torch.var_mean(wide, (1, 2, 3), unbiased=False, keepdim=True)
-    return ((wide - mean) * torch.rsqrt(variance + eps)).to(x.dtype)
-
-
-NORMS = {"instance": InstanceNorm2d, "layer": LayerNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
+from layers import add_spectral_norm, norm_layer, run_stages
+from registry import CRITICS, GENERATORS, build
 
 
 def weights_init_normal(module):
     """Initialise one module in place, for ``network.apply`` (DCGAN, https://arxiv.org/abs/1511.06434): convolution
     weights from N(0, 0.02), scales of batch norm from N(1, 0.02), biases 0.
 
-    A spectrally normalised weight is derived anew at every access, so the tensor behind it is the one to initialise.
+    A spectrally normalised weight is derived at every access, so the tensor behind it is the one to initialise.
     """
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         normalised = parametrize.is_parametrized(module, "weight")
@@ -72,61 +29,8 @@ def weights_init_normal(module):
         nn.init.zeros_(module.bias)
 
 
-def add_spectral_norm(network):
-    """Divide the convolution weights of ``network`` by their largest singular values
-    (https://arxiv.org/abs/1802.05957); returns the network.
-
-    Not where a norm follows: it takes any factor of weight and bias out again, so that nothing would be gained. To be
-    called after initialisation, whose weights the first estimate of the singular vectors needs.
-    """
-    norms = nn.InstanceNorm2d, LayerNorm2d, nn.BatchNorm2d
-    sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
-    undone = {layer for layers in sequences for layer, after in pairwise(layers) if isinstance(after, norms)}
-    for module in list(network.modules()):
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module not in undone:
-            parametrizations.spectral_norm(module)
-    return network
-
-
-def fold_spectral_norm(network):
-    """Replace each normalised weight by its present value, for translation; returns the network, in eval mode."""
-    network.eval()  # in training mode the removal would do one more power iteration
-    for module in list(network.modules()):
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight")
-    return network
-
-
-@contextmanager
-def normalised_once(*networks):
-    """Inside, each spectrally normalised weight is computed once (one power iteration), however often it is used.
-
-    In the weight's own precision: half of it would not do for a division by a norm.
-    """
-    with parametrize.cached():
-        for module in (module for network in networks for module in network.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                with torch.autocast(module.parametrizations.weight.original.device.type, enabled=False):
-                    module.weight  # noqa: B018 (its value is now in the cache)
-        yield
-
-
-def in_turn(stages, x, recompute):
-    """x through each of ``stages``. With ``recompute``, backward computes anew what lies within a stage, instead of
-    finding it in memory: exact, about a third slower, and only what stands between the stages is kept.
-    """
-    for stage in stages:
-        x = checkpoint(stage, x, use_reentrant=False) if recompute and torch.is_grad_enabled() else stage(x)
-    return x
-
-
-def finish(network, spectral_norm):
-    """The last lines of every network's constructor.
-
-    ``network.sees_samples_alone`` tells whether each image passes as if it were the only one of its batch, so that
-    batches may be joined.
-    """
-    network.sees_samples_alone = not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+def initialise(network, spectral_norm):
+    """The last step of every network's constructor: initial weights, then spectral norm, which estimates from them."""
     network.apply(weights_init_normal)
     if spectral_norm:
         add_spectral_norm(network)
@@ -176,11 +80,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.block = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=bias),
-            NORMS[norm](channels),
+            norm_layer(norm, channels),
             nn.ReLU(inplace=True),
             *([nn.Dropout(0.5)] if dropout else []),
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=bias),
-            NORMS[norm](channels),
+            norm_layer(norm, channels),
         )
 
     def forward(self, x):
@@ -188,15 +92,15 @@ class ResidualBlock(nn.Module):
 
 
 class CriticResidualBlock(nn.Module):
-    """x + conv(dropout(lrelu(conv(lrelu(x))))). No norm: the gradient penalty constrains the critic instead."""
+    """x + conv(dropout(lrelu(conv(lrelu(x))))), the convolutions 3×3."""
 
-    def __init__(self, channels, dropout):
+    def __init__(self, channels, dropout_rate):
         super().__init__()
         self.block = nn.Sequential(
             nn.LeakyReLU(0.2),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Dropout(dropout),
+            nn.Dropout(dropout_rate),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
@@ -209,34 +113,36 @@ class CriticResidualBlock(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def normed(norm, channels, *convolution):
+def conv_norm_relu(norm, channels, *convolution):
     """The layers of a convolution to ``channels``, then norm and ReLU."""
-    return *convolution, NORMS[norm](channels), nn.ReLU(inplace=True)
+    return *convolution, norm_layer(norm, channels), nn.ReLU(inplace=True)
 
 
-def resize_up(norm, channels_in, channels_out):
+def upsample_resize(norm, channels_in, channels_out):
     """Twice the size by nearest neighbour, then a convolution: no checkerboard, since nothing overlaps unevenly.
 
     A layer norm takes the place of an instance norm, which would draw black blobs into images that are nearly flat.
     """
     convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
-    return normed("layer" if norm == "instance" else norm, channels_out, nn.Upsample(scale_factor=2), convolution)
+    norm = "layer" if norm == "instance" else norm
+    return conv_norm_relu(norm, channels_out, nn.Upsample(scale_factor=2), convolution)
 
 
-def transposed_up(norm, channels_in, channels_out):
+def upsample_transposed(norm, channels_in, channels_out):
     """Twice the size by a transposed convolution, as in the CycleGAN paper."""
     convolution = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
-    return normed(norm, channels_out, convolution)
+    return conv_norm_relu(norm, channels_out, convolution)
+
+
+UPSAMPLING = {"resize": upsample_resize, "transposed": upsample_transposed}
 
 
 class GeneratorResNet(nn.Module):
     """Translates images, N×C×H×W in [-1, 1] to the same: down by 4, residual blocks, attention, up by 4.
 
-    With ``transposed_up``, without attention and spectral norm it is the generator of the CycleGAN paper.
+    With ``upsample="transposed"``, without attention and spectral norm it is the generator of the CycleGAN paper.
+    ``output`` is the last activation.
     """
-
-    multiple, min_size = 4, 8
-    checkpoint_activations = False
 
     def __init__(
         self,
@@ -247,15 +153,17 @@ class GeneratorResNet(nn.Module):
         dropout=False,
         attention=True,
         spectral_norm=True,
-        up=resize_up,
+        upsample="resize",
         channels_out=None,
-        squash=nn.Tanh,
+        output=nn.Tanh,
+        checkpoint_activations=False,
     ):
         super().__init__()
+        up = UPSAMPLING[upsample]
         self.encoder = nn.Sequential(
-            *normed(norm, ngf, nn.Conv2d(channels, ngf, 7, padding=3, padding_mode="reflect")),  # → ngf×H×W
-            *normed(norm, 2 * ngf, nn.Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
-            *normed(norm, 4 * ngf, nn.Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
+            *conv_norm_relu(norm, ngf, nn.Conv2d(channels, ngf, 7, padding=3, padding_mode="reflect")),  # → ngf×H×W
+            *conv_norm_relu(norm, 2 * ngf, nn.Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
+            *conv_norm_relu(norm, 4 * ngf, nn.Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
         )
         self.transformer = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout) for _ in range(n_residual_blocks)))
         self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()
@@ -263,12 +171,14 @@ class GeneratorResNet(nn.Module):
             *up(norm, 4 * ngf, 2 * ngf),
             *up(norm, 2 * ngf, ngf),
             nn.Conv2d(ngf, channels_out or channels, 7, padding=3, padding_mode="reflect"),  # → C×H×W
-            squash(),
+            output(),
         )
-        finish(self, spectral_norm)
+        self.checkpoint_activations = checkpoint_activations
+        initialise(self, spectral_norm)
 
     def forward(self, x):
-        return in_turn([self.encoder, *self.transformer, self.attention, self.decoder], x, self.checkpoint_activations)
+        stages = [self.encoder, *self.transformer, self.attention, self.decoder]
+        return run_stages(stages, x, self.checkpoint_activations)
 
 
 class GeneratorNotebook(nn.Module):
@@ -277,21 +187,26 @@ class GeneratorNotebook(nn.Module):
     Zero padding, and no biases, as in the helper functions of that course. N×C×H×W in [-1, 1] to the same.
     """
 
-    multiple, min_size = 8, 16
-    checkpoint_activations = False
-
     def __init__(
-        self, channels=3, ngf=64, n_residual_blocks=6, norm="batch", dropout=False, attention=False, spectral_norm=False
+        self,
+        channels=3,
+        ngf=64,
+        n_residual_blocks=6,
+        norm="batch",
+        dropout=False,
+        attention=False,
+        spectral_norm=False,
+        checkpoint_activations=False,
     ):
         super().__init__()
 
         def down(channels_in, channels_out):
-            return normed(norm, channels_out, nn.Conv2d(channels_in, channels_out, 4, 2, padding=1, bias=False))
+            convolution = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
+            return conv_norm_relu(norm, channels_out, convolution)
 
         def up(channels_in, channels_out):
-            return normed(
-                norm, channels_out, nn.ConvTranspose2d(channels_in, channels_out, 4, 2, padding=1, bias=False)
-            )
+            convolution = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
+            return conv_norm_relu(norm, channels_out, convolution)
 
         self.encoder = nn.Sequential(*down(channels, ngf), *down(ngf, 2 * ngf), *down(2 * ngf, 4 * ngf))  # → H/8 × W/8
         self.transformer = nn.Sequential(
@@ -304,10 +219,12 @@ class GeneratorNotebook(nn.Module):
             nn.ConvTranspose2d(ngf, channels, 4, stride=2, padding=1, bias=False),
             nn.Tanh(),
         )
-        finish(self, spectral_norm)
+        self.checkpoint_activations = checkpoint_activations
+        initialise(self, spectral_norm)
 
     def forward(self, x):
-        return in_turn([self.encoder, *self.transformer, self.attention, self.decoder], x, self.checkpoint_activations)
+        stages = [self.encoder, *self.transformer, self.attention, self.decoder]
+        return run_stages(stages, x, self.checkpoint_activations)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -315,16 +232,15 @@ class GeneratorNotebook(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Discriminator(nn.Module):
-    """The critic: N×C×H×W in [-1, 1] to a patch map of scores, N×1×H//8×W//8, without bounds.
+class CriticAttention(nn.Module):
+    """A critic with self-attention: N×C×H×W in [-1, 1] to a patch map of scores, N×1×H//8×W//8, without bounds.
 
     Twelve convolutions where the 70×70 PatchGAN has five: three halve the image, two residual blocks with dropout
-    (four) and the attention (three) work at an eighth of it, and the last two score each patch.
+    (four) and the attention (three) work at an eighth of it, and the last two score each patch. No norm: the gradient
+    penalty constrains it instead.
     """
 
-    min_size = 8
-
-    def __init__(self, channels=3, ndf=64, attention=True, spectral_norm=True, dropout=0.2):
+    def __init__(self, channels=3, ndf=64, attention=True, spectral_norm=True, dropout_rate=0.2):
         super().__init__()
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, ndf, 4, stride=2, padding=1),  # → ndf × H/2 × W/2
@@ -333,7 +249,7 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(2 * ndf, 4 * ndf, 4, stride=2, padding=1),  # → 4·ndf × H/8 × W/8
         )
-        self.blocks = nn.Sequential(CriticResidualBlock(4 * ndf, dropout), CriticResidualBlock(4 * ndf, dropout))
+        self.blocks = nn.Sequential(*(CriticResidualBlock(4 * ndf, dropout_rate) for _ in range(2)))
         self.attention = SelfAttention(4 * ndf) if attention else nn.Identity()
         self.score = nn.Sequential(
             nn.LeakyReLU(0.2),
@@ -341,7 +257,7 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(8 * ndf, 1, 3, padding=1),  # → 1 × H/8 × W/8
         )
-        finish(self, spectral_norm)
+        initialise(self, spectral_norm)
 
     def forward(self, x):
         return self.score(self.attention(self.blocks(self.encoder(x))))
@@ -355,8 +271,6 @@ class PatchGAN(nn.Module):
     that the last convolution keeps the size: H//16 × W//16 with strides of 2.
     """
 
-    min_size = 32
-
     def __init__(
         self,
         channels=3,
@@ -366,7 +280,7 @@ class PatchGAN(nn.Module):
         spectral_norm=False,
         strides=(2, 2, 2, 1),
         pad_before_score=False,
-        activation=lambda: nn.LeakyReLU(0.2, inplace=True),
+        activation="leaky_relu",
         bias=True,
     ):
         super().__init__()
@@ -375,15 +289,15 @@ class PatchGAN(nn.Module):
         for i, stride in enumerate(strides):
             layers.append(nn.Conv2d(widths[i], widths[i + 1], 4, stride, padding=1, bias=bias))
             if i > 0:  # none on the first layer, which would hide the colours
-                layers.append(NORMS[norm](widths[i + 1]))
-            layers.append(activation())
+                layers.append(norm_layer(norm, widths[i + 1]))
+            layers.append(nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(0.2, inplace=True))
         if attention:
             layers.append(SelfAttention(8 * ndf))
         if pad_before_score:
             layers.append(nn.ZeroPad2d((1, 0, 1, 0)))
         layers.append(nn.Conv2d(8 * ndf, 1, 4, padding=1, bias=bias))
         self.model = nn.Sequential(*layers)
-        finish(self, spectral_norm)
+        initialise(self, spectral_norm)
 
     def forward(self, x):
         return self.model(x)
@@ -393,38 +307,12 @@ class PatchGAN(nn.Module):
 # By name
 # ---------------------------------------------------------------------------------------------------------------------
 
-GENERATORS = {
-    "attention": GeneratorResNet,
-    "resnet": partial(GeneratorResNet, up=transposed_up),
-    "notebook": GeneratorNotebook,
-}
-CRITICS = {
-    "attention": lambda norm, **rest: Discriminator(**rest),  # has no norm: the gradient penalty constrains it
-    "patchgan": partial(PatchGAN, strides=(2, 2, 2, 2), pad_before_score=True),
-    "patch70": PatchGAN,
-    "notebook": partial(PatchGAN, strides=(2, 2, 2, 2), activation=lambda: nn.ReLU(inplace=True), bias=False),
-}
-
 
 def build_generator(options):
-    """A generator for ``options``: the command line's, or a checkpoint's."""
-    return GENERATORS[options.gen_net](
-        channels=options.channels,
-        ngf=options.ngf,
-        n_residual_blocks=options.n_residual_blocks,
-        norm=options.norm,
-        dropout=options.dropout,
-        attention=options.attention,
-        spectral_norm=options.spectral_norm,
-    )
+    """The generator ``options.gen_net``; ``options`` are the command line's, or a checkpoint's."""
+    return build(GENERATORS[options.gen_net], options)
 
 
 def build_critic(options):
-    """A critic for ``options``."""
-    return CRITICS[options.dis_net](
-        channels=options.channels,
-        ndf=options.ndf,
-        norm=options.norm,
-        attention=options.attention,
-        spectral_norm=options.spectral_norm,
-    )
+    """The critic ``options.dis_net``; ``options`` are the command line's, or a checkpoint's."""
+    return build(CRITICS[options.dis_net], options)

@@ -3,6 +3,12 @@
 The networks' shape comes from the checkpoint. Each image is translated at its own size by the averaged generator.
 """
 
+from options import parse_translation
+from runtime.errors import UserError, exit_cleanly
+
+if __name__ == "__main__":
+    exit_cleanly(parse_translation)  # answers --help and bad flags, before torch is imported
+
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,23 +19,27 @@ from tqdm import tqdm
 
 from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one, to_bytes
 from inference.tiles import OneWay, translate_in_tiles
-from options import parse_translation
 from reporting import pages
 from runtime import checkpoints, download
-from runtime.errors import UserError, exit_cleanly
+from runtime.device import autocast, pick_amp, pick_device, ran_out_of_memory, set_tf32
+from runtime.folders import check_writable
 from translators import load_translators
-from utils import check_writable, count_workers, pick_device, ran_out_of_memory
+
+WRITERS = 4  # threads
 
 
 def main():
     options = parse_translation()
     device = pick_device(options.device)
     path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+    trained = state["options"]
+    set_tf32(trained["tf32"])
+    options.amp = pick_amp(trained["amp"] if options.amp == "trained" else options.amp, device)
     results = Path(options.results_dir) / options.dataset_name / path.stem
     translators = load_translators(state, device)
     done = []
     for direction, source, output in work(options, results):
-        done += translate_folder(translators, direction, source, output, state["options"]["channels"], device, options)
+        done += translate_folder(translators, direction, source, output, trained["channels"], device, options)
     folder = Path(options.output or results)
     pages.write_results(folder, done)
     print(f"look at {folder}/index.html")
@@ -61,15 +71,15 @@ def translate_folder(translators, direction, source, output, channels, device, o
         raise UserError(f"--output {output} would overwrite the images in --input; choose another folder")
     check_writable(output)
 
-    G = translators.G_AB
-    if options.tile and (options.tile % G.multiple or options.tile < 4 * G.min_size):
-        raise UserError(f"--tile must be divisible by {G.multiple} and at least {4 * G.min_size}, not {options.tile}")
-    images = WholeImages(paths, channels=channels, multiple=G.multiple, least=G.min_size)
+    multiple, least = translators.multiple, translators.min_size
+    if options.tile and (options.tile % multiple or options.tile < 4 * least):
+        raise UserError(f"--tile must be divisible by {multiple} and at least {4 * least}, not {options.tile}")
+    images = WholeImages(paths, channels=channels, multiple=multiple, least=least)
     skipped, done = [], []
-    singles = load_one_by_one(images, range(len(paths)), count_workers(options.n_cpu), options.skip_bad_images, skipped)
+    singles = load_one_by_one(images, range(len(paths)), options.n_cpu, options.skip_bad_images, skipped)
     with (
         tqdm(total=len(paths), desc=f"{source} → {output}", unit="img", dynamic_ncols=True) as bar,
-        Writers(count_workers(None)) as writers,
+        Writers(WRITERS) as writers,
     ):
         for batch in group_by_size(singles, options.batch_size):
             for index, translation in zip(
@@ -89,10 +99,12 @@ def translate(translators, side, batch, device, options):
     """A batch of padded images in [-1, 1] to translations without the padding: uint8 arrays H×W×C, one by one."""
 
     def whole(images):
-        return translators.translate(side, images.to(device, non_blocking=True))[0]
+        with autocast(device, options.amp):
+            return translators.translate(side, images.to(device, non_blocking=True))[0]
 
     def in_tiles(image):
-        return translate_in_tiles(OneWay(translators, side), image, options.tile, device)
+        with autocast(device, options.amp):
+            return translate_in_tiles(OneWay(translators, side), image, options.tile, device)
 
     try:
         if options.tile and max(batch["image"].shape[2:]) > options.tile:

@@ -10,7 +10,9 @@ from argparse import Namespace
 import torch
 from torch import nn
 
-from models import GeneratorResNet, build_generator, fold_spectral_norm
+from layers import fold_spectral_norm
+from models import GeneratorResNet, build_generator
+from registry import GENERATORS, MASKS, build
 
 
 def compose(mask, translated, x):
@@ -18,7 +20,7 @@ def compose(mask, translated, x):
     return translated if mask is None else mask * translated + (1 - mask) * x
 
 
-def through(network, x):
+def forward_as(network, x):
     """``network(x)`` in the precision of ``x``, whatever autocast makes the network compute in."""
     return network(x).to(x.dtype)
 
@@ -28,23 +30,23 @@ class NoMasks(nn.Module):
 
     frozen = False
 
-    def of(self, side, x):
+    def mask(self, side, x):
         """The mask of images ``x`` of domain ``side``, "A" or "B"."""
         return None
 
-    def back(self, side, fake, mask):
+    def mask_back(self, side, fake, mask):
         """The mask for the way back of ``fake``, images translated to domain ``side`` under ``mask``."""
         return None
 
-    def in_cycle(self, mask):
+    def for_cycle(self, mask):
         """``mask`` as it enters the cycle loss: the same values, but its gradient may be another."""
         return mask
 
-    def seen(self, image, mask):
+    def for_critic(self, image, mask):
         """What a critic sees of a translation made under ``mask``, or of a real image with its own mask."""
         return image
 
-    def seen_real(self, side, x):
+    def real_for_critic(self, side, x):
         """What a critic sees of real images of domain ``side``."""
         return x
 
@@ -55,82 +57,79 @@ class NoMasks(nn.Module):
 class GivenMasks(NoMasks):
     """A holds segmentation images, black where nothing is to be translated; B holds real ones, translated everywhere.
 
-    A pixel counts as black while its brightest channel is at most ``threshold`` of 255, so that the noise of JPEG
+    A pixel counts as black while its brightest channel is at most ``mask_threshold`` of 255, so that the noise of JPEG
     near black does not leak into the mask. The way back keeps to the mask that the image came with.
     """
 
-    def __init__(self, threshold):
+    def __init__(self, mask_threshold):
         super().__init__()
-        self.threshold = threshold / 127.5 - 1
+        self.threshold = mask_threshold / 127.5 - 1
 
-    def of(self, side, x):
+    def mask(self, side, x):
         if side == "B":
             return torch.ones_like(x[:, :1])
         return (x.amax(1, keepdim=True) > self.threshold).to(x.dtype)
 
-    def back(self, side, fake, mask):
+    def mask_back(self, side, fake, mask):
         return mask
 
 
 class LearnedMasks(NoMasks):
     """Attention networks, one a domain (Mejjati et al., NeurIPS 2018, https://arxiv.org/abs/1806.02311).
 
-    They train with the generators until ``freeze_epoch``. From then on they are fixed, and the critics see the
+    They train with the generators until ``mask_freeze_epoch``. From then on they are fixed, and the critics see the
     foreground alone: an image is 0 wherever its mask is at most ``FOREGROUND``.
 
-    An empty mask reconstructs best, since it translates nothing. So that the cycle loss, which is young networks'
-    largest, does not empty the masks before the critics can object, they begin nearly full and feel only
-    ``CYCLE_SHARE`` of its gradient. The paper has neither; without them, masks on topo2relief were empty within three
-    epochs.
+    An empty mask reconstructs best, since it translates nothing. In the first epochs the cycle loss is the largest
+    term, and would empty the masks before the critics can object. Hence two things that the paper does not have: masks
+    begin nearly full (``FIRST_LOGIT``) and feel only ``CYCLE_SHARE`` of the cycle loss's gradient. Without them, masks
+    on topo2relief were empty within three epochs.
     """
 
     FOREGROUND = 0.1
     FIRST_LOGIT = 3.0  # a mask of 0.95
     CYCLE_SHARE = 0.1
 
-    def __init__(self, channels, freeze_epoch):
+    def __init__(self, channels, mask_freeze_epoch, checkpoint_activations=False):
         super().__init__()
-        shape = dict(ngf=32, n_residual_blocks=1, attention=False, spectral_norm=False)
-        self.A, self.B = (GeneratorResNet(channels, **shape, channels_out=1, squash=nn.Sigmoid) for _ in range(2))
-        for network in (self.A, self.B):
-            nn.init.constant_(network.decoder[-2].bias, self.FIRST_LOGIT)
-        self.freeze_epoch, self.frozen = freeze_epoch, False
+        shape = dict(ngf=32, n_residual_blocks=1, attention=False, spectral_norm=False, channels_out=1)
+        shape |= dict(output=nn.Identity, checkpoint_activations=checkpoint_activations)
+        self.A, self.B = (GeneratorResNet(channels, **shape) for _ in "AB")
+        self.freeze_epoch, self.frozen = mask_freeze_epoch, False
 
-    def of(self, side, x):
-        return through(getattr(self, side), x)
+    def mask(self, side, x):
+        return torch.sigmoid(forward_as(getattr(self, side), x) + self.FIRST_LOGIT)
 
-    def back(self, side, fake, mask):
-        return self.of(side, fake)
+    def mask_back(self, side, fake, mask):
+        return self.mask(side, fake)
 
-    def in_cycle(self, mask):
+    def for_cycle(self, mask):
         return torch.lerp(mask.detach(), mask, self.CYCLE_SHARE)
 
-    def seen(self, image, mask):
+    def for_critic(self, image, mask):
         return image * (mask > self.FOREGROUND) if self.frozen else image
 
     @torch.no_grad()
-    def seen_real(self, side, x):
-        return self.seen(x, self.of(side, x)) if self.frozen else x
+    def real_for_critic(self, side, x):
+        return self.for_critic(x, self.mask(side, x)) if self.frozen else x
 
     def start_epoch(self, epoch):
         self.frozen = epoch >= self.freeze_epoch
         self.requires_grad_(not self.frozen)
 
 
-def build_masks(options):
-    """The masks for ``options.mask``: "none", "given" or "learned"."""
-    if options.mask == "learned":
-        return LearnedMasks(options.channels, options.mask_freeze_epoch)
-    return GivenMasks(options.mask_threshold) if options.mask == "given" else NoMasks()
-
-
 class Translators(nn.Module):
-    """Both generators with their masks: all that translation needs, and what a checkpoint keeps for it."""
+    """Both generators with their masks: all that translation needs, and what a checkpoint keeps for it.
+
+    Images need ``min_size`` pixels a side, divisible by ``multiple``.
+    """
 
     def __init__(self, options):
         super().__init__()
         self.G_AB, self.G_BA = build_generator(options), build_generator(options)
-        self.masks = build_masks(options)
+        self.masks = build(MASKS[options.mask], options)
+        network = GENERATORS[options.gen_net]
+        self.multiple, self.min_size = network.multiple, network.min_size
 
     def generator(self, side):
         """The one that translates images of domain ``side``."""
@@ -138,14 +137,15 @@ class Translators(nn.Module):
 
     def translate(self, side, x):
         """Images N×C×H×W in [-1, 1] of domain ``side``, "A" or "B", to the other: (translations, masks or None)."""
-        mask = self.masks.of(side, x)
-        return compose(mask, through(self.generator(side), x), x), mask
+        mask = self.masks.mask(side, x)
+        return compose(mask, forward_as(self.generator(side), x), x), mask
 
     def cycle(self, side, x):
         """There and back: (masks or None, translations, reconstructions)."""
         fake, mask = self.translate(side, x)
         other = "B" if side == "A" else "A"
-        return mask, fake, compose(self.masks.back(other, fake, mask), through(self.generator(other), fake), fake)
+        mask_back = self.masks.mask_back(other, fake, mask)
+        return mask, fake, compose(mask_back, forward_as(self.generator(other), fake), fake)
 
 
 def load_translators(state, device):

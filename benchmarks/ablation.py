@@ -19,7 +19,7 @@ import losses
 import models
 import trainer
 from options import parse_training
-from utils import pick_device
+from runtime.device import pick_device
 
 
 @contextmanager
@@ -32,12 +32,12 @@ def swapped(module, name, value):
 
 
 def apart(network, *batches):
-    return [losses.through(network, batch) for batch in batches]
+    return [losses.forward_as(network, batch) for batch in batches]
 
 
 @contextmanager
-def anew(*networks):
-    """In the place of ``normalised_once``: each call of a network normalises its weights anew."""
+def at_each_call(*networks):
+    """In the place of ``one_power_iteration``: each call of a network normalises its weights again."""
     with swapped(torch.nn.utils.parametrize, "_cache_enabled", 0):
         yield
 
@@ -65,13 +65,13 @@ def contiguous(network):
 
 CHANGES = {  # name → (what is swapped: module, name, value; what is done to both objectives; flags)
     "as it is": (None, None, []),
-    "translation and identity, real and fake apart": ((losses, "together", apart), None, []),
+    "translation and identity, real and fake apart": ((losses, "forward_joined", apart), None, []),
     "critics collect gradients in the generators' step": (
         (losses, "frozen", lambda *networks: nullcontext()),
         None,
         [],
     ),
-    "a power iteration at each call": ((losses, "normalised_once", anew), None, []),
+    "a power iteration at each call": ((losses, "one_power_iteration", at_each_call), None, []),
     "spectral norm before instance norms too": ((models, "add_spectral_norm", everywhere), None, []),
     "Adam tensor by tensor": ((torch.optim, "Adam", PlainAdam), None, []),
     "attention written out": (None, write_out_attention, []),
@@ -79,7 +79,9 @@ CHANGES = {  # name → (what is swapped: module, name, value; what is done to b
     "channels_last": (None, channels_last, []),
     "not channels_last": (None, contiguous, []),
     "activations computed twice": (None, None, ["--checkpoint_activations"]),
+    "float32": (None, None, ["--amp=off"]),
     "bf16": (None, None, ["--amp=bf16"]),
+    "no TF32, in the penalty neither": (None, None, ["--no_tf32"]),
     "compiled": (None, None, ["--compile"]),
 }
 

@@ -12,7 +12,7 @@ import torch
 from textbook import write_out_attention
 
 from models import SelfAttention
-from utils import pick_device
+from runtime.device import pick_device
 
 CHANNELS = 256
 

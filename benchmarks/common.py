@@ -125,19 +125,19 @@ def training_images(folder):
 
 def show(rows, path, device):
     """Print ``rows`` (dicts with equal keys) as a Markdown table; write them with the machine to ``path``, if any."""
-    columns = list(rows[0])
-    print(f"\n{machine(device)}\n")
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(cell(row[column]) for column in columns) + " |")
+    print(f"\n{machine(device)}\n\n{table(rows)}")
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=1) + "\n")
 
 
+def table(rows):
+    """``rows``, dicts with equal keys, as a Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def cell(value):
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and abs(value) < 100
-        else (f"{value:.0f}" if isinstance(value, float) else str(value))
-    )
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)

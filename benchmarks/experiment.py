@@ -22,12 +22,15 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from coast import agreements, styles
 from variants import change
 
-from cycle_gan import grid_images
 from datasets import UnpairedImages, epoch_batches, find_side, list_images, load_batches
 from options import parse_evaluation, parse_training
+from reporting.grids import SampleGrid
+from reporting.loss_log import LossLog
 from reporting.metrics import Evaluation
-from trainer import CycleGAN, lr_factor
-from utils import LossLog, SampleGrid, pick_device
+from reporting.monitor import grid_images
+from runtime.device import pick_device
+from trainer import CycleGAN
+from utils import lr_factor
 
 SMALL = ["--img_height=64", "--img_width=64", "--ngf=16", "--ndf=16", "--n_residual_blocks=3", "--n_cpu=0"]
 
@@ -83,8 +86,8 @@ def train(model, options, seconds):
             break
         model.scale_lr(lr_factor(1000 * share, 1000, 500))
         batch |= {side: batch[side].to(model.device) for side in "AB"}
-        for half_step in model.half_steps(steps):
-            log.add(steps, half_step(batch))
+        for update in model.updates(steps):
+            log.add(steps, update(batch))
         if steps % 50 == 0:
             means = log.read()
     return means, steps
@@ -95,7 +98,8 @@ def evaluate(model, name):
     """Direction → numbers."""
     options = parse_evaluation(["--features=efficientnet_lite0"])
     folders = {side: find_side(f"datasets/{name}", "test", side) for side in "AB"}
-    numbers = Evaluation(folders, options, model.device, multiple=4)(model.average.module)
+    evaluation = Evaluation(folders, options, model.device, model.translators, model.amp, model.options.channels)
+    numbers = evaluation(model.average.module)
     for direction, coast in agreements(model.average.module, folders, styles(name), model.device).items():
         numbers[direction]["coast"] = coast
     return {direction: {key: round(value, 4) for key, value in values.items()} for direction, values in numbers.items()}

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from models import InstanceNorm2d, LayerNorm2d, standardize
+from layers import InstanceNorm2d, LayerNorm2d, standardize
 from utils import pick_device
 
 WAYS = {

@@ -17,8 +17,8 @@ from train_step import SMALL, stepper
 
 from datasets import UnpairedImages, epoch_batches, load_batches
 from options import parse_training
+from runtime.device import pick_device
 from trainer import CycleGAN
-from utils import pick_device
 
 
 def main():

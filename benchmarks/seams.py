@@ -33,10 +33,10 @@ from torchvision.utils import save_image
 
 from datasets import load_image, to_tensor
 from inference.tiles import OneWay, translate_in_tiles
-from models import LayerNorm2d
+from layers import LayerNorm2d
 from runtime import checkpoints
+from runtime.device import pick_device
 from translators import load_translators
-from utils import pick_device
 
 sys.path.append(str(ROOT / "datasets"))
 from earth import load_map

@@ -8,9 +8,8 @@ and penalty, so that its losses and gradients are ours up to rounding.
 import torch
 from torch import nn
 
-from losses import GAN_LOSSES, PENALTIES
 from models import SelfAttention
-from options import chosen_penalty
+from registry import GAN_LOSSES, PENALTIES, load
 from trainer import CycleGAN
 from translators import compose
 
@@ -46,14 +45,14 @@ def as_in_textbooks(network):
 
 
 class Textbook(CycleGAN):
-    """The same networks as ``CycleGAN(options, device)``, trained by the textbook's half steps."""
+    """The same networks as ``CycleGAN(options, device)``, trained by the textbook's updates."""
 
     def __init__(self, options, device):
         super().__init__(options, device)
         self.D_A, self.D_B = self.critic_objective.D_A, self.critic_objective.D_B
         for network in (self.translators, self.D_A, self.D_B):
             as_in_textbooks(network)
-        self.gan_loss, self.penalty = GAN_LOSSES[options.gan_mode], PENALTIES[chosen_penalty(options)]
+        self.gan_loss = load(GAN_LOSSES[options.gan_mode])
         self.optimizer_D_A, self.optimizer_D_B = (
             torch.optim.Adam(critic.parameters(), options.lr, (options.b1, options.b2))
             for critic in (self.D_A, self.D_B)
@@ -64,31 +63,34 @@ class Textbook(CycleGAN):
         G_AB, G_BA, masks = self.translators.G_AB, self.translators.G_BA, self.translators.masks
         l1 = nn.L1Loss()
         zero = real_A.new_zeros(())
-        lambda_id = self.generator_objective.lambda_id
+        lambda_id = self.options.lambda_id
         identity_A = l1(G_BA(real_A), real_A) if lambda_id else zero
         identity_B = l1(G_AB(real_B), real_B) if lambda_id else zero
         identity = (identity_A + identity_B) / 2
 
-        mask_A, mask_B = masks.of("A", real_A), masks.of("B", real_B)
+        mask_A, mask_B = masks.mask("A", real_A), masks.mask("B", real_B)
         fake_B = compose(mask_A, G_AB(real_A), real_A)
         adversarial_AB = self.gan_loss.generator(self.D_B(fake_B))
         fake_A = compose(mask_B, G_BA(real_B), real_B)
         adversarial_BA = self.gan_loss.generator(self.D_A(fake_A))
         adversarial = (adversarial_AB + adversarial_BA) / 2
 
-        cycle_A = l1(compose(masks.back("B", fake_B, mask_A), G_BA(fake_B), fake_B), real_A)
-        cycle_B = l1(compose(masks.back("A", fake_A, mask_B), G_AB(fake_A), fake_A), real_B)
+        cycle_A = l1(compose(masks.mask_back("B", fake_B, mask_A), G_BA(fake_B), fake_B), real_A)
+        cycle_B = l1(compose(masks.mask_back("A", fake_A, mask_B), G_AB(fake_A), fake_A), real_B)
         cycle = (cycle_A + cycle_B) / 2
 
         total = adversarial + self.options.lambda_cyc * cycle + lambda_id * identity
-        return total, dict(G=total, adversarial=adversarial, cycle=cycle, identity=identity), fake_A, fake_B
+        terms = dict(G=total, adversarial=adversarial, cycle=cycle, identity=identity)
+        return total, terms, fake_A, fake_B
 
     def critic_loss(self, critic, real, fake):
         """One critic's loss."""
-        penalty = self.penalty(critic, real, fake)
-        return self.gan_loss.critic(critic(real), critic(fake)) + self.critic_objective.weight * penalty
+        loss = self.gan_loss.critic(critic(real), critic(fake))
+        if chosen := PENALTIES[self.options.penalty]:
+            loss = loss + getattr(self.options, chosen.weight) * load(chosen)(critic, real, fake)
+        return loss
 
-    def generator_step(self, batch):
+    def update_G(self, batch):
         self.optimizer_G.zero_grad()
         total, terms, fake_A, fake_B = self.generator_loss(batch["A"], batch["B"])
         total.backward()
@@ -96,7 +98,7 @@ class Textbook(CycleGAN):
         batch |= {"fake_A": fake_A.detach(), "fake_B": fake_B.detach()}
         return {name: term.item() for name, term in terms.items()}
 
-    def critic_step(self, batch):
+    def update_D(self, batch):
         if "fake_A" not in batch:
             batch |= self._translate(batch)
         terms = {}

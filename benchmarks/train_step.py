@@ -20,8 +20,9 @@ from textbook import Textbook
 from torch.utils.flop_counter import FlopCounterMode
 
 from options import RECIPES, parse_training
-from trainer import AMP_TYPES, CycleGAN, chosen_amp
-from utils import LossLog, pick_device, tune_kernels
+from reporting.loss_log import LossLog
+from runtime.device import AMP_TYPES, pick_amp, pick_device, set_tf32
+from trainer import CycleGAN
 
 SMALL = ["--ngf=16", "--ndf=16", "--n_residual_blocks=3"]
 
@@ -53,7 +54,7 @@ def main():
 def measure(words, device, arguments, peaks):
     """One row of the table."""
     options = parse_training(words)[0]
-    amp = chosen_amp(options, device)
+    amp = pick_amp(options.amp, device)
     dtype = AMP_TYPES.get(amp, torch.float32)
     if dtype not in peaks:
         peaks[dtype] = max(machine_peak(device, dtype).values())
@@ -81,15 +82,16 @@ def measure(words, device, arguments, peaks):
 def stepper(kind, words, device):
     """A function that makes one training step of a new model on random images."""
     options = parse_training(words)[0]
-    tune_kernels(options.tf32)
+    torch.backends.cudnn.benchmark = True
+    set_tf32(options.tf32)
     torch.manual_seed(0)
     model, log = kind(options, device), LossLog()
     images = torch.rand(2, options.batch_size, options.channels, options.img_height, options.img_width, device=device)
 
     def step():
         batch = dict(zip("AB", images * 2 - 1, strict=True))
-        for half_step in model.half_steps(options.n_critic):
-            terms = half_step(batch)
+        for update in model.updates(options.n_critic):
+            terms = update(batch)
             if kind is CycleGAN:
                 log._pending.clear()
                 log.add(0, terms)  # as the loop does; the textbook has read its numbers already

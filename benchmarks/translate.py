@@ -1,8 +1,8 @@
-"""Images per second of test.py, by size and batch, and what folding, batches, workers and writing in threads give.
+"""Images per second of test.py, and what folding, batches, workers, threads, half precision and tuned kernels give.
 
     python benchmarks/translate.py [--json FILE]
 
-From file to file, PNG to PNG. Each row below the first does without one thing.
+From file to file, PNG to PNG, of four sizes. Each row below the first changes one thing.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from train_step import SMALL
 
 import translators
 from options import parse_training, parse_translation
-from utils import pick_device
+from runtime.device import pick_device, tuned_kernels
 
 
 def entry_point():
@@ -56,6 +56,8 @@ WAYS = {  # name → flags of test.py, and what is replaced for it
     "one by one": (["--batch_size=1"], nullcontext()),
     "decoded in the main process": (["--n_cpu=0"], nullcontext()),
     "written in the main thread": ([], patch.object(translation, "Writers", InTheMainThread)),
+    "in bf16": (["--amp=bf16"], nullcontext()),
+    "kernels tuned for each size": ([], tuned_kernels(True)),
 }
 
 
@@ -87,17 +89,19 @@ def main():
 
 
 def make_images(folder, count, size):
-    """``count`` smooth images of ``size`` × ``size``, which compress as photographs do."""
+    """``count`` smooth images, which compress as photographs do, in four widths."""
     folder.mkdir()
     for i in range(count):
         noise = np.random.default_rng(i).integers(0, 256, (size // 16, size // 16, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+        Image.fromarray(noise).resize((size + 4 * (4 * i // count), size), Image.Resampling.BICUBIC).save(
+            folder / f"{i}.png"
+        )
     return folder
 
 
 def seconds(state, source, output, flags, device):
     """How long test.py takes for the folder, the start of the program not counted."""
-    options = parse_translation([f"--device={device}", *flags])
+    options = parse_translation([f"--device={device}", "--amp=off", *flags])
     begin = time.perf_counter()
     loaded = translators.load_translators(state, device)
     translation.translate_folder(loaded, "AtoB", source, output, state["options"]["channels"], device, options)

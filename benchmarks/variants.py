@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from losses import between, slope
-from models import InstanceNorm2d, LayerNorm2d, SelfAttention
-from utils import Averaged
+from layers import InstanceNorm2d, LayerNorm2d
+from losses import gradient_norm, interpolate
+from models import SelfAttention
+from utils import EMA
 
 
 def change(model, variants):
@@ -22,7 +23,7 @@ def change(model, variants):
     for variant in variants:
         name, value = variant.split("=")
         VARIANTS[name](model, value)
-    model.average = Averaged(model.translators, model.options.ema_decay)  # of what the generators are now
+    model.average = EMA(model.translators, model.options.ema_decay)  # of what the generators are now
 
 
 def networks(model, which):
@@ -130,20 +131,21 @@ def diffaugment(model, policy):
 
 def penalty(model, kind):
     """Another gradient penalty at the points between real and fake, weighted by --lambda_gp. In place of (s − 1)²,
-    where s is the slope of the mean patch score in RMS pixel distance:
+    where s is the gradient norm of the mean patch score in RMS pixel distance:
 
     ``mean``: (‖∇C‖₂ − 1)² of the mean patch score C; ``sum``: the same of the sum of the patches; ``zero``: ‖∇C‖₂².
     """
 
-    def measure(critic, real, fake):
-        norm = slope(critic, between(real, fake)) / real[0].numel() ** 0.5
+    def measure(judged):
+        critic, real, fake = judged.critic, judged.real, judged.fake
+        norm = gradient_norm(critic, interpolate(real, fake)) / real[0].numel() ** 0.5
         if kind == "zero":
             return norm.square().mean()
         with torch.no_grad():
             patches = critic(real)[0].numel() if kind == "sum" else 1
         return (patches * norm - 1).square().mean()
 
-    model.critic_objective._penalty, model.critic_objective.weight = measure, model.options.lambda_gp
+    model.critic_objective.terms["penalty"] = model.options.lambda_gp, measure
 
 
 VARIANTS = {

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from inference.activations import Activation, kept
-from models import LayerNorm2d, SelfAttention
+from layers import LayerNorm2d
+from models import SelfAttention
 from runtime.errors import UserError
 
 
@@ -121,7 +122,17 @@ def across(function, *arguments, **named):
     return replace(x, read=read)
 
 
-POINTWISE = {"add", "sub", "mul", "gt", "getitem", "amax", "ones_like", "to"}  # what masks and residual blocks call
+POINTWISE = {
+    "add",
+    "sub",
+    "mul",
+    "gt",
+    "getitem",
+    "amax",
+    "ones_like",
+    "sigmoid",
+    "to",
+}  # what masks and residual blocks call
 for kind in (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.BatchNorm2d, nn.Identity):
     advance.register(kind, across)
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from datasets import WholeImages, group_by_size, list_images, load_one_by_one, to_bytes
+from registry import FEATURES, load
+from runtime.device import autocast, pick_amp, tuned_kernels
 from runtime.errors import UserError
 
 
@@ -65,12 +67,9 @@ class EfficientNetLite0(nn.Module):
         return self.network.extract_features((images - 127) / 128).mean((2, 3))
 
 
-FEATURES = {"inception": Inception, "efficientnet_lite0": EfficientNetLite0}
-
-
 def build_features(name, device):
     """The feature network called ``name``, images to features, in eval mode."""
-    return FEATURES[name]().to(device).eval().requires_grad_(False)
+    return load(FEATURES[name])().to(device).eval().requires_grad_(False)
 
 
 def set_distances(fake, real):
@@ -146,14 +145,17 @@ def features_of(batches, network, device):
 class Evaluation:
     """Measures translations against the test folders ``{"A": path, "B": path}`` of a data set.
 
+    The networks compute in the precision ``amp``, as in ``--amp``, whether a training or evaluate.py asks.
+
     Features of the real images are computed once, so that it may be called many times. Where both folders hold the same
     names, each image is taken for the truth of its namesake's translation.
     """
 
-    def __init__(self, folders, options, device, channels=3, multiple=1, least=1):
-        self.device = device
+    def __init__(self, folders, options, device, translators, amp, channels):
+        self.device, self.amp = device, pick_amp(amp, device)
         self.network = build_features(options.features, device)
-        self.folders = {side: Folder(path, options, channels, multiple, least) for side, path in folders.items()}
+        sizes = channels, translators.multiple, translators.min_size
+        self.folders = {side: Folder(path, options, *sizes) for side, path in folders.items()}
         self.real = {
             side: features_of((cropped(batch, batch["image"]) for batch in folder.batches()), self.network, device)
             for side, folder in self.folders.items()
@@ -167,13 +169,15 @@ class Evaluation:
     @torch.inference_mode()
     def __call__(self, translators, directions=("AtoB", "BtoA")):
         """Direction → name → number. ``translators`` in eval mode, on the device."""
-        return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
+        with tuned_kernels(False):  # test images may have any size
+            return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
 
     def _measure(self, translators, source, target):
         features, pairs, cycles = [], [], []
         for batch in self.folders[source].batches():
             real = batch["image"].to(self.device)
-            _, fake, back = translators.cycle(source, real)
+            with autocast(self.device, self.amp):
+                _, fake, back = translators.cycle(source, real)
             fake, back = cropped(batch, fake), cropped(batch, back)
             features.append(self.network(fake).cpu())
             cycles.append((back.float() - cropped(batch, real).float()).abs().flatten(1).mean(1).cpu() / 255)

@@ -1,4 +1,4 @@
-"""What a run measures of itself, for whoever reads it later: JSON lines, and TensorBoard where it is installed."""
+"""What a run measures of itself: JSON lines, and TensorBoard where it is installed."""
 
 import importlib.util
 import json

@@ -2,7 +2,8 @@
 S samples further.
 
 A file holds a dict of plain values and tensors, so that it loads with ``weights_only=True`` and runs no code:
-    format, epoch, sample, steps, options (every flag), data (the fingerprint of what it was trained on)
+    format, epoch, sample, steps, options (every flag), given (the names of those given by hand)
+    data: the fingerprint of what it was trained on
     generators: the averaged ones that translate
     training: everything else that the next step depends on, with a list "processes" of what differs between those
               of a distributed run; missing from the older files of a run, which keep the generators alone
@@ -24,7 +25,7 @@ import torch
 
 from runtime.errors import UserError, warn
 
-FORMAT = 3
+FORMAT = 4
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
 COMMENT = b"sha256:%s"
 COMMENT_SIZE = len(COMMENT) - 2 + 64
@@ -71,7 +72,7 @@ def load(folder, epoch, resume=False):
             return name.path, load_file(name.path, resume)
         except DamagedFile as error:
             warn(f"{error}; trying the one before it")
-    raise UserError(f"no checkpoint in {folder} is whole; start anew without --epoch")
+    raise UserError(f"no checkpoint in {folder} is whole; start from scratch, without --epoch")
 
 
 class DamagedFile(UserError):
@@ -132,7 +133,7 @@ def reduce_to_generators(path):
 
 
 def write(path, state):
-    """Write to a temporary file beside ``path`` and rename it: whoever looks sees the old file or the whole new one."""
+    """Write to a temporary file beside ``path`` and rename it: a reader sees the old file or the whole new one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     archive = buffer.getvalue()
@@ -157,12 +158,3 @@ def remove_temporary(folder):
     """Remove what a killed process left half written."""
     for path in Path(folder).glob("*.tmp"):
         path.unlink(missing_ok=True)
-
-
-def set_aside(folder):
-    """Move an earlier run's folder to ``<folder>.1``, ``.2`` … so that a new run overwrites nothing."""
-    folder, number = Path(folder), 1
-    while (target := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(target)
-    print(f"{folder} held an earlier run, which is now in {target}")

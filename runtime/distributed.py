@@ -16,14 +16,18 @@ from runtime.errors import UserError
 RANK, WORLD, LOCAL_RANK = (
     int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
 )
-FIRST = RANK == 0  # the process that writes and prints
-# How long the processes wait for each other. They wait for the first one while it fetches a data set or the weights of
-# an evaluation, evaluates, and writes checkpoints and grids: hours, on a slow network or disk, in a run that is well.
-# When a process dies torchrun ends the others, long before this limit, which is for one that lives and does nothing.
+# How long the processes wait for each other. They wait for the main one while it fetches a data set or the weights of
+# an evaluation, evaluates, and writes checkpoints and grids: hours, on a slow network or disk, in a healthy run.
+# When a process dies, torchrun ends the others long before this limit, which is for one that lives and hangs.
 LONGEST_WAIT = timedelta(days=1)
 
 
-def own_device(device):
+def is_main():
+    """Whether this is the process that writes and prints."""
+    return RANK == 0
+
+
+def local_device(device):
     """The device of this process, where ``device`` was asked for. Raises UserError where the machine has too few."""
     if WORLD == 1 or device.type != "cuda":
         return device
@@ -35,25 +39,25 @@ def own_device(device):
 
 
 @contextmanager
-def joined(device):
-    """Inside, the processes can reach each other; only the first one prints."""
+def process_group(device):
+    """Inside, the processes can reach each other; only the main one prints."""
     if WORLD == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
-    with nullcontext() if FIRST else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
+    with nullcontext() if is_main() else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others, still at work, are torchrun's to end
 
 
-def parallel(objective, **options):
+def data_parallel(objective, **options):
     """``objective`` with its gradients averaged over the processes in backward."""
     return objective if WORLD == 1 else torch.nn.parallel.DistributedDataParallel(objective, **options)
 
 
-def largest(*numbers):
+def all_reduce_max(*numbers):
     """For each number, the largest that any process has: so all of them do the same."""
     if WORLD == 1:
         return numbers
@@ -62,34 +66,34 @@ def largest(*numbers):
     return [int(number) for number in numbers]
 
 
-def everybody(thing):
-    """What each process calls ``thing``: a list in the order of their ranks."""
+def all_gather(value):
+    """The ``value`` of each process: a list in the order of their ranks."""
     if WORLD == 1:
-        return [thing]
-    things = [None] * WORLD
-    dist.all_gather_object(things, thing)
-    return things
+        return [value]
+    values = [None] * WORLD
+    dist.all_gather_object(values, value)
+    return values
 
 
-def to_first(thing):
-    """In the first process what each one calls ``thing``: a list in the order of their ranks; None in the others."""
+def gather(value):
+    """In the main process the ``value`` of each one: a list in the order of their ranks; None in the others."""
     if WORLD == 1:
-        return [thing]
-    things = [None] * WORLD if FIRST else None
-    dist.gather_object(thing, things)
-    return things
+        return [value]
+    values = [None] * WORLD if is_main() else None
+    dist.gather_object(value, values)
+    return values
 
 
-def from_first(make):
-    """What ``make()`` returns in the first process."""
-    box = [make() if FIRST else None]
+def broadcast(make):
+    """What ``make()`` returns in the main process."""
+    box = [make() if is_main() else None]
     if WORLD > 1:
         dist.broadcast_object_list(box)
     return box[0]
 
 
 @contextmanager
-def one_at_first():
+def local_main_first():
     """On each machine one process goes through the block before the others, which then find done what it did."""
     if WORLD > 1 and LOCAL_RANK:
         dist.barrier()

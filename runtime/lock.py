@@ -14,7 +14,7 @@ except ImportError:  # Windows
 
 
 class FolderLock:
-    """Keeps a second process out of a run's folder; to be used in ``with``. Raises UserError naming the first one.
+    """Keeps a second process out of a run's folder; to be used in ``with``. Raises UserError that names the first.
 
     The operating system drops the lock with its process, however that ends. Worker processes do not inherit it.
     """

@@ -1,4 +1,4 @@
-"""Where a run came from: its training images, options, versions and revision, for whoever wants to repeat it."""
+"""Where a run came from: its training images, options, versions and revision."""
 
 import json
 import os

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from runtime import checkpoints
 from runtime.errors import UserError
+from runtime.folders import set_aside
 
 
 def state(epoch, sample=0, **more):
@@ -167,5 +168,5 @@ def test_a_failing_flush_or_rename_does_as_little_harm(tmp_path, monkeypatch, ca
 def test_an_earlier_run_is_set_aside(tmp_path):
     for _ in range(2):
         (tmp_path / "run").mkdir()
-        checkpoints.set_aside(tmp_path / "run")
+        set_aside(tmp_path / "run")
     assert sorted(os.listdir(tmp_path)) == ["run.1", "run.2"]

@@ -97,7 +97,7 @@ def test_a_set_without_test_folders_trains_and_says_what_the_grids_show(workplac
 
 @pytest.mark.parametrize(("epoch", "expected"), [(0, 1), (4, 1), (5, 1), (6, 0.8), (9, 0.2)])
 def test_the_learning_rate_falls_linearly_to_zero(run, epoch, expected):
-    from trainer import lr_factor
+    from utils import lr_factor
 
     assert lr_factor(epoch, n_epochs=10, decay_epoch=5) == pytest.approx(expected)
     assert lr_factor(epoch, n_epochs=10, decay_epoch=10) == 1
@@ -176,6 +176,16 @@ def test_the_batch_size_changes_nothing(trained, run):
     for i in range(3):
         one, many = (np.asarray(Image.open(trained / out / f"{i}.png")).astype(int) for out in ("one", "many"))
         assert np.abs(one - many).max() <= 1
+
+
+def test_half_precision_translates_within_rounding(trained, run):
+    """By default as the model was trained; --amp overrules."""
+    flags = ["--dataset_name=tiny", "--input=datasets/tiny/testA", "--n_cpu=0"]
+    for amp in ("trained", "off", "bf16"):
+        assert run("test", *flags, f"--output={amp}", f"--amp={amp}").code == 0
+    images = {amp: np.asarray(Image.open(f"{amp}/0.png")).astype(int) for amp in ("trained", "off", "bf16")}
+    assert (images["trained"] == images["off"]).all()
+    assert 0 < np.abs(images["off"] - images["bf16"]).max() <= 16
 
 
 def test_translation_skips_and_counts_bad_images(trained, run, refused):

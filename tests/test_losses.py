@@ -1,5 +1,7 @@
 """The objectives against closed forms, finite differences and the loop of the textbook."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,21 +9,30 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from losses import (
-    GAN_LOSSES,
-    PENALTIES,
     CriticObjective,
     GeneratorObjective,
     Hinge,
     LeastSquares,
     Vanilla,
     Wasserstein,
+    critic_terms,
+    generator_terms,
+    gradient_norm,
     gradient_penalty,
     r1_penalty,
-    slope,
 )
-from models import Discriminator
+from models import CriticAttention
 from options import parse_training
+from registry import GAN_LOSSES, PENALTIES, load
 from translators import Translators
+
+
+def terms_of_G(gan_mode="wgan-gp", lambda_cyc=10.0, lambda_id=5.0):
+    return generator_terms(Namespace(gan_mode=gan_mode, lambda_cyc=lambda_cyc, lambda_id=lambda_id))
+
+
+def terms_of_D(gan_mode="wgan-gp", penalty="wgan-gp", weight=10.0):
+    return critic_terms(Namespace(gan_mode=gan_mode, penalty=penalty, lambda_gp=weight, lambda_r1=weight))
 
 
 def images(seed, n=2, size=16):
@@ -34,7 +45,7 @@ def networks():
     """Translators and the two critics."""
     torch.manual_seed(0)
     translators = Translators(parse_training(["--ngf=4", "--n_residual_blocks=1"])[0]).double()
-    critics = [Discriminator(ndf=4, dropout=0).double() for _ in range(2)]
+    critics = [CriticAttention(ndf=4, dropout_rate=0).double() for _ in range(2)]
     for network in (translators.G_AB, translators.G_BA, *critics):
         nn.init.constant_(network.attention.gamma, 0.5)
     return translators, *critics
@@ -60,7 +71,7 @@ def test_the_penalty_of_a_linear_critic_is_known():
 
 @pytest.mark.parametrize("size", [8, 64])
 def test_the_penalty_means_the_same_at_every_resolution(size):
-    """A critic that is three times the brightness has slope 3 in RMS distance, whatever the number of pixels."""
+    """A critic that is three times the brightness has gradient norm 3 in RMS distance, however many the pixels."""
     weight = torch.full((3, size, size), 3 / (3 * size * size), dtype=torch.double)
     penalty = gradient_penalty(LinearCritic(weight), images(1, size=size), images(2, size=size))
     assert penalty.item() == pytest.approx((3 - 1) ** 2)
@@ -96,7 +107,7 @@ def test_the_r1_penalty_of_a_linear_critic_is_known():
     weight = torch.randn(3, 16, 16, dtype=torch.double)
     real = images(1, n=3)
     steepness = weight.norm() * (3 * 16 * 16) ** 0.5
-    torch.testing.assert_close(slope(LinearCritic(weight), real), steepness.expand(3))
+    torch.testing.assert_close(gradient_norm(LinearCritic(weight), real), steepness.expand(3))
     torch.testing.assert_close(r1_penalty(LinearCritic(weight), real, None), steepness**2 / 2)
 
 
@@ -170,10 +181,10 @@ def test_the_generator_objective_equals_the_textbook(networks, gan_mode, lambda_
         network.eval()
     translators, D_A, D_B = networks
     G_AB, G_BA = translators.G_AB, translators.G_BA
-    objective = GeneratorObjective(*networks, gan_mode, lambda_cyc=7, lambda_id=lambda_id)
+    objective = GeneratorObjective(*networks, terms_of_G(gan_mode, 7, lambda_id))
     real_A, real_B = images(1), images(2)
     ours = objective(real_A, real_B)
-    theirs = textbook_generator_loss(G_AB, G_BA, D_A, D_B, real_A, real_B, GAN_LOSSES[gan_mode], 7, lambda_id)
+    theirs = textbook_generator_loss(G_AB, G_BA, D_A, D_B, real_A, real_B, load(GAN_LOSSES[gan_mode]), 7, lambda_id)
     torch.testing.assert_close(ours.total, theirs, rtol=1e-10, atol=1e-12)
     parameters = list(translators.parameters())
     torch.testing.assert_close(
@@ -187,22 +198,23 @@ def test_the_generator_objective_equals_the_textbook(networks, gan_mode, lambda_
 @pytest.mark.parametrize("gan_mode", GAN_LOSSES)
 def test_the_critic_objective_equals_the_textbook(networks, gan_mode, penalty_name):
     D_A, D_B = (network.eval() for network in networks[1:])
-    gan_loss, penalty = GAN_LOSSES[gan_mode], PENALTIES[penalty_name]
+    gan_loss = load(GAN_LOSSES[gan_mode])
+    penalty = load(PENALTIES[penalty_name]) if penalty_name != "none" else lambda critic, real, fake: 0
     real_A, fake_A, real_B, fake_B = (images(seed) for seed in range(4))
     torch.manual_seed(5)
-    ours = CriticObjective(D_A, D_B, gan_mode, penalty_name, weight=2.5)(real_A, fake_A, real_B, fake_B)
+    ours = CriticObjective(D_A, D_B, terms_of_D(gan_mode, penalty_name, 2.5))(real_A, fake_A, real_B, fake_B)
     torch.manual_seed(5)
     theirs = sum(
         2.5 * penalty(critic, real, fake) + gan_loss.critic(critic(real), critic(fake))
         for critic, real, fake in ((D_A, real_A, fake_A), (D_B, real_B, fake_B))
     )
     torch.testing.assert_close(ours.total, theirs, rtol=1e-10, atol=1e-12)
-    assert ours.real.item() == pytest.approx((D_A(real_A).mean() + D_B(real_B).mean()).item() / 2)
-    assert ours.fake.item() == pytest.approx((D_A(fake_A).mean() + D_B(fake_B).mean()).item() / 2)
+    assert ours.scores["score real"].item() == pytest.approx((D_A(real_A).mean() + D_B(real_B).mean()).item() / 2)
+    assert ours.scores["score fake"].item() == pytest.approx((D_A(fake_A).mean() + D_B(fake_B).mean()).item() / 2)
 
 
 def test_the_critics_collect_no_gradients_in_the_generator_step(networks):
-    objective = GeneratorObjective(*networks)
+    objective = GeneratorObjective(*networks, terms_of_G())
     assert {id(p) for p in objective.parameters()} == {id(p) for p in networks[0].parameters()}
     objective(images(1), images(2)).total.backward()
     critics = [p for network in networks[1:] for p in network.parameters()]
@@ -216,18 +228,18 @@ def test_one_power_iteration_a_half_step(networks, monkeypatch):
     calls = []
     plain = _SpectralNorm.forward
     monkeypatch.setattr(_SpectralNorm, "forward", lambda self, weight: (calls.append(id(self)), plain(self, weight))[1])
-    GeneratorObjective(*networks)(images(1), images(2))
+    GeneratorObjective(*networks, terms_of_G())(images(1), images(2))
     assert len(calls) == len(set(calls)) > 0
     calls.clear()
-    CriticObjective(*networks[1:])(*(images(seed) for seed in range(4)))
+    CriticObjective(*networks[1:], terms_of_D())(*(images(seed) for seed in range(4)))
     assert len(calls) == len(set(calls)) > 0
 
 
 @pytest.mark.parametrize("gan_mode", GAN_LOSSES)
 def test_each_half_step_lowers_its_own_loss(networks, gan_mode):
     batches = [images(seed) for seed in range(4)]
-    generators = GeneratorObjective(*networks, gan_mode)
-    critics = CriticObjective(*networks[1:], gan_mode)
+    generators = GeneratorObjective(*networks, terms_of_G(gan_mode))
+    critics = CriticObjective(*networks[1:], terms_of_D(gan_mode))
     for objective, inputs in ((generators, batches[:2]), (critics, batches)):
         optimizer = torch.optim.Adam(objective.parameters(), 1e-3, (0.5, 0.999))
         losses = []

@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
 
-from models import (
-    Discriminator,
-    GeneratorResNet,
-    LayerNorm2d,
-    SelfAttention,
-    add_spectral_norm,
-    fold_spectral_norm,
-    resize_up,
-    standardize,
-    weights_init_normal,
-)
+from layers import LayerNorm2d, add_spectral_norm, fold_spectral_norm, standardize
+from models import CriticAttention, GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
 
 
 def convolutions(network):
@@ -33,7 +24,7 @@ def test_any_size_divisible_by_four_passes_both_networks(height, width, batch, c
     translated = GeneratorResNet(channels, ngf=4, n_residual_blocks=1)(images)
     assert translated.shape == images.shape
     assert translated.abs().max() <= 1
-    scores = Discriminator(channels, ndf=4)(images)
+    scores = CriticAttention(channels, ndf=4)(images)
     assert scores.shape == (batch, 1, 4 * height // 8, 4 * width // 8)
 
 
@@ -43,7 +34,7 @@ def test_switches_put_the_blocks_where_they_say(attention, spectral_norm):
     switches = dict(attention=attention, spectral_norm=spectral_norm)
     for network, expected in (
         (GeneratorResNet(ngf=8, n_residual_blocks=2, **switches), 1 + 3 * attention),  # those without a norm behind
-        (Discriminator(ndf=8, **switches), 9 + 3 * attention),
+        (CriticAttention(ndf=8, **switches), 9 + 3 * attention),
     ):
         assert any(isinstance(module, SelfAttention) for module in network.modules()) == attention
         normalised = [parametrize.is_parametrized(conv, "weight") for conv in convolutions(network)]
@@ -51,7 +42,7 @@ def test_switches_put_the_blocks_where_they_say(attention, spectral_norm):
 
 
 def test_layers_of_the_default_networks():
-    generator, critic = GeneratorResNet(), Discriminator()
+    generator, critic = GeneratorResNet(), CriticAttention()
     assert len(convolutions(generator)) == 1 + 2 + 2 * 9 + 3 + 2 + 1
     assert sum(isinstance(module, nn.InstanceNorm2d) for module in generator.modules()) == 1 + 2 + 2 * 9
     assert sum(isinstance(module, LayerNorm2d) for module in generator.modules()) == 2
@@ -76,7 +67,7 @@ def test_initial_weights_are_normal_with_deviation_002_before_or_through_the_nor
 
 @pytest.mark.parametrize(
     "build",
-    [partial(GeneratorResNet, ngf=8, n_residual_blocks=1), partial(Discriminator, ndf=8)],
+    [partial(GeneratorResNet, ngf=8, n_residual_blocks=1), partial(CriticAttention, ndf=8)],
     ids=["generator", "critic"],
 )
 def test_spectral_norm_holds_the_largest_singular_value_at_one(build):
@@ -126,7 +117,7 @@ def test_a_flat_channel_stays_flat_on_the_way_up():
     """What an instance norm would make of it: as much contrast as of any other."""
     x = torch.randn(1, 8, 16, 16)
     x[:, 3] = 0.2 + 1e-2 * torch.randn(16, 16)
-    norm = resize_up("instance", 8, 8)[2]
+    norm = upsample_resize("instance", 8, 8)[2]
     assert norm(x)[:, 3].std() < 0.02 and nn.InstanceNorm2d(8)(x)[:, 3].std() > 0.9
 
 

@@ -9,8 +9,9 @@ from conftest import make_dataset, noise_image
 from PIL import Image, ImageDraw
 from torch import nn
 
-from models import GENERATORS, PatchGAN, SelfAttention, build_critic, build_generator
-from options import RECIPES, chosen_penalty, parse_training
+from models import PatchGAN, SelfAttention, build_critic, build_generator
+from options import RECIPES, parse_training
+from registry import GENERATORS
 from runtime import checkpoints
 from trainer import CycleGAN
 from translators import GivenMasks, LearnedMasks, NoMasks, Translators, compose
@@ -50,7 +51,7 @@ def parameters(network):
     return sum(p.numel() for p in network.parameters())
 
 
-IN, BN, RELU, LRELU = "InstanceNorm", "BatchNorm", "ReLU", "LeakyReLU"
+IN, LN, BN, RELU, LRELU = "InstanceNorm", "LayerNorm", "BatchNorm", "ReLU", "LeakyReLU"
 CLASSIC_BLOCK = [("conv", 256, 256, 3, 1), IN, RELU, ("conv", 256, 256, 3, 1), IN]
 PATCHGAN = [
     ("conv", 3, 64, 4, 2), LRELU,
@@ -116,7 +117,7 @@ def test_the_attention_networks():
     options = options_of("attention", "--no_spectral_norm")
     generator, critic = build_generator(options), build_critic(options)
     decoder = [
-        "Upsample", ("conv", 256, 128, 3, 1), IN, RELU, "Upsample", ("conv", 128, 64, 3, 1), IN, RELU,
+        "Upsample", ("conv", 256, 128, 3, 1), LN, RELU, "Upsample", ("conv", 128, 64, 3, 1), LN, RELU,
         ("conv", 64, 3, 7, 1), "Tanh",
     ]  # fmt: skip
     query_key_value = [("conv", 256, 32, 1, 1), ("conv", 256, 32, 1, 1), ("conv", 256, 256, 1, 1)]
@@ -132,7 +133,7 @@ def test_the_attention_networks():
     assert listed.count("Dropout") == 2 and shape == (1, 16, 16)
     assert parameters(critic) == 4_286_210
     recipe = options_of("attention")
-    assert (recipe.gan_mode, chosen_penalty(recipe), recipe.spectral_norm) == ("wgan-gp", "wgan-gp", True)
+    assert (recipe.gan_mode, recipe.penalty, recipe.spectral_norm) == ("wgan-gp", "wgan-gp", True)
 
 
 @pytest.mark.parametrize(
@@ -190,10 +191,10 @@ def test_one_step_lowers_each_loss_on_a_fixed_batch(recipe_flags):
 
     critics = model.critic_objective, "A", "fake_A", "B", "fake_B"
     generators = model.generator_objective, "A", "B"
-    for inputs, half_step in ((critics, model.critic_step), (generators, model.generator_step)):
+    for inputs, update in ((critics, model.update_D), (generators, model.update_G)):
         before = loss(*inputs)
         torch.manual_seed(1)
-        half_step(dict(full))
+        update(dict(full))
         assert loss(*inputs) < before
 
 
@@ -205,8 +206,8 @@ def test_batch_norm_sees_one_domain_at_a_time(lambda_id):
     calls = []
     for network in (*model.translators.children(), *model.critic_objective.children()):
         network.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0]))
-    for half_step in model.half_steps(1):
-        half_step(batch)
+    for update in model.updates(1):
+        update(batch)
     assert all(len(call) == 2 for call in calls)
     assert all((call > 0.8).all() or (call < -0.8).all() or call.abs().max() < 0.8 for call in calls)
     assert any((call > 0.8).all() for call in calls) and any((call < -0.8).all() for call in calls)
@@ -216,10 +217,10 @@ def test_the_notebooks_critics_step_first_and_any_recipe_can():
     batch = fixed_batch()
     for recipe, names in (("notebook", ["D", "G"]), ("classic", ["G", "D"])):
         model = CycleGAN(options_of(recipe, *SMALL), torch.device("cpu"))
-        assert [next(iter(half_step(batch))) for half_step in model.half_steps(1)] == names
+        assert [next(iter(update(batch))) for update in model.updates(1)] == names
     model = CycleGAN(options_of("classic", *SMALL, "--n_critic=3"), torch.device("cpu"))
-    steps = [[step.__name__ for step in model.half_steps(number)] for number in range(1, 7)]
-    assert steps == 2 * [["critic_step"], ["critic_step"], ["generator_step", "critic_step"]]
+    steps = [[step.__name__ for step in model.updates(number)] for number in range(1, 7)]
+    assert steps == 2 * [["update_D"], ["update_D"], ["update_G", "update_D"]]
 
 
 def segmentation_image(seed, height=48, width=40):
@@ -289,8 +290,9 @@ def test_the_adversarial_and_the_cycle_path_go_through_the_mask():
     model = CycleGAN(options_of("segmentation", *SMALL, "--lambda_id=0"), torch.device("cpu"))
     black, seen = -torch.ones(2, 3, 32, 32), []
     model.critic_objective.D_B.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    *_, cycle, _, fake = model.generator_objective._direction("A", "B", black, fixed_batch()["B"])
-    assert cycle.item() == 0 and torch.equal(fake, black) and torch.equal(seen[0], black)
+    direction = model.generator_objective._direction("A", "B", black, fixed_batch()["B"])
+    assert torch.equal(direction.reconstructed, black) and torch.equal(direction.fake, black)
+    assert torch.equal(seen[0], black)
 
 
 @pytest.mark.parametrize("quality", [75, 90])
@@ -307,7 +309,7 @@ def test_jpeg_noise_near_black_does_not_leak_into_the_mask(tmp_path, quality):
         away = nn.functional.max_pool2d(truth, 3, 1, 1) == 0  # but for the edge itself
         leaks = (noisy.amax(1, keepdim=True) > -1) & away
         assert leaks.any()  # there is noise to be kept out
-        wrong += (masks.of("A", noisy)[away] > 0).sum().item()
+        wrong += (masks.mask("A", noisy)[away] > 0).sum().item()
         total += away.sum().item()
     assert wrong / total < 1e-3
 
@@ -328,8 +330,8 @@ def test_learned_masks_train_until_they_are_frozen():
     def step(epoch):
         before = [p.detach().clone() for p in masks.parameters()]
         model.start_epoch(epoch)
-        for half_step in model.half_steps(1):
-            half_step(fixed_batch())
+        for update in model.updates(1):
+            update(fixed_batch())
         return [not torch.equal(a, b) for a, b in zip(before, masks.parameters(), strict=True)]
 
     assert any(step(0)) and any(step(1))
@@ -352,12 +354,12 @@ def test_the_history_begins_anew_where_learned_masks_are_frozen_and_only_there()
 
     model = build(freeze_epoch=2)
     assert begin(model, 0) == (0, 0)
-    model.critic_step(fixed_batch())
+    model.update_D(fixed_batch())
     n = len(model.buffer_A.images)
     assert begin(model, 1) == (n, n)
     unmasked = model.state_dict()
     assert begin(model, 2) == (0, 0)
-    model.critic_step(fixed_batch())
+    model.update_D(fixed_batch())
     masked = model.state_dict()
     assert begin(model, 3) == (n, n)
 
@@ -368,26 +370,26 @@ def test_the_history_begins_anew_where_learned_masks_are_frozen_and_only_there()
 
 
 def test_the_cycle_loss_moves_learned_masks_by_a_share_of_its_gradient():
-    masks = LearnedMasks(3, freeze_epoch=1)
+    masks = LearnedMasks(3, mask_freeze_epoch=1)
     mask = torch.tensor([0.2, 0.9], requires_grad=True)
-    assert torch.allclose(masks.in_cycle(mask), mask)
-    (masks.in_cycle(mask) * torch.tensor([1.0, 3.0])).sum().backward()
+    assert torch.allclose(masks.for_cycle(mask), mask)
+    (masks.for_cycle(mask) * torch.tensor([1.0, 3.0])).sum().backward()
     torch.testing.assert_close(mask.grad, masks.CYCLE_SHARE * torch.tensor([1.0, 3.0]))
-    assert masks.of("A", fixed_batch()["A"]).mean() > 0.9  # they begin nearly full
+    assert masks.mask("A", fixed_batch()["A"]).mean() > 0.9  # they begin nearly full
 
 
 def test_critics_see_the_foreground_alone_once_the_masks_are_fixed():
-    masks = LearnedMasks(3, freeze_epoch=1)
+    masks = LearnedMasks(3, mask_freeze_epoch=1)
     image, mask = torch.full((1, 3, 1, 2), 0.7), torch.tensor([0.05, 0.6]).view(1, 1, 1, 2)
     masks.start_epoch(0)
-    assert masks.seen(image, mask) is image and masks.seen_real("A", image) is image
+    assert masks.for_critic(image, mask) is image and masks.real_for_critic("A", image) is image
     masks.start_epoch(1)
-    assert torch.equal(masks.seen(image, mask)[0, 0, 0], torch.tensor([0.0, 0.7]))
+    assert torch.equal(masks.for_critic(image, mask)[0, 0, 0], torch.tensor([0.0, 0.7]))
     real = fixed_batch()["A"]
-    expected = real * (masks.A(real) > masks.FOREGROUND)
-    assert torch.equal(masks.seen_real("A", real), expected)
-    assert masks.of("B", real).min() >= 0 and masks.of("B", real).max() <= 1
-    assert NoMasks().seen(image, None) is image
+    expected = real * (masks.mask("A", real) > masks.FOREGROUND)
+    assert torch.equal(masks.real_for_critic("A", real), expected)
+    assert masks.mask("B", real).min() >= 0 and masks.mask("B", real).max() <= 1
+    assert NoMasks().for_critic(image, None) is image
 
 
 # ---- options of the seeds ----
@@ -404,15 +406,15 @@ def test_other_spellings_are_understood():
     assert "epochs" not in given and given["n_epochs"] == 40
     assert parse_training(["--gpu_ids=1"])[0].device == "cuda:1"
     tiny = parse_training(["--ngf=4", "--ndf=4", "--n_residual_blocks=0", "--lamda=7", "--idt_coef=0.5"])[0]
-    assert CycleGAN(tiny, torch.device("cpu")).generator_objective.lambda_id == 3.5
+    assert CycleGAN(tiny, torch.device("cpu")).generator_objective.terms["identity"][0] == 3.5
 
 
 def test_a_flag_given_by_hand_wins_over_the_recipe():
     assert options_of("notebook").norm == "batch" and options_of("notebook", "--norm=instance").norm == "instance"
     assert options_of("classic", "--attention").attention
-    assert chosen_penalty(options_of("classic")) == "none"
-    assert chosen_penalty(options_of("classic", "--penalty=r1")) == "r1"
-    assert chosen_penalty(options_of("classic", "--gan_mode=wgan-gp")) == "wgan-gp"
+    assert options_of("classic").penalty == "none"
+    assert options_of("classic", "--penalty=r1").penalty == "r1"
+    assert options_of("classic", "--gan_mode=wgan-gp").penalty == "wgan-gp"
 
 
 @pytest.mark.parametrize(

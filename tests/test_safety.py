@@ -3,6 +3,7 @@
 ``ERRORS`` is the table of docs/errors.md: each row is provoked through the command line.
 """
 
+import importlib
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from PIL import Image
 import cycle_gan
 from datasets import list_images, load_image
 from options import RECIPES, parse_training
-from runtime import checkpoints, distributed
+from runtime import checkpoints, distributed, saver
 from runtime.errors import UserError
 from runtime.lock import FolderLock
 from runtime.signals import StopSignal
@@ -50,17 +51,17 @@ def train(*flags, stop_after=None):
     saved = None
     if resumed:
         saved = saved_state(f"{options.checkpoint_dir}/tiny", options.epoch)
-        options = cycle_gan.resume(options, given, saved["options"])
-    run = cycle_gan.Run(options, torch.device("cpu"))
-    plain, done = run.model.half_steps, []
+        options = cycle_gan.resume(options, given, saved["options"], saved["given"])
+    run = cycle_gan.Run(options, torch.device("cpu"), given)
+    plain, done = run.model.updates, []
 
-    def half_steps(step):
+    def updates(step):
         done.append(step)
         if len(done) == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(step)
 
-    run.model.half_steps = half_steps
+    run.model.updates = updates
     run.start(saved)
     try:
         cycle_gan.train(run)
@@ -129,7 +130,7 @@ def test_checkpoints_by_the_clock(five_images, monkeypatch):
     assert train("--batch_size=2", "--n_epochs=1", "--checkpoint_every=30m", "--keep=9") == 0
     assert len(checkpoints.listed(SAVES)) == 1  # the run is shorter than that
     clock = iter(range(0, 10**6, 61))
-    monkeypatch.setattr(cycle_gan.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(saver.time, "monotonic", lambda: next(clock))
     assert train("--batch_size=2", "--n_epochs=1", "--checkpoint_every=1m", "--keep=9") == 0
     assert len(checkpoints.listed(SAVES)) == 3
 
@@ -168,7 +169,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(workplace, numb
 
 
 def test_a_signal_while_the_processes_agree_counts_in_the_next_step(five_images, monkeypatch):
-    plain, times = distributed.largest, []
+    plain, times = distributed.all_reduce_max, []
 
     def interrupted(*numbers):
         agreed = plain(*numbers)
@@ -177,7 +178,7 @@ def test_a_signal_while_the_processes_agree_counts_in_the_next_step(five_images,
             os.kill(os.getpid(), signal.SIGTERM)  # after the others were asked: acting on it now would be acting alone
         return agreed
 
-    monkeypatch.setattr(distributed, "largest", interrupted)
+    monkeypatch.setattr(distributed, "all_reduce_max", interrupted)
     assert train("--n_epochs=1") == 143
     assert saved_state()["steps"] == 2
 
@@ -324,16 +325,16 @@ def test_files_that_vanish_after_listing(workplace):
 
 def poison(monkeypatch, steps):
     """Make a weight of G_AB not a number before each of the ``steps``."""
-    plain, count = CycleGAN.half_steps, []
+    plain, count = CycleGAN.updates, []
 
-    def half_steps(self, step):
+    def updates(self, step):
         count.append(step)
         if len(count) in steps:
             with torch.no_grad():
                 next(self.translators.G_AB.parameters())[:] = float("nan")
         return plain(self, step)
 
-    monkeypatch.setattr(CycleGAN, "half_steps", half_steps)
+    monkeypatch.setattr(CycleGAN, "updates", updates)
 
 
 def test_rolling_back_goes_on_from_the_last_good_state(workplace, run, monkeypatch):
@@ -473,12 +474,16 @@ def no_memory(run, monkeypatch):
     def exhausted(self, batch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(CycleGAN, "generator_step", exhausted)
+    monkeypatch.setattr(CycleGAN, "update_G", exhausted)
 
 
 def no_library(run, monkeypatch):
+    plain = importlib.import_module
+
     def missing(name):
-        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        if name.startswith("torch_fidelity"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        return plain(name)
 
     monkeypatch.setattr("importlib.import_module", missing)
 

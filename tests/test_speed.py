@@ -7,10 +7,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from datasets import epoch_batches
 from models import SelfAttention
 from options import RECIPES, parse_training
-from trainer import CycleGAN, chosen_amp
-from utils import LossLog, NotFinite
+from reporting.loss_log import LossLog, NotFinite
+from runtime.device import memory_format, pick_amp
+from trainer import CycleGAN
 
 SMALL = ["--ngf=4", "--ndf=4", "--n_residual_blocks=1", "--img_height=32", "--img_width=32", "--batch_size=2"]
 CPU = torch.device("cpu")
@@ -46,7 +48,7 @@ def train(model, steps=3, device=CPU):
     told = []
     for step in range(1, steps + 1):
         one = {"A": images(2 * step, device=device), "B": images(2 * step + 1, device=device)}
-        told.append({name: term for half_step in model.half_steps(step) for name, term in half_step(one).items()})
+        told.append({name: term for update in model.updates(step) for name, term in update(one).items()})
     return told
 
 
@@ -83,7 +85,7 @@ def gradients_agree(ours, theirs, real, tolerance):
     """Whether two models' gradients are the same within ``tolerance``; asserts that their losses are."""
     losses = ours.generator_objective(real["A"], real["B"])
     total, terms, fake_A, fake_B = theirs.generator_loss(real["A"], real["B"])
-    for name, term in losses.terms().items():
+    for name, term in {"G": losses.total, **losses.terms}.items():
         torch.testing.assert_close(term, terms[name], rtol=tolerance, atol=0)
     torch.testing.assert_close((losses.fake_A, losses.fake_B), (fake_A.detach(), fake_B.detach()))
     gradients = [
@@ -156,7 +158,7 @@ def test_mixed_precision_leaves_weights_losses_and_history_in_float32(recipe, am
 
 
 def test_autocast_is_off_in_power_iterations(monkeypatch):
-    """In both half steps, and where the critics' step translates. (On a GPU they would be in half precision.)"""
+    """In both updates, and where the critics' step translates. (On a GPU they would be in half precision.)"""
     seen, plain = [], _SpectralNorm.forward
 
     def forward(self, weight):
@@ -177,8 +179,8 @@ def test_the_penalty_is_computed_in_float32_under_autocast():
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = model.critic_objective(*real)
-    assert torch.equal(mixed.penalty, expected.penalty) and expected.penalty > 0
-    assert not torch.equal(mixed.real, expected.real)
+    assert torch.equal(mixed.terms["penalty"], expected.terms["penalty"]) and expected.terms["penalty"] > 0
+    assert not torch.equal(mixed.scores["score real"], expected.scores["score real"])
 
 
 def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale():
@@ -203,10 +205,8 @@ def test_what_no_scale_can_mend_is_reported_in_fp16_too():
 
 
 def test_the_precision_that_is_chosen():
-    options = parse_training([])[0]
-    assert chosen_amp(options, CPU) == "off"
-    options.amp = "bf16"
-    assert chosen_amp(options, CPU) == "bf16"
+    assert pick_amp("auto", CPU) == "off"
+    assert pick_amp("bf16", CPU) == "bf16"
 
 
 # ---- compiled ----
@@ -234,6 +234,36 @@ def test_compiled_half_steps_compute_the_same(recipe):
         assert same_direction(*([p.grad for p in objective.parameters()] for objective in (other, one)), 1e-9)
 
 
+@pytest.mark.parametrize("sizes", [(5, 4), (7, 7)])
+def test_a_batch_that_is_not_full_is_left_out_when_compiled(sizes):
+    """It would compile everything again."""
+    batches = list(epoch_batches(max(sizes), 2, 0, 2, smallest=2))
+    assert [len(batch) for batch in batches] == 2 * (max(sizes) // 2) * [2]
+    samples = [sample for batch in batches for sample in batch]
+    assert len(set(samples)) == len(samples)
+
+
+# ---- the order of memory ----
+
+
+@pytest.mark.parametrize(
+    ("flags", "cpu", "cuda"),
+    [
+        ((), (False, False), (False, True)),  # the attention critic has no norm
+        (("--recipe=classic",), (False, False), (False, False)),
+        (("--recipe=notebook",), (True, True), (True, True)),
+    ],
+)
+def test_channels_last_is_decided_for_each_objective_and_device(flags, cpu, cuda):
+    model = build(CycleGAN, *flags)
+    for device, expected in (("cpu", cpu), ("cuda", cuda)):
+        chosen = [memory_format(network, torch.device(device)) for network in networks(model)]
+        assert [order == torch.channels_last for order in chosen] == list(expected)
+    for network, last in zip(networks(model), cpu, strict=True):
+        weight = next(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
+        assert weight.is_contiguous(memory_format=torch.channels_last) or not last
+
+
 # ---- on a GPU ----
 
 
@@ -248,8 +278,8 @@ def test_no_step_waits_for_the_gpu(flags, amp):
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step, one in enumerate(batches, start=1):
-            for half_step in model.half_steps(step):
-                log.add(step, half_step(one))
+            for update in model.updates(step):
+                log.add(step, update(one))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert log.read()

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from reporting.grids import SampleGrid
+from reporting.loss_log import LossLog
 from runtime.errors import UserError
 from translators import GivenMasks, NoMasks, Translators
-from utils import Averaged, LossLog, RandomState, ReplayBuffer, SampleGrid
+from utils import EMA, RandomState, ReplayBuffer
 
 
 def numbered(first, n):
@@ -67,7 +69,7 @@ def test_the_random_state_is_restored():
 
 def test_the_average_follows_its_recurrence_and_leaves_the_network_alone():
     network = nn.Linear(1, 1, bias=False).double()
-    average = Averaged(network, decay=0.9)
+    average = EMA(network, decay=0.9)
     expected = None
     for step in range(100):
         nn.init.constant_(network.weight, float(step))

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from variants import VARIANTS, change
 
+from losses import Judgement
 from models import SelfAttention
 from trainer import CycleGAN
 
@@ -88,9 +89,10 @@ class Brightness(nn.Module):
 def test_penalties_of_a_linear_critic(kind, expected):
     model = build(CycleGAN, "--lambda_gp=7")
     change(model, [f"penalty={kind}"])
-    found = model.critic_objective._penalty(Brightness(), images(0, torch.double), images(1, torch.double))
+    weight, measure = model.critic_objective.terms["penalty"]
+    found = measure(Judgement(Brightness(), images(0, torch.double), images(1, torch.double), None, None))
     assert found.item() == pytest.approx(expected((3 * 32 * 32) ** 0.5))
-    assert model.critic_objective.weight == 7
+    assert weight == 7
 
 
 def test_antialiasing_keeps_every_size_and_what_is_constant():

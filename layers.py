@@ -1,0 +1,112 @@
+"""What the networks' blocks are made with: norms, spectral norm, and activations that are computed twice.
+
+Images and feature maps are N×C×H×W.
+"""
+
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.utils.checkpoint import checkpoint
+
+from registry import NORMS, load
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Torch's, but on a CPU by the kernel of group norm, which computes the same faster. (Not on a GPU: there autocast
+    would make it float32.)"""
+
+    def forward(self, x):
+        if x.device.type == "cpu" and not self.track_running_stats:
+            return F.group_norm(x, x.shape[1], eps=self.eps)
+        return super().forward(x)
+
+
+class LayerNorm2d(nn.Module):
+    """Each image by one mean and one variance, over channels and pixels (https://arxiv.org/abs/1607.06450), and no
+    parameters: N×C×H×W to the same.
+
+    Unlike an instance norm it leaves a channel flat where the image is flat, instead of stretching what little there is
+    in it to variance 1.
+
+    On a CPU by the kernel of group norm, which is the fastest there. On a GPU that kernel, like layer norm's, gives
+    each image to one thread block (aten/src/ATen/native/cuda/group_norm_kernel.cu in PyTorch), and one multiprocessor
+    works while the others wait; a reduction is split over as many as there are (Reduce.cuh, beside it).
+    """
+
+    eps = 1e-5
+
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, x):
+        return F.group_norm(x, 1, eps=self.eps) if x.device.type == "cpu" else standardize(x, self.eps)
+
+
+def standardize(x, eps):
+    """Each image N×C×H×W minus its mean, over its standard deviation; computed in float32 at least, in x's type."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    variance, mean = torch.var_mean(wide, (1, 2, 3), unbiased=False, keepdim=True)
+    return ((wide - mean) * torch.rsqrt(variance + eps)).to(x.dtype)
+
+
+def norm_layer(norm, channels):
+    """The norm of that name for N×channels×H×W; see NORMS in registry.py."""
+    return load(NORMS[norm])(channels)
+
+
+def mixes_samples(network):
+    """Whether what comes out for an image depends on the others of its batch, as under batch norm."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def add_spectral_norm(network):
+    """Divide the convolution weights of ``network`` by their largest singular values
+    (https://arxiv.org/abs/1802.05957); returns the network.
+
+    Not where a norm follows: it takes any factor of weight and bias out again, so that nothing would be gained. To be
+    called after initialisation, whose weights the first estimate of the singular vectors needs.
+    """
+    norms = nn.InstanceNorm2d, LayerNorm2d, nn.BatchNorm2d
+    sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
+    undone = {layer for layers in sequences for layer, after in pairwise(layers) if isinstance(after, norms)}
+    for module in list(network.modules()):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module not in undone:
+            parametrizations.spectral_norm(module)
+    return network
+
+
+def fold_spectral_norm(network):
+    """Replace each normalised weight by its present value, for translation; returns the network, in eval mode."""
+    network.eval()  # in training mode the removal would do one more power iteration
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+    return network
+
+
+@contextmanager
+def one_power_iteration(*networks):
+    """Inside, each spectrally normalised weight is computed once (one power iteration), however often it is used.
+
+    In the weight's own precision, whatever autocast says: the division by a norm needs all of it.
+    """
+    with parametrize.cached():
+        for module in (module for network in networks for module in network.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                with torch.autocast(module.parametrizations.weight.original.device.type, enabled=False):
+                    module.weight  # noqa: B018 (its value is now in the cache)
+        yield
+
+
+def run_stages(stages, x, checkpoint_activations):
+    """x through each of ``stages``. With ``checkpoint_activations`` only what passes between the stages is kept for
+    backward, which computes the rest again: the same result with less memory, about a third slower.
+    """
+    for stage in stages:
+        again = checkpoint_activations and torch.is_grad_enabled()
+        x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
+    return x

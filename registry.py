@@ -1,0 +1,91 @@
+"""Every choice that has a name: what the command line offers, and where the code that builds it stands.
+
+To add one: write its class or function, and one entry here. Nothing in this file imports torch, so that ``--help``
+answers at once.
+"""
+
+import importlib
+import inspect
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """``where`` is "module:name"; ``keywords`` are given to it besides those that come from the options."""
+
+    where: str
+    keywords: dict = {}
+
+
+class Network(NamedTuple):
+    """An Entry with what images have to be: at least ``min_size`` pixels a side, divisible by ``multiple``.
+
+    A generator translates N×C×H×W in [-1, 1] to the same; a critic scores it by a patch map N×1×H'×W'. Each is a
+    module class whose parameters, where they are called like flags (ngf, norm, dropout …), get those flags' values.
+    ``norm``: whether ``--norm`` has a meaning for it.
+    """
+
+    where: str
+    min_size: int
+    multiple: int = 1
+    keywords: dict = {}
+    norm: bool = True
+
+
+class Penalty(NamedTuple):
+    """A function (critic, real, fake) → scalar, and the flag that holds its weight."""
+
+    where: str
+    weight: str
+
+
+GENERATORS = {
+    "attention": Network("models:GeneratorResNet", min_size=8, multiple=4),
+    "resnet": Network("models:GeneratorResNet", min_size=8, multiple=4, keywords=dict(upsample="transposed")),
+    "notebook": Network("models:GeneratorNotebook", min_size=16, multiple=8),
+}
+CRITICS = {
+    "attention": Network("models:CriticAttention", min_size=8, norm=False),
+    "patchgan": Network("models:PatchGAN", 32, keywords=dict(strides=(2, 2, 2, 2), pad_before_score=True)),
+    "patch70": Network("models:PatchGAN", 32),
+    "notebook": Network("models:PatchGAN", 32, keywords=dict(strides=(2, 2, 2, 2), activation="relu", bias=False)),
+}
+NORMS = {
+    "instance": Entry("layers:InstanceNorm2d"),
+    "layer": Entry("layers:LayerNorm2d"),
+    "batch": Entry("torch.nn:BatchNorm2d"),
+    "none": Entry("torch.nn:Identity"),
+}
+MASKS = {
+    "none": Entry("translators:NoMasks"),
+    "given": Entry("translators:GivenMasks"),
+    "learned": Entry("translators:LearnedMasks"),
+}
+GAN_LOSSES = {
+    "wgan-gp": Entry("losses:Wasserstein"),
+    "lsgan": Entry("losses:LeastSquares"),
+    "vanilla": Entry("losses:Vanilla"),
+    "hinge": Entry("losses:Hinge"),
+}
+PENALTIES = {
+    "none": None,
+    "wgan-gp": Penalty("losses:gradient_penalty", weight="lambda_gp"),
+    "r1": Penalty("losses:r1_penalty", weight="lambda_r1"),
+}
+FEATURES = {
+    "inception": Entry("reporting.metrics:Inception"),
+    "efficientnet_lite0": Entry("reporting.metrics:EfficientNetLite0"),
+}
+
+
+def load(entry):
+    """The class or function that ``entry`` names."""
+    module, name = entry.where.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def build(entry, options, **more):
+    """Call what ``entry`` names with its keywords, ``more``, and every option that it has a parameter for."""
+    make = load(entry)
+    accepted = inspect.signature(make).parameters
+    from_options = {name: value for name, value in vars(options).items() if name in accepted}
+    return make(**{**from_options, **entry.keywords, **more})

@@ -1,0 +1,32 @@
+"""Sample grids: the same test images, there and back, at every call."""
+
+from pathlib import Path
+
+import torch
+
+
+class SampleGrid:
+    """The same few test images at every call, so that two grids of a run can be compared.
+
+    ``real_A`` and ``real_B`` are N×C×H×W in [-1, 1]. Each row of the picture is
+    A | A→B | A→B→A | B | B→A | B→A→B, with the mask behind each real image where there are masks.
+    """
+
+    def __init__(self, real_A, real_B):
+        rows = min(len(real_A), len(real_B))
+        self.real = {"A": real_A[:rows], "B": real_B[:rows]}
+
+    @torch.no_grad()
+    def save(self, translators, path):
+        """Translate there and back (in eval mode) and write one PNG."""
+        # Imported here, because it takes two seconds, for which --help and test.py need not wait.
+        from torchvision.utils import make_grid, save_image
+
+        columns = []
+        for side, real in self.real.items():
+            mask, fake, back = translators.cycle(side, real)
+            shown = [] if mask is None else [mask.expand_as(real) * 2 - 1]
+            columns += [real, *shown, fake, back]
+        cells = torch.stack(columns, dim=1).flatten(0, 1)  # N·columns×C×H×W, row by row
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_image(make_grid(cells.float().cpu(), nrow=len(columns), normalize=True, value_range=(-1, 1)), path)

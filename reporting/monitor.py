@@ -1,0 +1,132 @@
+"""What a training run shows and writes while it goes on: progress bar, losses, curves, sample grids, evaluations."""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets import check_headers, find_side, list_images, sample_images
+from reporting import metrics, pages
+from reporting.grids import SampleGrid
+from reporting.loss_log import LossLog, NotFinite
+from reporting.scalars import Scalars
+from runtime import distributed
+from runtime.errors import UserError, describe, warn
+
+SAMPLE_ROWS = 6
+
+
+class Monitor:
+    """Watches one run. ``folder`` takes its output; ``data`` is the data set's folder, ``paths`` its training images.
+
+    ``stalled``: whether ``--patience`` is at an end.
+    """
+
+    def __init__(self, folder, options, device, translators, data, paths):
+        self.folder, self.options = Path(folder), options
+        self.losses, self.skipped = LossLog(), set()
+        self.grid = SampleGrid(*(grid_images(data, side, paths[side], options).to(device) for side in "AB"))
+        self.best, self.stalled = metrics.Best(), False
+        self.bar = self.evaluation = None
+        if options.eval_interval and distributed.is_main():
+            self.evaluation = build_evaluation(data, options, device, translators)
+
+    def open(self, steps):
+        """Go on with what an earlier run wrote up to ``steps``."""
+        self.scalars = Scalars(self.folder, self.options.tensorboard, steps)
+
+    def progress(self, run):
+        """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""
+        self.bar = tqdm(
+            total=len(run.dataset) * self.options.n_epochs,
+            initial=len(run.dataset) * run.epoch + run.sample,
+            unit="img",
+            mininterval=1 if sys.stderr.isatty() else 30,
+            maxinterval=60,
+            miniters=1,
+            dynamic_ncols=True,
+            disable=not distributed.is_main(),
+        )
+        return self.bar
+
+    def count(self, run, batch):
+        """Move the bar on by ``batch``; returns whether it was drawn, and the losses are to be shown."""
+        self.skipped.update(batch["skipped"])
+        epoch = min(run.epoch + 1, self.options.n_epochs)
+        self.bar.set_description(f"epoch {epoch}/{self.options.n_epochs}", refresh=False)
+        return bool(self.bar.update(len(batch["A"]) * distributed.WORLD))
+
+    def show(self, run):
+        """Read the losses off the device and write them behind the bar. Raises NotFinite, in all processes alike."""
+        means, complaint = {}, None
+        try:
+            means = self.losses.read()
+        except NotFinite as error:
+            complaint = str(error)
+        if complaints := list(filter(None, distributed.all_gather(complaint))):
+            raise NotFinite(complaints[0])
+        shown = {name: f"{mean:.3g}" for name, mean in means.items() if not name.startswith("gradient")}
+        self.bar.set_postfix(shown, refresh=False)
+        if means and distributed.is_main():
+            self.note(run, {**means, **run.model.settings(), "images/s": self.bar.format_dict["rate"] or 0.0})
+
+    def note(self, run, numbers):
+        """Keep ``numbers`` by name, for the run's curves."""
+        try:
+            self.scalars.add(run.steps, {"epoch": run.epoch, **numbers})
+        except OSError as error:
+            warn(f"no curves at step {run.steps} ({describe(error)}); training goes on")
+
+    def grid_due(self, run):
+        return self.options.sample_interval and run.steps % self.options.sample_interval == 0
+
+    def save_grid(self, run):
+        """Write a sample grid by the averaged generators, and the run's page."""
+        if not distributed.is_main():
+            return
+        try:
+            path = self.folder / f"{run.steps}.png"
+            self.grid.save(run.model.average.module, path)
+            self.scalars.add_grid(run.steps, path)
+            pages.write_run(self.folder, self.options, run.steps, self.scalars.curves)
+        except OSError as error:
+            warn(f"no sample grid at step {run.steps} ({describe(error)}); training goes on")
+
+    def evaluation_due(self, run):
+        every = self.options.eval_interval
+        return every and run.sample == 0 and run.epoch % every == 0
+
+    def evaluate(self, run):
+        """Measure the averaged generators; keep them if they are the best so far."""
+        if not distributed.is_main():
+            return
+        numbers = self.evaluation(run.model.average.module)
+        self.note(run, {f"{name} {direction}": x for direction, row in numbers.items() for name, x in row.items()})
+        better = self.best.improved_by(numbers)
+        shown = ", ".join(f"KID {name} {x['KID']:.4f} ± {x['KID error']:.4f}" for name, x in numbers.items())
+        tqdm.write(f"epoch {run.epoch}: {shown} ({self.options.features}){', the best so far' if better else ''}")
+        if better:
+            run.saver.save_best(run, numbers)
+        self.stalled = bool(self.options.patience) and self.best.waited >= self.options.patience
+
+
+def grid_images(data, side, train_paths, options):
+    """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one."""
+    if (test := find_side(data, "test", side)).is_dir():
+        chosen = check_headers(list_images(test), options.skip_bad_images)
+    else:
+        print(f"there is no {test}: sample grids show training images")
+        chosen = train_paths
+    size = options.img_height, options.img_width
+    return sample_images(chosen, SAMPLE_ROWS, size, options.channels, options.skip_bad_images)
+
+
+def build_evaluation(data, options, device, translators):
+    """The evaluation of ``--eval_interval``. Raises UserError where there is too little to measure."""
+    folders = {side: find_side(data, "test", side) for side in "AB"}
+    for path in folders.values():  # before Evaluation fetches weights
+        if len(list_images(path)) < metrics.FEWEST:
+            raise UserError(
+                f"--eval_interval needs at least {metrics.FEWEST} images in {path}; add some, or leave it out"
+            )
+    return metrics.Evaluation(folders, options, device, translators, options.amp, options.channels)

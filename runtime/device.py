@@ -1,0 +1,96 @@
+"""What a device can do: which one, in which precision, with which kernels; and what to say when its memory is full."""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from runtime.errors import UserError
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name):
+    """``auto`` or a torch device's name to a device that works. Raises UserError where there is none."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
+
+
+def set_tf32(on):
+    """Whether a GPU may compute products of float32 in TF32."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on
+
+
+@contextmanager
+def tuned_kernels(on):
+    """Inside, cuDNN tries out its convolutions for each new size of images, or not: worth it where sizes repeat."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def pick_amp(amp, device):
+    """``--amp``, where ``auto`` is bf16 on a GPU that has it in hardware, and off elsewhere."""
+    if amp != "auto":
+        return amp
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "off"
+
+
+def autocast(device, amp):
+    """Inside, networks compute in the type of ``amp``: "off", "bf16" or "fp16"."""
+    return torch.autocast(device.type, AMP_TYPES.get(amp), enabled=amp != "off")
+
+
+def memory_format(network, device):
+    """The order of memory in which ``network`` computes fastest on ``device``.
+
+    Tensor cores want channels last (NVIDIA, Convolutional Layers User's Guide, "Tensor Layouts"). But torch's instance
+    norm views N×C×H×W as 1×NC×H×W, for which it copies to the usual order and back, so that networks with one lose
+    more than they gain. On a CPU only batch norm gains from it (docs/performance.md).
+    """
+    kinds = {type(module) for module in network.modules()}
+    copies = any(issubclass(kind, nn.InstanceNorm2d) for kind in kinds)
+    batch_norm = any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
+    gains = not copies if device.type == "cuda" else batch_norm
+    return torch.channels_last if gains else torch.contiguous_format
+
+
+def ran_out_of_memory(error):
+    """Whether an exception means that a device, or the machine, had no memory left."""
+    words = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in words
+
+
+def memory_advice(options, device):
+    """One line: what the run used, and the flags that would lessen it, the cheapest in quality first."""
+    flags = [] if options.checkpoint_activations or options.norm == "batch" else ["--checkpoint_activations"]
+    flags += [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
+    flags += [f"--img_height {options.img_height // 8 * 4} --img_width {options.img_width // 8 * 4}"]
+    flags += [f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
+    peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
+    return (
+        f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_height}×"
+        f"{options.img_width}, --ngf {options.ngf}, --ndf {options.ndf}{peak}. "
+        f"What helps, the cheapest first: {'; '.join(flags)}"
+    )
+
+
+@contextmanager
+def explained_errors(options, device):
+    """Turns full memory, and a compiler that does not work, into a UserError that names the flags that help."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if ran_out_of_memory(error):
+            raise UserError(memory_advice(options, device)) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UserError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
+        raise

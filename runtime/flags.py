@@ -1,0 +1,137 @@
+"""Tables of flags, and how a command line is read by them: name, default, check and help of each flag stand once."""
+
+import argparse
+import difflib
+import math
+from typing import NamedTuple
+
+from runtime.errors import UserError
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks: text to a value
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def number(kind, least, below=math.inf):
+    """A check for argparse: text to ``kind``, finite, at least ``least`` and less than ``below``."""
+
+    def check(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value < below:
+            what = "a whole number" if kind is int else "a number"
+            limit = "" if below == math.inf else f" and below {below}"
+            raise argparse.ArgumentTypeError(f"must be {what} of at least {least}{limit}, not {text!r}")
+        return value
+
+    return check
+
+
+def gpu(text):
+    """A check for argparse: the number of a GPU, or -1 for none, to a torch device's name."""
+    which = number(int, -1)(text)
+    return "cpu" if which < 0 else f"cuda:{which}"
+
+
+def epoch(text):
+    """A check for argparse: an epoch's number, ``latest`` or ``best``."""
+    return text if text in ("latest", "best") else number(int, 0)(text)
+
+
+def interval(text):
+    """A check for argparse: a number of steps, or of minutes with an m behind it."""
+    number(float, 0.01)(text[:-1]) if text.endswith("m") else number(int, 0)(text)
+    return text
+
+
+def folder_name(text):
+    """A check for argparse: one folder's name, not a path."""
+    if not text or text in (".", "..") or "/" in text or "\\" in text:
+        raise argparse.ArgumentTypeError(f"must be a folder's name, not {text!r}; the path before it is --dataset_dir")
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables and parsers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Flag(NamedTuple):
+    """One option. A ``default`` that is a function works it out from the options before it.
+
+    ``fixed`` ones shape the networks or the random draws: a resumed run cannot change them.
+    """
+
+    name: str
+    default: object
+    help: str
+    type: object = str
+    choices: tuple = None
+    fixed: bool = False
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, with the nearest flag for a misspelt one."""
+
+    def error(self, message):
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        unknown = next((word for word in message.split() if word.startswith("--") and word not in known), "")
+        near = difflib.get_close_matches(unknown, known, n=1) if "unrecognized" in message else []
+        hint = f"did you mean {near[0]}?" if near else "--help shows every flag"
+        raise UserError(f"{message}; {hint}")
+
+
+def build_parser(groups, description, other_names=None, other_values=()):
+    """A parser for ``groups``, title → flags, that yields only what was given by hand.
+
+    ``other_names``: further names of flags, name → flag. ``other_values``: further choices, pairs (flag, value).
+    """
+    parser = Parser(
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
+    )
+    for title, flags in groups.items():
+        group = parser.add_argument_group(title)
+        for flag in flags:
+            names = [flag.name, *(other for other, ours in (other_names or {}).items() if ours == flag.name)]
+            add_flag(group, flag, names, [value for name, value in other_values if name == flag.name])
+    return parser
+
+
+def add_flag(group, flag, names, more_choices):
+    """Add ``flag`` to a group of an argparse parser, under all its ``names``."""
+    said = flag.default is None or callable(flag.default)  # then the help text says it
+    words = [f"--{name}" for name in names]
+    if flag.type is bool:
+        default = "" if said else f" (default: {'on' if flag.default else 'off'})"
+        group.add_argument(*words, action="store_true", help=flag.help + default)
+        group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help="the opposite")
+        return
+    default = "" if said else f" (default: {flag.default})"
+    group.add_argument(
+        *words,
+        dest=flag.name,
+        type=flag.type,
+        choices=[*flag.choices, *more_choices] if flag.choices else None,
+        metavar=f"{{{','.join(map(str, flag.choices))}}}" if flag.choices else flag.name.upper().split("_")[-1],
+        help=flag.help.replace("%", "%%") + default,
+    )
+
+
+def underscored(word):
+    """--some-flag=a-value → --some_flag=a-value."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word
+
+
+def complete(groups, settings):
+    """``settings``, and the table's defaults for all other flags, as a namespace."""
+    options = argparse.Namespace()
+    for flag in (flag for flags in groups.values() for flag in flags):
+        default = flag.default(options) if callable(flag.default) and flag.name not in settings else flag.default
+        setattr(options, flag.name, settings.get(flag.name, default))
+    return options

@@ -1,0 +1,47 @@
+"""When a training run is saved, and what happens when the disk refuses."""
+
+import time
+from pathlib import Path
+
+from runtime import checkpoints, distributed
+from runtime.errors import describe, warn
+
+
+class Saver:
+    """Writes the checkpoints of one run into ``folder``; in all processes alike, though only the main one writes.
+
+    ``unsaved`` says why the newest state is not on the disk, and is None where it is.
+    """
+
+    def __init__(self, folder, options):
+        self.folder, self.options = Path(folder), options
+        self.saved_time, self.unsaved = time.monotonic(), None
+
+    def due(self, run):
+        """Whether a checkpoint is to be written after the step that ``run`` has done."""
+        every, whole = self.options.checkpoint_every, self.options.checkpoint_interval
+        if run.sample == 0 and (run.epoch == self.options.n_epochs or (whole and run.epoch % whole == 0)):
+            return True
+        if every.endswith("m"):
+            return time.monotonic() - self.saved_time >= 60 * float(every[:-1])
+        return every != "0" and run.steps % int(every) == 0
+
+    def save(self, run):
+        """Write a checkpoint that training can go on from."""
+        state = run.state_dict()  # every process has a part in it
+        self.saved_time, self.unsaved = time.monotonic(), None
+        if distributed.is_main():
+            self._write(run, lambda: checkpoints.save(self.folder, state, self.options.keep))
+
+    def save_best(self, run, numbers):
+        """Keep the averaged generators of this moment as ``best.pth``, with the ``numbers`` of their evaluation."""
+        state = {"format": checkpoints.FORMAT, **run.position(), **run.generators(), "metrics": numbers}
+        self._write(run, lambda: checkpoints.write(self.folder / "best.pth", state))
+
+    def _write(self, run, write):
+        """Call ``write``; where the disk refuses, say so and leave it to the next time."""
+        try:
+            write()
+        except OSError as error:
+            self.unsaved = describe(error)
+            warn(f"no checkpoint at step {run.steps} ({self.unsaved}); those before it are whole, training goes on")

@@ -1,0 +1,40 @@
+"""docs/extending.md is true: its changes, made to a copy of this repository, train."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, TINY
+
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+SECTIONS = dict(section.split("\n", 1) for section in PAGE.split("\n## ")[1:])
+
+
+def apply(diff, folder):
+    """Make the change of one ``diff`` block, whose unchanged lines must stand in the file exactly once."""
+    name, *lines = diff.splitlines()
+    path = folder / name.removeprefix("+++ ")
+    before = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("+"))
+    after = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("-"))
+    content = path.read_text()
+    assert content.count(before) == 1, (name, before)
+    path.write_text(content.replace(before, after))
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_each_change_trains(workplace, title):
+    folder = workplace / "copy"
+    shutil.copytree(ROOT, folder, ignore=lambda path, names: {n for n in names if n.startswith(".") or n == "datasets"})
+    for diff in re.findall(r"```diff\n(.*?)```", SECTIONS[title], re.S):
+        apply(diff, folder)
+    command = re.search(r"^python cycle_gan.py --dataset_name cats2dogs (.*)$", SECTIONS[title], re.M)[1].split()
+    words = [sys.executable, folder / "cycle_gan.py", *TINY, "--n_epochs=1", *command]
+    result = subprocess.run(words, cwd=workplace, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    if title == "A loss term":
+        last = json.loads((workplace / "images/tiny/scalars.jsonl").read_text().splitlines()[-1])
+        assert last["edges"] > 0
+    assert command[-1] in (workplace / "saved_models/tiny/runs.jsonl").read_text()

@@ -1,0 +1,93 @@
+"""The structure: imports run one way, every name in the registry leads somewhere, and --help needs no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import options
+import registry
+
+FILES = [
+    *ROOT.glob("*.py"),
+    *(path for room in ("runtime", "reporting", "inference", "readers") for path in (ROOT / room).glob("*.py")),
+]
+OURS = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+
+
+def imports_of(path):
+    """The modules of ours that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in OURS)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names if f"{node.module}.{name.name}" in OURS)
+            if node.module in OURS:
+                yield node.module
+
+
+def test_no_import_runs_in_a_circle():
+    graph = {module: set(imports_of(path)) for module, path in OURS.items()}
+    while graph:
+        leaves = [module for module, needed in graph.items() if not needed & graph.keys()]
+        assert leaves, f"a circle among {sorted(graph)}"
+        for module in leaves:
+            del graph[module]
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [
+        ("runtime", {"runtime"}),
+        ("readers", {"readers", "runtime"}),
+        ("reporting", {"reporting", "runtime", "registry", "datasets", "readers", "utils"}),
+        ("models.py", {"registry", "layers"}),
+        ("layers.py", {"registry"}),
+        ("utils.py", set()),
+        ("registry.py", set()),
+        ("losses.py", {"layers", "registry", "translators"}),
+        ("datasets.py", {"readers", "runtime"}),
+    ],
+)
+def test_rooms_import_what_they_may(room, allowed):
+    files = [ROOT / room] if room.endswith(".py") else (ROOT / room).glob("*.py")
+    for path in files:
+        assert {module.split(".")[0] for module in imports_of(path)} <= allowed, path
+
+
+def test_files_stay_small():
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in FILES}
+    assert max(lengths.values()) <= 400, {path: n for path, n in lengths.items() if n > 400}
+    assert lengths[Path("cycle_gan.py")] <= 250
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        entry
+        for table in vars(registry).values()
+        if isinstance(table, dict)
+        for entry in table.values()
+        if isinstance(entry, (registry.Entry, registry.Network, registry.Penalty))
+    ],
+    ids=lambda entry: entry.where,
+)
+def test_every_entry_of_the_registry_leads_somewhere(entry):
+    assert callable(registry.load(entry))
+
+
+@pytest.mark.parametrize("script", ["cycle_gan.py", "test.py", "evaluate.py"])
+def test_help_version_and_bad_flags_answer_without_torch(script, tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n")
+    command = [sys.executable, ROOT / script]
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
+    for flag, code in (("--help", 0), ("--version", 0), ("--nonsense", 2)):
+        result = subprocess.run([*command, flag], env=environment, capture_output=True, text=True)
+        assert result.returncode == code, result.stderr
+    assert (
+        options.__version__
+        in subprocess.run([*command, "--version"], env=environment, capture_output=True, text=True).stdout
+    )
