@@ -9,9 +9,9 @@ import os
 import sys
 from typing import NamedTuple
 
-from registry import CRITICS, FEATURES, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
+from registry import AUGMENTATIONS, CRITICS, FEATURES, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
 from runtime.errors import UserError
-from runtime.flags import Flag, build_parser, complete, epoch, folder_name, gpu, interval, number, underscored
+from runtime.flags import Flag, build_parser, complete, epoch, folder_name, gpu, interval, number, some_of, underscored
 
 __version__ = "1.0.0"
 
@@ -84,6 +84,8 @@ TRAIN = {
         Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT),
         Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT),
         Flag("lambda_id", 10.0, "weight of the identity loss", WEIGHT),
+        Flag("diffaugment", "none", "vary what the critics see, where images are few: " + ",".join(AUGMENTATIONS) +
+             ", or some of them", some_of(AUGMENTATIONS)),
         Flag("n_critic", 1, "critic steps for each generator step", POSITIVE),
         Flag("critic_first", False, "the critics' step comes before the generators'", bool),
     ],

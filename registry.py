@@ -71,6 +71,11 @@ PENALTIES = {
     "wgan-gp": Penalty("losses:gradient_penalty", weight="lambda_gp"),
     "r1": Penalty("losses:r1_penalty", weight="lambda_r1"),
 }
+AUGMENTATIONS = {
+    "color": Entry("utils:vary_color"),
+    "translation": Entry("utils:vary_position"),
+    "cutout": Entry("utils:cut_out"),
+}
 FEATURES = {
     "inception": Entry("reporting.metrics:Inception"),
     "efficientnet_lite0": Entry("reporting.metrics:EfficientNetLite0"),

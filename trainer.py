@@ -6,10 +6,11 @@ from torch.nn.utils import parametrize
 from layers import one_power_iteration
 from losses import CriticObjective, GeneratorObjective, critic_terms, generator_terms
 from models import SelfAttention, build_critic
+from registry import AUGMENTATIONS, load
 from runtime import distributed
 from runtime.device import autocast, memory_format, pick_amp
 from translators import Translators
-from utils import EMA, RandomState, ReplayBuffer, lr_factor
+from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
 
 class CycleGAN:
@@ -30,7 +31,8 @@ class CycleGAN:
         self.options, self.device = options, device
         self.amp = pick_amp(options.amp, device)
         translators = Translators(options).to(device)
-        D_A, D_B = (build_critic(options).to(device) for _ in "AB")
+        chosen = [load(entry) for name, entry in AUGMENTATIONS.items() if name in options.diffaugment.split(",")]
+        D_A, D_B = (augmented(build_critic(options).to(device), chosen) for _ in "AB")
         self.generator_objective = GeneratorObjective(translators, D_A, D_B, generator_terms(options))
         self.critic_objective = CriticObjective(D_A, D_B, critic_terms(options))
         objectives = self.generator_objective, self.critic_objective

@@ -1,4 +1,4 @@
-"""What training needs beside networks and losses: schedule, replay buffer, averages, random state."""
+"""What training needs beside networks and losses: schedule, replay buffer, averages, random state, augmentation."""
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -80,3 +80,70 @@ class EMA(AveragedModel):
         if buffers := list(self.module.buffers()):
             torch._foreach_copy_(buffers, list(network.buffers()))
         self.n_averaged += 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Differentiable augmentation (Zhao et al., NeurIPS 2020, https://arxiv.org/abs/2006.10738): every image that a critic
+# sees, real or translated, is varied first, so that a critic of few images cannot learn them by heart.
+# Each function takes images N×C×H×W in [-1, 1] to the same shape, draws for each image, and can be differentiated.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def uniform(images, low, high):
+    """A number for each image: N×1×1×1."""
+    return torch.empty(len(images), 1, 1, 1, device=images.device, dtype=images.dtype).uniform_(low, high)
+
+
+def vary_color(images):
+    """Brightness by up to half, saturation between none and double, contrast between half and one and a half."""
+    images = images + uniform(images, -0.5, 0.5)
+    gray = images.mean(1, keepdim=True)
+    images = torch.lerp(gray, images, uniform(images, 0, 2))
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return torch.lerp(mean, images, uniform(images, 0.5, 1.5))
+
+
+def pixels(images, offset_y, offset_x):
+    """Coordinates of all pixels, moved by a whole number for each image (N×1×1): row N×H×1 and column N×1×W."""
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device).view(1, -1, 1) + offset_y
+    columns = torch.arange(width, device=images.device).view(1, 1, -1) + offset_x
+    return rows, columns
+
+
+def whole_numbers(images, low, high):
+    """A whole number from ``low`` to ``high`` for each image: N×1×1."""
+    return torch.randint(low, high + 1, (len(images), 1, 1), device=images.device)
+
+
+def vary_position(images):
+    """Moved by up to an eighth of the size in each direction; what comes in from outside is 0."""
+    height, width = images.shape[2:]
+    rows, columns = pixels(
+        images,
+        whole_numbers(images, -(height // 8), height // 8),
+        whole_numbers(images, -(width // 8), width // 8),
+    )
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)  # N×H×W
+    sample = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+    moved = images.permute(0, 2, 3, 1)[sample, rows.clamp(0, height - 1), columns.clamp(0, width - 1)]
+    return moved.permute(0, 3, 1, 2) * inside.unsqueeze(1)
+
+
+def cut_out(images):
+    """A rectangle of half the height and half the width is set to 0; it may reach beyond the border."""
+    height, width = images.shape[2:]
+    rows, columns = pixels(
+        images,
+        -whole_numbers(images, -(height // 4), height - height // 4),
+        -whole_numbers(images, -(width // 4), width - width // 4),
+    )
+    cut = (rows >= 0) & (rows < height // 2) & (columns >= 0) & (columns < width // 2)  # N×H×W
+    return images * ~cut.unsqueeze(1)
+
+
+def augmented(critic, functions):
+    """``critic``, which from now on sees its images varied by each of ``functions`` in turn."""
+    for vary in functions:
+        critic.register_forward_pre_hook(lambda module, images, vary=vary: vary(*images))
+    return critic

@@ -53,6 +53,19 @@ def folder_name(text):
     return text
 
 
+def some_of(table):
+    """A check for argparse: ``none``, or names of ``table`` with commas between them."""
+
+    def check(text):
+        if text != "none" and not set(text.split(",")) <= set(table):
+            raise argparse.ArgumentTypeError(
+                f"must be some of {','.join(table)} with commas between, or none, not {text!r}"
+            )
+        return text
+
+    return check
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Tables and parsers
 # ---------------------------------------------------------------------------------------------------------------------
