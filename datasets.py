@@ -317,9 +317,14 @@ class WholeImages(Dataset):
             image = image.resize(self.size[::-1], Image.Resampling.BICUBIC)
         array = np.asarray(image)
         height, width = array.shape[:2]
-        padding = [(0, -max(side, self.least) % self.multiple + max(0, self.least - side)) for side in (height, width)]
-        padded = np.pad(array, padding + [(0, 0)] * (array.ndim - 2), mode="reflect")
+        padded = pad(array, self.multiple, self.least)
         return {"image": to_tensor(padded), "index": index, "height": height, "width": width}
+
+
+def pad(array, multiple, least):
+    """H×W[×C] continued by reflection, below and at the right, to ``least`` pixels a side and a ``multiple``."""
+    padding = [(0, -max(side, least) % multiple + max(0, least - side)) for side in array.shape[:2]]
+    return np.pad(array, padding + [(0, 0)] * (array.ndim - 2), mode="reflect")
 
 
 def load_one_by_one(images, places, n_cpu, skip_bad, skipped):

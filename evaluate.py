@@ -74,10 +74,10 @@ def measure_model(options, device):
     trained = state["options"]
     set_tf32(trained["tf32"])
     translators = load_translators(state, device)
+    directions = translators.pick(options.direction)
     amp = trained["amp"] if options.amp == "trained" else options.amp
     folders = {side: find_side(folder, "test", side) for side in "AB"}
     evaluation = Evaluation(folders, options, device, translators, amp, trained["channels"])
-    directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
     return {
         "of": f"{path} on {folder}",
         "features": options.features,

@@ -131,8 +131,8 @@ TRANSLATE = {
         Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
         Flag("input", None, "a folder or an image to translate instead of the test folders"),
         Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
-        Flag("direction", None, "default: both, as far as there are test folders, or AtoB with --input", str,
-             ("AtoB", "BtoA")),
+        Flag("direction", None, "default: both, as far as there are test folders; with --input one, AtoB before BtoA",
+             str, ("AtoB", "BtoA")),
         Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
     ],
     "machine": [

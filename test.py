@@ -38,27 +38,26 @@ def main():
     results = Path(options.results_dir) / options.dataset_name / path.stem
     translators = load_translators(state, device)
     done = []
-    for direction, source, output in work(options, results):
+    for direction, source, output in work(options, results, translators):
         done += translate_folder(translators, direction, source, output, trained["channels"], device, options)
     folder = Path(options.output or results)
     pages.write_results(folder, done)
     print(f"look at {folder}/index.html")
 
 
-def work(options, results):
+def work(options, results, translators):
     """What is to be done: a list of (direction, folder or image, folder for the translations)."""
+    wanted = translators.pick(options.direction)
     if options.output and not options.input:
         raise UserError("--output goes with --input; translations of test folders go under --results_dir")
     if options.input:
         if not (source := Path(options.input)).exists():
             raise UserError(f"--input {source} does not exist")
-        direction = options.direction or "AtoB"
-        return [(direction, source, Path(options.output or results / direction))]
+        return [(wanted[0], source, Path(options.output or results / wanted[0]))]
     folder = download.find_dataset(options)
-    sources = {direction: find_side(folder, "test", direction[0]) for direction in ("AtoB", "BtoA")}
+    sources = {direction: find_side(folder, "test", direction[0]) for direction in wanted}
     there = [direction for direction, source in sources.items() if source.is_dir()]
-    wanted = [options.direction] if options.direction else there or list(sources)
-    return [(direction, sources[direction], results / direction) for direction in wanted]
+    return [(direction, sources[direction], results / direction) for direction in there or wanted]
 
 
 def translate_folder(translators, direction, source, output, channels, device, options):

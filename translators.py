@@ -10,9 +10,15 @@ from argparse import Namespace
 import torch
 from torch import nn
 
+from inference.pictures import PictureTranslator
 from layers import fold_spectral_norm
 from models import GeneratorResNet, build_generator
 from registry import GENERATORS, MASKS, build
+from runtime import checkpoints
+from runtime.device import pick_device
+from runtime.errors import UserError
+
+GENERATOR_NAMES = ("G_AB", "G_BA")
 
 
 def compose(mask, translated, x):
@@ -131,6 +137,16 @@ class Translators(nn.Module):
         network = GENERATORS[options.gen_net]
         self.multiple, self.min_size = network.multiple, network.min_size
 
+    def pick(self, direction=None):
+        """The directions to translate in: ``direction`` alone, or all that there are. Raises UserError for another.
+
+        Imported checkpoints may hold one generator alone; the other one is then None.
+        """
+        there = [f"{name[-2]}to{name[-1]}" for name in GENERATOR_NAMES if getattr(self, name) is not None]
+        if direction is not None and direction not in there:
+            raise UserError(f"this checkpoint has no generator for {direction}, only for {' and '.join(there)}")
+        return [direction] if direction else there
+
     def generator(self, side):
         """The one that translates images of domain ``side``."""
         return self.G_AB if side == "A" else self.G_BA
@@ -141,15 +157,40 @@ class Translators(nn.Module):
         return compose(mask, forward_as(self.generator(side), x), x), mask
 
     def cycle(self, side, x):
-        """There and back: (masks or None, translations, reconstructions)."""
+        """There and back: (masks or None, translations, reconstructions, or None where nothing translates back)."""
         fake, mask = self.translate(side, x)
         other = "B" if side == "A" else "A"
+        if self.generator(other) is None:
+            return mask, fake, None
         mask_back = self.masks.mask_back(other, fake, mask)
         return mask, fake, compose(mask_back, forward_as(self.generator(other), fake), fake)
 
 
 def load_translators(state, device):
-    """The averaged generators of a checkpoint, ready to translate."""
+    """The averaged generators of a checkpoint, ready to translate. Raises UserError where they do not fit together."""
     translators = Translators(Namespace(**state["options"]))
-    translators.load_state_dict(state["generators"])
+    for name in GENERATOR_NAMES:
+        if not any(key.startswith(f"{name}.") for key in state["generators"]):
+            setattr(translators, name, None)
+    load_weights(translators, state["generators"])
     return fold_spectral_norm(translators).requires_grad_(False).to(device)
+
+
+def load_weights(network, weights):
+    """Copy the state_dict ``weights`` of a checkpoint into ``network``. Raises UserError where they do not fit."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(f"the checkpoint's weights do not have the shape that its options say: {reason}") from error
+
+
+def load(path, epoch="latest", device="auto"):
+    """What translates pictures by a checkpoint: ``load("saved_models/horse2zebra")(picture, "AtoB")``.
+
+    ``path``: a run's folder, of which ``epoch`` (a number, "latest" or "best") is taken, or a checkpoint's file.
+    Returns a PictureTranslator. Raises UserError where there is no such checkpoint or device.
+    """
+    device = pick_device(device)
+    _, state = checkpoints.find(path, epoch)
+    return PictureTranslator(load_translators(state, device), state["options"]["channels"], device)

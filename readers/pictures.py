@@ -36,8 +36,12 @@ def reading(path):
 def load_image(path, channels=3):
     """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white. Raises BadImage."""
     with reading(path), Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return flatten(upright).convert("RGB" if channels == 3 else "L")
+        return as_seen(image, channels)
+
+
+def as_seen(image, channels=3):
+    """An image of any mode as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white."""
+    return flatten(ImageOps.exif_transpose(image)).convert("RGB" if channels == 3 else "L")
 
 
 def flatten(image):

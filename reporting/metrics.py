@@ -178,13 +178,16 @@ class Evaluation:
             real = batch["image"].to(self.device)
             with autocast(self.device, self.amp):
                 _, fake, back = translators.cycle(source, real)
-            fake, back = cropped(batch, fake), cropped(batch, back)
+            fake = cropped(batch, fake)
             features.append(self.network(fake).cpu())
-            cycles.append((back.float() - cropped(batch, real).float()).abs().flatten(1).mean(1).cpu() / 255)
+            if back is not None:
+                difference = cropped(batch, back).float() - cropped(batch, real).float()
+                cycles.append(difference.abs().flatten(1).mean(1).cpu() / 255)
             if self.paired:
                 pairs += self._pairs(batch, fake.cpu(), target)
         numbers = set_distances(torch.cat(features), self.real[target])
-        numbers["cycle L1"] = torch.cat(cycles).mean().item()
+        if cycles:
+            numbers["cycle L1"] = torch.cat(cycles).mean().item()
         for name in pairs[0] if pairs else ():
             numbers[name] = torch.cat([pair[name] for pair in pairs]).mean().item()
         return numbers

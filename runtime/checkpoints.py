@@ -8,6 +8,10 @@ A file holds a dict of plain values and tensors, so that it loads with ``weights
     training: everything else that the next step depends on, with a list "processes" of what differs between those
               of a distributed run; missing from the older files of a run, which keep the generators alone
 
+import_weights.py writes ``epoch_0.pth`` without "training", and instead
+    imported: which files it came from, network → {"file", "sha256"}; generators may hold one of the two alone
+    critics: those that came with them, "D_A" and "D_B", for --init_from
+
 ``best.pth`` is like the older ones, with the numbers of its evaluation under "metrics".
 
 It is the zip archive that ``torch.save`` writes, with a SHA-256 of all its bytes as the archive's comment.
@@ -75,6 +79,12 @@ def load(folder, epoch, resume=False):
     raise UserError(f"no checkpoint in {folder} is whole; start from scratch, without --epoch")
 
 
+def find(path, epoch="latest"):
+    """The checkpoint at ``path``: a file, or a run's folder, of which ``epoch`` is taken. As ``load`` returns it."""
+    path = Path(path)
+    return (path, load_file(path)) if path.is_file() else load(path, epoch)
+
+
 class DamagedFile(UserError):
     """A checkpoint that was cut short or changed."""
 
@@ -85,7 +95,8 @@ def load_file(path, resume=False):
     size = len(NO_COMMENT) + COMMENT_SIZE
     if content[-size:] != ending(archive := content[:-size] + NO_COMMENT):
         raise DamagedFile(
-            f"{path} is damaged or not a checkpoint of this program; remove it, or choose another --epoch"
+            f"{path} is damaged or not a checkpoint of this program; remove it, or choose another --epoch "
+            "(import_weights.py reads another program's)"
         )
     try:
         state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
@@ -96,7 +107,10 @@ def load_file(path, resume=False):
     if state["format"] < FORMAT:
         raise UserError(f"{path} has the older format {state['format']}; runs.jsonl names the revision that reads it")
     if resume and "training" not in state:
-        raise UserError(f"{path} keeps only the generators, for test.py; resume from a newer one: --epoch latest")
+        raise UserError(
+            f"{path} keeps only the generators, for test.py; resume from a newer one (--epoch latest), or start a new "
+            "run from it (--init_from)"
+        )
     return state
 
 
