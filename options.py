@@ -10,6 +10,7 @@ import sys
 from typing import NamedTuple
 
 from registry import AUGMENTATIONS, CRITICS, FEATURES, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
+from runtime.download import PRETRAINED
 from runtime.errors import UserError
 from runtime.flags import Flag, build_parser, complete, epoch, folder_name, gpu, interval, number, some_of, underscored
 
@@ -163,6 +164,19 @@ EVALUATE = {
     ],
 }  # fmt: skip
 
+IMPORT = {
+    "what to import": [
+        Flag("name", None, "what to call it: test.py and the others find it by --dataset_name (default: with "
+             "--pretrained, the name of its data set)", folder_name),
+        Flag("pretrained", None, "fetch the published generators of this data set", str, tuple(PRETRAINED)),
+        Flag("pretrained_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models",
+             "where --pretrained is fetched from, as FILE.pth"),
+        Flag("direction", "AtoB", "what the first generator translates whose file is not named _net_G_A or _net_G_B",
+             str, ("AtoB", "BtoA")),
+        Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each name"),
+    ],
+}  # fmt: skip
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Recipes: sets of defaults
 # ---------------------------------------------------------------------------------------------------------------------
@@ -205,6 +219,12 @@ OTHER_VALUES = {
     ("dis_net", "n_layers"): dict(dis_net="patch70"),
     ("dis_net", "basic"): dict(dis_net="patch70"),
     ("recipe", "best"): dict(recipe="lsgan"),
+    **{
+        ("pretrained", file): dict(pretrained=name)
+        for name, files in PRETRAINED.items()
+        for file in files
+        if file and file not in PRETRAINED
+    },
 }
 
 
@@ -244,6 +264,17 @@ def parse_evaluation(argv=None):
     return parse(EVALUATE, "Measure translations: distances to real images, and to a known truth.", argv)[0]
 
 
+def parse_import(argv=None):
+    """The command line of import_weights.py: its options, and its files as ``files``."""
+    options, given = parse(IMPORT, "Make a checkpoint of weights that pytorch-CycleGAN-and-pix2pix saved.", argv,
+                           files="its files: generators AtoB and BtoA, or one of them, and critics")  # fmt: skip
+    if bool(options.files) == bool(options.pretrained):
+        raise UserError("name files of pytorch-CycleGAN-and-pix2pix, or a published model by --pretrained; not both")
+    if options.files and not options.name:
+        raise UserError("--name is missing: what the imported model is to be called")
+    return options
+
+
 def command_line(groups, description):
     """The parser for ``groups`` that knows the other spellings too."""
     parser = build_parser(groups, description, OTHER_NAMES, OTHER_VALUES)
@@ -256,18 +287,26 @@ def command_line(groups, description):
     return parser
 
 
-def parse(groups, description, argv=None):
+def parse(groups, description, argv=None, files=None):
     """Read a command line. Returns (options, given): a complete namespace, and what was given by hand.
 
-    What was not given is the recipe's, and what the recipe leaves open is the table's default.
+    What was not given is the recipe's, and what the recipe leaves open is the table's default. ``files`` is the help
+    for the words that are no flags; they become the list ``options.files``.
     """
     words = [underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
-    given = vars(command_line(groups, description).parse_args(words))
+    parser = command_line(groups, description)
+    if files:
+        parser.add_argument("files", nargs="*", default=[], help=files)
+    given = vars(parser.parse_args(words))
+    named_files = given.pop("files", None)
     plain = {flag.name: flag.default for flags in groups.values() for flag in flags}
     named = {**plain, **given}.get("recipe")  # test.py has none
     recipe = RECIPES.get(OTHER_VALUES.get(("recipe", named), {}).get("recipe", named), {})
     given = spelt_here(given, {**plain, **recipe})
-    return complete(groups, {**recipe, **given}), given
+    options = complete(groups, {**recipe, **given})
+    if files:
+        options.files = named_files
+    return options, given
 
 
 # ---------------------------------------------------------------------------------------------------------------------

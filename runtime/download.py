@@ -1,4 +1,4 @@
-"""The data sets of the CycleGAN paper by name: fetched into the data folder when they are missing."""
+"""The data sets and the weights of the CycleGAN paper by name, fetched."""
 
 import shutil
 import tempfile
@@ -16,6 +16,19 @@ KNOWN = (
     "monet2photo", "summer2winter_yosemite", "ukiyoe2photo", "vangogh2photo",
 )  # fmt: skip
 BUILT = ("topo2relief", "satellite2relief")
+PRETRAINED = {  # data set → the files of its generators AtoB and BtoA
+    "apple2orange": ("apple2orange", "orange2apple"),
+    "cezanne2photo": (None, "style_cezanne"),
+    "cityscapes": ("cityscapes_photo2label", "cityscapes_label2photo"),
+    "facades": ("facades_photo2label", "facades_label2photo"),
+    "horse2zebra": ("horse2zebra", "zebra2horse"),
+    "iphone2dslr_flower": ("iphone2dslr_flower", None),
+    "maps": ("sat2map", "map2sat"),
+    "monet2photo": ("monet2photo", "style_monet"),
+    "summer2winter_yosemite": ("summer2winter_yosemite", "winter2summer_yosemite"),
+    "ukiyoe2photo": (None, "style_ukiyoe"),
+    "vangogh2photo": (None, "style_vangogh"),
+}
 ATTEMPTS = 5
 TIMEOUT = 30  # seconds without a byte
 
@@ -57,8 +70,25 @@ def fetch(name, root, base_url):
     archive.unlink()
 
 
-def download(url, path):
-    """Fetch ``url`` into ``path``, going on where an earlier try broke off. Raises UserError when it breaks again."""
+def fetch_pretrained(name, folder, base_url, largest):
+    """Download the published generators of data set ``name``, each of at most ``largest`` bytes, into ``folder``.
+
+    Returns "G_AB" and "G_BA", as far as they were published → path. Raises UserError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for network, file in zip(("G_AB", "G_BA"), PRETRAINED[name], strict=True):
+        if file:
+            paths[network] = folder / f"{file}.pth.part"
+            download(f"{base_url.rstrip('/')}/{file}.pth", paths[network], "--pretrained_url", largest)
+    return paths
+
+
+def download(url, path, flag="--dataset_url", largest=None):
+    """Fetch ``url`` into ``path``, going on where an earlier try broke off. Raises UserError when it breaks again.
+
+    ``flag`` is where the address came from; ``largest`` is the most bytes that are taken.
+    """
     announced = False
     for _ in range(ATTEMPTS):
         have = path.stat().st_size if path.exists() else 0
@@ -73,26 +103,33 @@ def download(url, path):
                     size = f"{total / 1e6:.1f} MB" if total else "unknown size"
                     print(f"fetching {url} ({size})" + (f", {have / 1e6:.1f} MB are here already" if have else ""))
                     announced = True
+                if largest and total and total > largest:
+                    raise UserError(f"{url} has {total / 1e6:.1f} MB, more than is believed; is {flag} right?")
                 if total and total - have > shutil.disk_usage(path.parent).free:
                     raise UserError(f"{path.parent} has no room for the {total / 1e6:.1f} MB of {url}")
-                receive(response, path, have, total)
+                receive(response, path, have, total, largest)
                 return
         except urllib.error.HTTPError as error:
             if error.code == 416:  # nothing is left to send: the earlier try had it all
                 return
-            raise UserError(f"{url} answers {error.code} {error.reason}; is --dataset_url right?") from error
+            raise UserError(f"{url} answers {error.code} {error.reason}; is {flag} right?") from error
         except OSError as error:  # as all failures of a connection are
             failure = getattr(error, "reason", error)
     raise UserError(f"{url} broke off {ATTEMPTS} times ({failure}); run again to go on from there")
 
 
-def receive(response, path, have, total):
-    """Append the body of ``response`` to the ``have`` bytes of ``path``. Raises ConnectionError if it is short."""
+def receive(response, path, have, total, largest):
+    """Append the body of ``response`` to the ``have`` bytes of ``path``.
+
+    Raises ConnectionError if it is short, and UserError if there come to be more than ``largest``, where that is given.
+    """
     bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, unit_divisor=1000)
     with bar, open(path, "ab" if have else "wb") as file:
         while chunk := response.read(1 << 16):
             file.write(chunk)
             bar.update(len(chunk))
+            if largest and bar.n > largest:
+                raise UserError(f"{response.url} does not end after {largest / 1e6:.0f} MB; remove {path}")
     if total and bar.n < total:
         raise ConnectionError(f"the connection closed after {bar.n} of {total} bytes")
 

@@ -1,0 +1,128 @@
+"""Make a checkpoint of weights that pytorch-CycleGAN-and-pix2pix saved, or published; see ``--help``.
+
+    python import_weights.py latest_net_G_A.pth latest_net_G_B.pth --name mine
+    python import_weights.py --pretrained horse2zebra
+
+From then on test.py, evaluate.py and ``cycle_gan.py --init_from`` know no difference. One direction alone is enough.
+"""
+
+from options import RECIPES, TRAIN, parse_import
+from runtime.errors import UserError, exit_cleanly
+
+if __name__ == "__main__":
+    exit_cleanly(parse_import)  # answers --help and bad flags, before torch is imported
+
+import hashlib
+from argparse import Namespace
+from pathlib import Path
+
+from inference.pytorch_cyclegan import read_pytorch_cyclegan
+from reporting.texts import command
+from runtime import checkpoints, download
+from runtime.flags import complete
+from runtime.folders import check_writable, set_aside
+from runtime.lock import FolderLock
+from runtime.weights import LARGEST
+
+# what a file is by the end of its name, and what the checkpoint calls it; their D_A judges what G_A makes: images of B
+NAMED = {"net_G_A": "G_AB", "net_G_B": "G_BA", "net_D_A": "D_B", "net_D_B": "D_A"}
+
+
+def main():
+    options = parse_import()
+    root = Path(options.checkpoint_dir)
+    if options.pretrained:
+        files = download.fetch_pretrained(options.pretrained, root, options.pretrained_url, LARGEST)
+    else:
+        files = assign(map(Path, options.files), options.direction)
+    read = read_fetched if options.pretrained else read_pytorch_cyclegan
+    state = checkpoint({network: (path, read(path)) for network, path in files.items()}, options)
+    folder = root / state["options"]["dataset_name"]
+    with FolderLock(folder):
+        if folder.exists() and any(folder.iterdir()):
+            set_aside(folder)
+        check_writable(folder)
+        checkpoints.write(checkpoints.path_of(folder, 0), state)
+    if options.pretrained:
+        for path in files.values():
+            path.unlink()
+    report(state, Namespace(**state["options"]))
+
+
+def read_fetched(path):
+    """What a server sent: what is no network is not kept, since no later try would go on from it."""
+    try:
+        return read_pytorch_cyclegan(path)
+    except UserError:
+        path.unlink()
+        raise
+
+
+def assign(paths, direction):
+    """Which network each file is: name in the checkpoint → path. Raises UserError where two would be the same.
+
+    Names that do not say it are generators, in the order AtoB, BtoA, or the other way round if ``direction`` says so.
+    """
+    files, unnamed = {}, []
+    for path in paths:
+        if (network := NAMED.get(path.stem[-7:])) is None:
+            unnamed.append(path)
+        elif other := files.get(network):
+            raise UserError(f"{other} and {path} are both {path.stem[-7:]}; name one of them")
+        else:
+            files[network] = path
+    free = [
+        network for network in (("G_AB", "G_BA") if direction == "AtoB" else ("G_BA", "G_AB")) if network not in files
+    ]
+    if len(unnamed) > len(free):
+        raise UserError(f"{unnamed[len(free)]} is one generator too many; there is one for each direction")
+    return files | dict(zip(free, unnamed, strict=False))
+
+
+def checkpoint(networks, options):
+    """A checkpoint of ``networks``, name → (path, Imported). Raises UserError where they do not belong together."""
+    kinds = {"G": "generator", "D": "critic"}
+    shape, first = {}, None
+    for name, (path, network) in networks.items():
+        if network.kind != kinds[name[0]]:
+            raise UserError(f"{path} is a {network.kind}, by its tensors, and was to be the {kinds[name[0]]} {name}")
+        for option, value in network.options.items():
+            if shape.setdefault(option, value) != value:
+                raise UserError(f"{path} has --{option} {value}, and {first} {shape[option]}; import them apart")
+        first = first or path
+    if not (generators := of_kind(networks, "G")):
+        raise UserError("there is no generator among the files; add one, such as latest_net_G_A.pth")
+    settings = RECIPES["classic"] | dict(recipe="classic", dis_net="patch70", amp="off", n_epochs=0) | shape
+    settings |= dict(dataset_name=options.name or options.pretrained, checkpoint_dir=options.checkpoint_dir)
+    return {
+        "format": checkpoints.FORMAT,
+        **dict(epoch=0, sample=0, steps=0, data={"A": None, "B": None}),
+        "options": vars(complete(TRAIN, settings)),
+        "given": sorted(shape),
+        "imported": {name: origin(path) for name, (path, _) in networks.items()},
+        "generators": {f"{name}.{key}": value for name, state in generators.items() for key, value in state.items()},
+        "critics": of_kind(networks, "D"),
+    }
+
+
+def of_kind(networks, letter):
+    return {name: network.state for name, (_, network) in networks.items() if name.startswith(letter)}
+
+
+def origin(path):
+    return {"file": path.name.removesuffix(".part"), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def report(state, options):
+    """What was found in the files, and what can be done with it."""
+    for name, source in sorted(state["imported"].items(), reverse=True):
+        print(f"{source['file']} → {name}")
+    print(
+        f"generators with --ngf {options.ngf}, {options.n_residual_blocks} residual blocks, {options.norm} norm, "
+        f"{'' if options.dropout else 'no '}dropout, transposed convolutions, for {options.channels} channels"
+    )
+    print(f"to translate: {command('test.py', options)} --input FOLDER --output FOLDER")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

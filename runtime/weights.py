@@ -1,0 +1,61 @@
+"""Weights that other programs saved, read without trusting them."""
+
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+
+from runtime.errors import UserError
+
+LARGEST = 2**30  # bytes; the published generators have 46 MB
+
+
+def load_tensors(path):
+    """A state_dict that ``torch.save`` wrote, in its present format or its old one: name → tensor on the CPU.
+
+    No code of the file runs, and it gets no more memory than it is large. Raises UserError.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(f"{path} has {size / 1e9:.1f} GB, more than any generator; choose another file")
+    if unpacks_larger(path, size):
+        raise UserError(f"{path} would unpack to more than it holds, and is not loaded; choose another file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the formats of files that are refused, or read all the same
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a broken or hostile pickle makes the unpickler fail in any way
+        raise UserError(f"{path} is not a file of weights alone, and is not loaded; choose another file") from error
+    if not is_state_dict(content):
+        raise UserError(f"{path} is no state_dict of floating-point tensors; save that of the generator alone")
+    if sum(tensor.numel() * tensor.element_size() for tensor in content.values()) > size:
+        raise UserError(f"{path} names more values than it holds, and is not loaded; choose another file")
+    if not all(tensor.isfinite().all() for tensor in content.values()):
+        raise UserError(f"{path} holds values that are not finite; choose weights from an earlier epoch")
+    return content
+
+
+def unpacks_larger(path, size):
+    """Whether a zip archive of ``size`` bytes, as which torch saves, is compressed, or holds the same bytes twice."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist()) > size
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False  # torch refuses it
+
+
+def is_state_dict(content):
+    """Whether ``content`` is name → tensor, of floats, or of the whole numbers that batch norms count."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and (tensor.device.type, tensor.layout) == ("cpu", torch.strided)
+        and (tensor.is_floating_point() or name.endswith("num_batches_tracked") and tensor.dtype == torch.int64)
+        for name, tensor in content.items()
+    )
