@@ -1,6 +1,6 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import parse_training, resume
+from options import parse_training, resume, start_from
 from runtime.errors import UserError, exit_cleanly, warn
 
 if __name__ == "__main__":
@@ -32,18 +32,21 @@ def main():
     options, given = parse_training()
     device = distributed.local_device(pick_device(options.device))
     with distributed.process_group(device):
-        saved = None
+        saved = source = None
         if options.epoch != 0:
             path, saved = load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
             options = resume(options, given, saved["options"], saved["given"])
             given = {*given, *saved["given"]}
             if saved["epoch"] >= options.n_epochs:
                 raise UserError(f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on")
+        elif options.init_from:
+            source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
+            options = start_from(given, source[1]["options"])
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):
             run = Run(options, device, given)
             with FolderLock(run.saves) if distributed.is_main() else nullcontext():
-                run.start(saved)
+                run.start(saved, source)
                 train(run)
 
 
@@ -79,6 +82,7 @@ class Run:
         self.images = Path(options.images_dir) / options.dataset_name
         self.saves = Path(options.checkpoint_dir) / options.dataset_name
         self.epoch = self.sample = self.steps = 0
+        self.origin = None  # the checkpoint whose networks it began with, in short
 
         with distributed.local_main_first():
             folder = download.find_dataset(options)
@@ -149,8 +153,14 @@ class Run:
 
     # ---- how it starts, what is saved of it, how it ends ----
 
-    def start(self, saved=None):
-        """Make room for the output, and take up the checkpoint ``saved``, if there is one."""
+    def start(self, saved=None, source=None):
+        """Make room for the output, and take up the checkpoint ``saved``, if there is one.
+
+        Or begin with the networks of ``source``, a checkpoint's path and content.
+        """
+        if source is not None:
+            self.model.start_from(source[1])
+            self.origin = provenance.origin(*source)
         if saved is not None:
             self.model.load_state_dict(saved["training"])
             self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
@@ -172,7 +182,7 @@ class Run:
         checkpoints.remove_temporary(self.saves)
         if saved is not None and saved["data"] != self.data:
             warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
-        provenance.record(self.saves, self.options, self.device, self.data, self.steps)
+        provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)
         self.monitor.open(self.steps)
 
     def state_dict(self):

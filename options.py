@@ -93,6 +93,8 @@ TRAIN = {
     "training": [
         Flag("n_epochs", 200, "epochs in all; one is as many images as the larger side has", POSITIVE),
         Flag("epoch", 0, "resume after this epoch, or after the latest; 0 starts from scratch", epoch),
+        Flag("init_from", None, "start from scratch with the generators, and the networks' shapes, of this checkpoint: a file, "
+             "or a run's folder", fixed=True),
         Flag("batch_size", 1, "images of each side in a step, in each process", POSITIVE),
         Flag("lr", 2e-4, "Adam's learning rate", WEIGHT),
         Flag("b1", 0.5, "Adam's decay of the first moment", number(float, 0, 1)),
@@ -249,7 +251,7 @@ def spelt_here(given, defaults):
 def parse_training(argv=None):
     """The command line of cycle_gan.py: (options, given), as ``parse`` returns them, checked against each other."""
     options, given = parse(TRAIN, "Train a CycleGAN on two folders of images.", argv)
-    if options.epoch == 0:  # else the checkpoint's options are still to come
+    if options.epoch == 0 and not options.init_from:  # else the checkpoint's options are still to come
         check(options)
     return options, given
 
@@ -310,9 +312,10 @@ def parse(groups, description, argv=None, files=None):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Resuming, and what must fit together
+# Resuming, starting from another run's networks, and what must fit together
 # ---------------------------------------------------------------------------------------------------------------------
 
+FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
 HERE_AND_NOW = ("dataset_name", "checkpoint_dir", "device", "n_cpu", "epoch")  # never taken from a checkpoint
 
 
@@ -323,19 +326,38 @@ def resume(options, given, saved, given_before):
     names).
     Raises UserError where a given option contradicts the networks or the random draws of the checkpoint.
     """
-    flags = [flag for group in TRAIN.values() for flag in group]
-    for name in (flag.name for flag in flags if flag.fixed):
-        if name in given and given[name] != saved[name]:
-            raise UserError(
-                f"--{name} {given[name]} contradicts the checkpoint, which was trained with {saved[name]}; "
-                "leave the flag out to resume, or leave --epoch out to start from scratch"
-            )
-    derived = {flag.name for flag in flags if callable(flag.default)} - set(given_before)
+    check_agreement(FIXED, given, saved, "leave the flag out to resume, or leave --epoch out to start from scratch")
+    derived = {flag.name for group in TRAIN.values() for flag in group if callable(flag.default)} - set(given_before)
     kept = {name: value for name, value in saved.items() if name not in derived}
     here = {name: getattr(options, name) for name in HERE_AND_NOW}
     resumed = complete(TRAIN, {**kept, **here, **given})
     check(resumed)
     return resumed
+
+
+def start_from(given, saved):
+    """The options of a new run with the networks of a checkpoint, which was ``saved`` with these options.
+
+    Its recipe and what shapes networks come from there, everything else from what is ``given`` by hand; so may the
+    recipe and the critics. Raises UserError where a given option contradicts the generators.
+    """
+    shape = {name: saved[name] for name in FIXED if name in saved and name not in ("seed", "init_from")}
+    changeable = ("recipe", "dis_net", "ndf")
+    of_generators = [name for name in shape if name not in changeable]
+    check_agreement(of_generators, given, saved, "leave the flag out to start from it, or leave --init_from out")
+    recipe = RECIPES[{**shape, **given}["recipe"]]
+    options = complete(TRAIN, {**recipe, **shape, **given})
+    check(options)
+    return options
+
+
+def check_agreement(names, given, saved, remedy):
+    """Raise UserError where an option of these ``names`` is ``given`` otherwise than a checkpoint has it."""
+    for name in names:
+        if name in given and given[name] != saved.get(name):
+            raise UserError(
+                f"--{name} {given[name]} contradicts the checkpoint, which was trained with {saved.get(name)}; {remedy}"
+            )
 
 
 def check(options):

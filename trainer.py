@@ -9,7 +9,7 @@ from models import SelfAttention, build_critic
 from registry import AUGMENTATIONS, load
 from runtime import distributed
 from runtime.device import autocast, memory_format, pick_amp
-from translators import Translators
+from translators import Translators, load_weights
 from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
 
@@ -62,6 +62,19 @@ class CycleGAN:
     def translators(self):
         """The generators in training; the averaged ones, which translate, are ``average.module``."""
         return self.generator_objective.translators
+
+    def start_from(self, source):
+        """Begin with the generators of the checkpoint ``source``, and with the critics that an imported one may have.
+
+        The rest begins anew: a generator that it lacks, and critics that the options want otherwise. Raises UserError
+        where shapes differ.
+        """
+        for translators in (self.translators, self.average.module):
+            load_weights(translators, {**translators.state_dict(), **source["generators"]})
+        trained = source["options"]
+        same = all(getattr(self.options, name) == trained[name] for name in ("dis_net", "ndf"))
+        for name, weights in source.get("critics", {}).items() if same else ():
+            load_weights(getattr(self.critic_objective, name), weights)
 
     def start_epoch(self, epoch):
         """Set what depends on the epoch: the learning rate, and whether learned masks are fixed."""

@@ -18,7 +18,7 @@ def summary(run):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
     needed = dataset.bytes / 2**30
-    start = "starting from scratch"
+    start = f"starting from the networks of {run.origin['file']}" if run.origin else "starting from scratch"
     if run.steps:
         start = f"resuming after epoch {run.epoch}" + (f" and {run.sample} images" if run.sample else "")
     return (

@@ -18,11 +18,17 @@ def fingerprint(paths):
     return {"images": len(sizes), "bytes": sum(sizes)}
 
 
-def record(folder, options, device, data, steps):
+def origin(path, state):
+    """A checkpoint that a run starts from, in short."""
+    return {"file": str(path)} | {name: state[name] for name in ("epoch", "steps", "data", "imported") if name in state}
+
+
+def record(folder, options, device, data, steps, origin=None):
     """Append to ``<folder>/runs.jsonl`` what is needed to repeat this start: one line of JSON."""
     line = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "from_step": steps,
+        "from_networks_of": origin,
         "options": vars(options),
         "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow", "tqdm")},
         "python": platform.python_version(),

@@ -1,5 +1,5 @@
 """Weights of pytorch-CycleGAN-and-pix2pix come in and go out: the same translations, whatever their shape; nothing else
-comes in."""
+comes in, and a new run starts from what did."""
 
 import http.server
 import json
@@ -438,6 +438,83 @@ def test_published_models_are_fetched_by_name(server, tmp_path, run, refused, mo
     assert not list(Path("saved_models").glob("*.part"))  # else the next try would go on from it
     with pytest.raises(UserError, match="more than is believed"):
         download.download(f"{server.url}/monet2photo.pth", tmp_path / "part", largest=100)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# --init_from
+# ---------------------------------------------------------------------------------------------------------------------
+
+NEW = [flag for flag in TINY if not flag.startswith(("--ngf", "--ndf", "--n_residual_blocks"))]
+NEW += ["--n_epochs=1", "--checkpoint_interval=1"]
+
+
+def trained(name="tiny"):
+    return checkpoints.find(f"saved_models/{name}")[1]
+
+
+def test_a_run_starts_from_another_run(workplace, run, refused):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--norm=layer", "--lambda_id=3").code == 0
+    before = trained()
+    Path("saved_models/tiny").rename("saved_models/first")
+    result = run("cycle_gan", *NEW, "--init_from=saved_models/first", "--lr=0")
+    assert result.code == 0, result.err
+    assert "starting from the networks of saved_models/first/epoch_1.pth" in result.out
+    after = trained()
+    assert all(torch.allclose(after["generators"][name], tensor) for name, tensor in before["generators"].items()
+               if not name.endswith(("._u", "._v")))  # fmt: skip
+    critics = [state["training"]["critic_objective"]["D_A.encoder.0.bias"] for state in (before, after)]
+    assert not torch.equal(*critics)
+    assert after["options"] == {**before["options"], "init_from": "saved_models/first", "lr": 0.0, "lambda_id": 10.0}
+    (start,) = map(json.loads, Path("saved_models/tiny/runs.jsonl").read_text().splitlines())
+    assert start["from_networks_of"] == {
+        "file": "saved_models/first/epoch_1.pth", "epoch": 1, "steps": 3, "data": before["data"],
+    }  # fmt: skip
+    assert '"init_from": "saved_models/first"' in Path("images/tiny/data.js").read_text()
+    again = ["--init_from=saved_models/first", "--epoch=latest", "--n_epochs=2"]
+    assert run("cycle_gan", *NEW, *again).code == 0  # the same command, resumed
+
+    assert "--ngf 8 contradicts the checkpoint" in refused(
+        "cycle_gan", *NEW, "--init_from=saved_models/first", "--ngf=8"
+    )
+    assert "no checkpoint in saved_models/none" in refused("cycle_gan", *NEW, "--init_from=saved_models/none")
+    (workplace / "foreign.pth").write_bytes(b"PK")
+    assert "import_weights.py" in refused("cycle_gan", *NEW, "--init_from=foreign.pth")
+    assert "contradicts" in refused("cycle_gan", *NEW, "--init_from=other", "--epoch=latest")
+
+
+def test_a_run_starts_from_imported_networks(files, run):
+    assert run("import_weights", *files.values(), "--name", "horses").code == 0
+    source = trained("horses")
+    assert (
+        run("cycle_gan", *NEW, "--img_height=32", "--img_width=32", "--init_from=saved_models/horses", "--lr=0").code
+        == 0
+    )
+    state = trained()
+    told = {
+        "gen_net": "resnet",
+        "dis_net": "patch70",
+        "gan_mode": "lsgan",
+        "n_residual_blocks": 6,
+        "ndf": 4,
+        "recipe": "classic",
+    }
+    assert told.items() <= state["options"].items()
+    for name, tensor in source["generators"].items():
+        assert torch.allclose(state["generators"][name], tensor)
+    for name, tensors in source["critics"].items():
+        for key, tensor in tensors.items():
+            assert torch.equal(state["training"]["critic_objective"][f"{name}.{key}"], tensor)
+
+    file = "--init_from=saved_models/horses/epoch_0.pth"
+    flags = [*NEW, "--img_height=32", "--img_width=32", file, "--dis_net=patchgan", "--ndf=8"]
+    assert run("cycle_gan", *flags).code == 0  # critics may be others, and then are new ones
+    assert trained()["options"]["dis_net"] == "patchgan"
+    assert run("import_weights", files["G_A"], "--name", "one").code == 0
+    flags = ["--img_height=32", "--img_width=32", "--init_from=saved_models/one", "--lr=0"]
+    assert run("cycle_gan", *NEW, *flags).code == 0  # the other direction begins anew
+    first = trained("one")["generators"]["G_AB.encoder.0.weight"]
+    assert torch.allclose(trained()["generators"]["G_AB.encoder.0.weight"], first)
+    assert not torch.allclose(trained()["generators"]["G_BA.encoder.0.weight"], first)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
