@@ -11,6 +11,7 @@ on the test folders: what evaluate.py measures, by the features of EfficientNet-
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -72,16 +73,23 @@ def main():
         SampleGrid(*(images.to(model.device) for images in shown)).save(model.average.module, arguments.grid)
 
 
-def train(model, options, seconds):
-    """Train for so many seconds; returns the mean losses since the last 50 steps, and the steps."""
+def train(model, options, seconds, every=math.inf, watch=None):
+    """Train for so many seconds; returns the mean losses since the last 50 steps, and the steps.
+
+    After each ``every`` seconds ``watch`` is called with those that have gone by; what it takes does not count.
+    """
     paths = (list_images(find_side(f"datasets/{options.dataset_name}", "train", side)) for side in "AB")
     dataset = UnpairedImages(*paths, options)
     schedule = epoch_batches(len(dataset), options.batch_size, 0, 10**6)
     clock = time.process_time if model.device.type == "cpu" else time.perf_counter
     model.start_epoch(0)
-    log, begin, steps, means = LossLog(), clock(), 0, {}
+    log, begin, steps, means, due = LossLog(), clock(), 0, {}, every
     for steps, batch in enumerate(load_batches(dataset, schedule, 0), start=1):
-        share = (clock() - begin) / seconds
+        gone = clock() - begin
+        if gone >= due:
+            watch(gone)
+            begin, due = clock() - gone, due + every
+        share = gone / seconds
         if share >= 1:
             break
         model.scale_lr(lr_factor(1000 * share, 1000, 500))
