@@ -93,8 +93,8 @@ TRAIN = {
     "training": [
         Flag("n_epochs", 200, "epochs in all; one is as many images as the larger side has", POSITIVE),
         Flag("epoch", 0, "resume after this epoch, or after the latest; 0 starts from scratch", epoch),
-        Flag("init_from", None, "start from scratch with the generators, and the networks' shapes, of this checkpoint: a file, "
-             "or a run's folder", fixed=True),
+        Flag("init_from", None, "start with the generators, and the networks' shapes, of this checkpoint: a file, or a "
+             "run's folder", fixed=True),
         Flag("batch_size", 1, "images of each side in a step, in each process", POSITIVE),
         Flag("lr", 2e-4, "Adam's learning rate", WEIGHT),
         Flag("b1", 0.5, "Adam's decay of the first moment", number(float, 0, 1)),
