@@ -6,9 +6,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from options import EVALUATE, TRAIN, TRANSLATE  # noqa: E402 - it stands in the folder above
+from options import EVALUATE, IMPORT, TRAIN, TRANSLATE  # noqa: E402 - it stands in the folder above
 
-PROGRAMS = {"cycle_gan.py": TRAIN, "test.py": TRANSLATE, "evaluate.py": EVALUATE}
+PROGRAMS = {"cycle_gan.py": TRAIN, "test.py": TRANSLATE, "evaluate.py": EVALUATE, "import_weights.py": IMPORT}
 HEAD = """# Every flag
 
 `--help` shows the same. A flag may be written with `-` for `_`; one that is on or off has a `--no_` twin. The defaults

@@ -146,6 +146,19 @@ def test_a_generator_translates_here_as_there(shape, tmp_path):
     assert theirs(x.double()).std() > 0.05  # not everything is gray
 
 
+@pytest.mark.parametrize("blocks", [6, 9])
+def test_in_float32_and_with_weights_as_they_are_initialised_too(blocks, tmp_path):
+    theirs = generator(blocks=blocks)
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, 0, 0.02)
+    imported = read_pytorch_cyclegan(save(theirs, tmp_path / "latest_net_G_A.pth"))
+    ours = build_generator(options_of(imported)).eval()
+    ours.load_state_dict(imported.state)
+    with torch.no_grad():
+        x = images()
+        assert (theirs(x) - ours(x)).abs().max() < 2e-6
+
+
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_a_critic_scores_here_as_there(norm, tmp_path):
     theirs = critic(norm=norm)
