@@ -9,7 +9,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from registry import AUGMENTATIONS, CRITICS, FEATURES, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
+from registry import AUGMENTATIONS, CRITICS, FEATURES, FORMATS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
 from runtime.download import PRETRAINED
 from runtime.errors import UserError
 from runtime.flags import Flag, build_parser, complete, epoch, folder_name, gpu, interval, number, some_of, underscored
@@ -133,6 +133,7 @@ TRANSLATE = {
         *WHERE,
         Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
         Flag("input", None, "a folder or an image to translate instead of the test folders"),
+        Flag("onnx", None, "translate with this file of export.py instead of a checkpoint"),
         Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
         Flag("direction", None, "default: both, as far as there are test folders; with --input one, AtoB before BtoA",
              str, ("AtoB", "BtoA")),
@@ -178,6 +179,39 @@ IMPORT = {
         Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each name"),
     ],
 }  # fmt: skip
+
+EXPORT = {
+    "what to export": [
+        *WHERE,
+        Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
+        Flag("direction", None, "default: both", str, ("AtoB", "BtoA")),
+        Flag("exports_dir", "exports", "where the files go, in a folder for each data set"),
+        Flag("format", "onnx", "the kind of file", str, tuple(FORMATS)),
+    ],
+    "ONNX": [
+        Flag("io", "uint8", "images as they come, N×H×W×C, of any size; or as the network sees them, N×C×H×W in "
+             "[-1, 1]", str, ("uint8", "float")),
+        Flag("half", False, "keep the weights in float16: half the size", bool),
+    ],
+    "page": [
+        Flag("web", False, "write a page, too, that translates in its visitor's browser", bool),
+        Flag("ort", "node_modules/onnxruntime-web/dist", "the folder of onnxruntime-web, of which the page gets its "
+             "own copy; or the http address of one, from where visitors load it"),
+        Flag("examples", 0, "so many test images of each direction, which the page offers to try, and publishes",
+             NATURAL),
+    ],
+}  # fmt: skip
+
+APP = {
+    "app": [
+        *[flag for flag in WHERE if flag.name == "checkpoint_dir"],
+        Flag("host", "127.0.0.1", "the address to listen at; 0.0.0.0 opens the app to the whole network"),
+        Flag("port", 7860, "the port to listen at", number(int, 1, 65536)),
+        Flag("share", False, "let anyone with the link use it, through Gradio's servers", bool),
+        Flag("max_upload", 20, "largest file that is taken, in MB", POSITIVE),
+        *[flag for flag in MACHINE if flag.name == "device"],
+    ],
+}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Recipes: sets of defaults
@@ -275,6 +309,19 @@ def parse_import(argv=None):
     if options.files and not options.name:
         raise UserError("--name is missing: what the imported model is to be called")
     return options
+
+
+def parse_export(argv=None):
+    """The command line of export.py: its options."""
+    options = parse(EXPORT, "Write a trained CycleGAN in a form that others can use.", argv)[0]
+    if options.web and (options.format, options.io) != ("onnx", "uint8"):
+        raise UserError("--web goes with --format onnx and --io uint8")
+    return options
+
+
+def parse_app(argv=None):
+    """The command line of app.py: its options."""
+    return parse(APP, "Translate in a browser with the models that were trained here.", argv)[0]
 
 
 def command_line(groups, description):

@@ -80,6 +80,9 @@ FEATURES = {
     "inception": Entry("reporting.metrics:Inception"),
     "efficientnet_lite0": Entry("reporting.metrics:EfficientNetLite0"),
 }
+FORMATS = {  # functions (translators, direction, folder, metadata, options) → path of what they wrote
+    "onnx": Entry("inference.onnx_export:write"),
+}
 
 
 def load(entry):

@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one, to_bytes
+from inference.onnx_model import OnnxModel
 from inference.tiles import OneWay, translate_in_tiles
 from reporting import pages
 from runtime import checkpoints, download
@@ -31,18 +32,33 @@ WRITERS = 4  # threads
 def main():
     options = parse_translation()
     device = pick_device(options.device)
+    path, translators = load_onnx(options) if options.onnx else load_checkpoint(options, device)
+    results = Path(options.results_dir) / options.dataset_name / path.stem
+    done = []
+    for direction, source, output in work(options, results, translators):
+        channels = translators.channels(direction[0])
+        done += translate_folder(translators, direction, source, output, channels, device, options)
+    folder = Path(options.output or results)
+    pages.write_results(folder, done)
+    print(f"look at {folder}/index.html")
+
+
+def load_checkpoint(options, device):
+    """(path, Translators); the precision that ``options`` leave open is what they were trained in."""
     path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     trained = state["options"]
     set_tf32(trained["tf32"])
     options.amp = pick_amp(trained["amp"] if options.amp == "trained" else options.amp, device)
-    results = Path(options.results_dir) / options.dataset_name / path.stem
-    translators = load_translators(state, device)
-    done = []
-    for direction, source, output in work(options, results, translators):
-        done += translate_folder(translators, direction, source, output, trained["channels"], device, options)
-    folder = Path(options.output or results)
-    pages.write_results(folder, done)
-    print(f"look at {folder}/index.html")
+    return path, load_translators(state, device)
+
+
+def load_onnx(options):
+    """(path, OnnxModel)."""
+    if options.tile:
+        raise UserError("--tile takes a network apart, which an ONNX file does not allow; leave one of them out")
+    options.amp = "off"
+    model = OnnxModel(options.onnx)
+    return model.path, model
 
 
 def work(options, results, translators):

@@ -151,6 +151,11 @@ class Translators(nn.Module):
         """The one that translates images of domain ``side``."""
         return self.G_AB if side == "A" else self.G_BA
 
+    def channels(self, side):
+        """The channels of images of domain ``side``: those that its generator's first convolution takes."""
+        convolutions = (module for module in self.generator(side).modules() if isinstance(module, nn.Conv2d))
+        return next(convolutions).in_channels
+
     def translate(self, side, x):
         """Images N×C×H×W in [-1, 1] of domain ``side``, "A" or "B", to the other: (translations, masks or None)."""
         mask = self.masks.mask(side, x)

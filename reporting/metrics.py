@@ -5,7 +5,6 @@ The numbers themselves are torch-fidelity's and torchmetrics'. Images for them a
 """
 
 import contextlib
-import importlib
 import io
 import math
 from pathlib import Path
@@ -16,16 +15,14 @@ from torch import nn
 
 from datasets import WholeImages, group_by_size, list_images, load_one_by_one, to_bytes
 from registry import FEATURES, load
+from runtime import libraries
 from runtime.device import autocast, pick_amp, tuned_kernels
 from runtime.errors import UserError
 
 
 def library(name):
     """The optional module ``name``; raises UserError where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"measuring needs {error.name}; install it: pip install -r requirements-eval.txt") from error
+    return libraries.library(name, "measuring", "requirements-eval.txt")
 
 
 FEWEST = 4  # images of which anything can be said

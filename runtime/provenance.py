@@ -41,6 +41,14 @@ def record(folder, options, device, data, steps, origin=None):
         file.write(json.dumps(line) + "\n")
 
 
+def trained_by(folder):
+    """The revision that the newest start in ``folder`` was made with; None where ``runs.jsonl`` does not say."""
+    try:
+        return json.loads((Path(folder) / "runs.jsonl").read_text().splitlines()[-1])["revision"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def revision():
     """The git revision of this program, marked where files differ from it; None outside a repository."""
     command = [

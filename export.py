@@ -1,0 +1,48 @@
+"""Write a trained model in a form that others can use: ``python export.py --dataset_name monet2photo``; see ``--help``.
+
+ONNX for programs in any language, and, with ``--web``, a page that translates in its visitor's browser.
+"""
+
+from options import parse_export
+from runtime.errors import exit_cleanly
+
+if __name__ == "__main__":
+    exit_cleanly(parse_export)  # answers --help and bad flags, before torch is imported
+
+import json
+from pathlib import Path
+
+from inference import web_page
+from registry import FORMATS, load
+from runtime import checkpoints, provenance
+from runtime.folders import check_writable
+from translators import load_translators
+
+
+def main():
+    options = parse_export()
+    saves, folder = (Path(root) / options.dataset_name for root in (options.checkpoint_dir, options.exports_dir))
+    path, state = checkpoints.load(saves, options.epoch)
+    check_writable(folder)
+    translators = load_translators(state, "cpu")
+    directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
+    write = load(FORMATS[options.format])
+    metadata = about(options.dataset_name, state, provenance.trained_by(saves))
+    written = {direction: write(translators, direction, folder, metadata, options) for direction in directions}
+    if options.web:
+        web_page.write(folder / "web", written, translators, options)
+
+
+def about(name, state, revision):
+    """Where a model comes from, as a dict of str. No paths of the machine that it was trained on."""
+    told = {flag: value for flag, value in state["options"].items() if not flag.endswith(("_dir", "_url"))}
+    return {
+        "name": name,
+        "epoch": str(state["epoch"]),
+        "options": json.dumps(told),
+        "training_revision": revision or "unknown",
+    }
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

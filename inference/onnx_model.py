@@ -1,0 +1,58 @@
+"""An exported direction in the place of Translators, for ``test.py --onnx``."""
+
+from pathlib import Path
+
+import torch
+
+from datasets import to_bytes
+from runtime.errors import UserError
+from runtime.libraries import library
+
+MOST = 1024  # pixels: what a file may ask images to be padded to
+
+
+class OnnxModel:
+    """What export.py wrote, run by ONNX Runtime on the CPU. Raises UserError where the file is something else."""
+
+    def __init__(self, path):
+        runtime = library("onnxruntime", "--onnx", "requirements-export.txt")
+        runtime.set_default_logger_severity(4)  # what it says of a bad file is said here
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"--onnx {path} does not exist; write it: python export.py --dataset_name NAME")
+        try:
+            # From bytes, so that it cannot refer to other files by paths of its own.
+            self.session = runtime.InferenceSession(self.path.read_bytes(), providers=["CPUExecutionProvider"])
+            about = self.session.get_modelmeta().custom_metadata_map
+            self.direction, self.bytes = about["direction"], {"uint8": True, "float": False}[about["io"]]
+            self.multiple, self.min_size, self.channels_in = (
+                int(about[name]) for name in ("multiple", "min_size", "channels_in")
+            )
+            sound = min(self.multiple, self.min_size) >= 1 and max(self.multiple, self.min_size) <= MOST
+        except Exception as error:  # onnxruntime's own kinds have no common name
+            raise self.foreign() from error
+        if self.direction not in ("AtoB", "BtoA") or self.channels_in not in (1, 3) or not sound:
+            raise self.foreign()
+
+    def foreign(self):
+        return UserError(f"--onnx {self.path} is damaged or not a file of export.py; write it anew with that")
+
+    def pick(self, direction=None):
+        """The one direction that the file translates in. Raises UserError for the other."""
+        if direction not in (None, self.direction):
+            raise UserError(f"--onnx {self.path} translates {self.direction}, not --direction {direction}")
+        return [self.direction]
+
+    def channels(self, side):
+        """The channels of images of the one domain that it translates."""
+        return self.channels_in
+
+    def translate(self, side, x):
+        """Images N×C×H×W in [-1, 1] to their translations, as Translators do: (translations, None)."""
+        image = to_bytes(x).permute(0, 2, 3, 1).contiguous() if self.bytes else x.float()
+        try:
+            translated = torch.from_numpy(self.session.run(None, {"image": image.cpu().numpy()})[0])
+        except Exception as error:
+            size = "×".join(map(str, x.shape))
+            raise UserError(f"ONNX Runtime fails on images of {size} ({str(error).splitlines()[0]})") from error
+        return translated.permute(0, 3, 1, 2) / 127.5 - 1 if self.bytes else translated, None

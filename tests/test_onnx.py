@@ -1,0 +1,177 @@
+"""ONNX files: what they compute, what they say of themselves, what test.py makes of them, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from PIL import Image
+from torch import nn
+
+from inference import onnx_export
+from inference.onnx_model import OnnxModel
+from models import fold_spectral_norm
+from options import parse_export, parse_training
+from translators import Translators
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+KINDS = {
+    "attention": ["--recipe=attention"],
+    "lsgan": ["--recipe=lsgan"],
+    "classic": ["--recipe=classic"],
+    "notebook": ["--recipe=notebook"],
+    "segmentation": ["--recipe=segmentation"],
+    "learned": ["--recipe=lsgan", "--mask=learned"],
+    "gray": ["--recipe=lsgan", "--channels=1"],
+}
+
+
+def translators_of(flags):
+    """Networks whose translations differ from place to place, as new ones' do not."""
+    torch.manual_seed(0)
+    translators = Translators(parse_training([*flags, "--ngf=4", "--n_residual_blocks=1"])[0])
+    for module in translators.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.weight.data.normal_(0, 0.1)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return fold_spectral_norm(translators).requires_grad_(False)
+
+
+def write(translators, folder, *flags):
+    return onnx_export.write(translators, "AtoB", folder, {}, parse_export(flags))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_recipe_translates_as_torch_does(kind, tmp_path):
+    """At sizes that the exporter never saw, from few pixels to more than the attention's shortcut takes."""
+    translators = translators_of(KINDS[kind])
+    session = OnnxModel(write(translators, tmp_path)).session
+    multiple, least, channels = translators.multiple, translators.min_size, translators.channels("A")
+    for n, height, width in ((1, 2, 3), (3, 33, 50), (1, 133, 139)):
+        image = np.random.default_rng(0).integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+        up = [(max(side, least) + multiple - 1) // multiple * multiple - side for side in (height, width)]
+        padded = np.pad(image, [(0, 0), (0, up[0]), (0, up[1]), (0, 0)], mode="reflect")
+        x = torch.from_numpy(padded).permute(0, 3, 1, 2) / 127.5 - 1
+        expected = (translators.translate("A", x)[0].permute(0, 2, 3, 1) + 1)[:, :height, :width] * 127.5
+        [got] = session.run(None, {"image": image})
+        assert got.dtype == np.uint8 and np.abs(got - expected.numpy()).max() <= 0.5 + 127.5 * 1e-3
+        assert expected.std() > 1
+
+
+def test_floats(tmp_path):
+    translators = translators_of(KINDS["lsgan"])
+    model = OnnxModel(write(translators, tmp_path, "--io=float"))
+    for size in ((1, 3, 8, 24), (3, 3, 20, 28)):
+        x = torch.rand(size) * 2 - 1
+        torch.testing.assert_close(model.translate("A", x)[0], translators.translate("A", x)[0], atol=1e-3, rtol=0)
+
+
+def test_given_masks_leave_black_as_it_is(tmp_path):
+    """To the last bit, and with the threshold where it belongs: of all grays, 0 to 32 are black."""
+    session = OnnxModel(write(translators_of(KINDS["segmentation"]), tmp_path)).session
+    grays = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 16, 16, 3)
+    [got] = session.run(None, {"image": grays})
+    kept = (got == grays).all(-1).flatten()
+    assert kept[:33].all() and not kept[33:].all()
+
+
+def test_half_the_size(tmp_path):
+    translators = translators_of(["--recipe=lsgan", "--ngf=4"])
+    translators.G_AB.transformer.extend(nn.Conv2d(16, 16, 9, padding=4) for _ in range(9))  # weights outweigh the graph
+    whole = OnnxModel(path := write(translators, tmp_path))
+    size = path.stat().st_size
+    half = OnnxModel(write(translators, tmp_path, "--half"))
+    assert path.stat().st_size < 0.6 * size
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert (whole.translate("A", x)[0] - half.translate("A", x)[0]).abs().max() < 0.05
+    assert half.session.get_modelmeta().custom_metadata_map["weights"] == "float16"
+
+
+@pytest.mark.parametrize("wrong", [0.01, float("nan")])
+def test_a_file_that_differs_from_torch_is_not_left_behind(wrong, workplace, run, refused, monkeypatch):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    difference = onnx_export.Bytes.difference
+    monkeypatch.setattr(onnx_export.Bytes, "difference", lambda *given: difference(*given) + wrong)
+    assert "differs from torch by" in refused("export", "--dataset_name=tiny")
+    assert not list((workplace / "exports/tiny").iterdir())
+
+
+def test_as_a_user_would(workplace, run, refused):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--recipe=attention").code == 0
+    result = run("export", "--dataset_name=tiny")
+    assert result.code == 0 and "BtoA.onnx: 0." in result.out and "largest difference from torch" in result.out
+    about = OnnxModel("exports/tiny/AtoB.onnx").session.get_modelmeta().custom_metadata_map
+    assert about["direction"] == "AtoB" and about["images"] == "uint8 N×H×W×C, 0 to 255"
+    assert (about["channels_in"], about["channels_out"], about["multiple"], about["min_size"]) == ("3", "3", "4", "8")
+    assert json.loads(about["options"])["ngf"] == 4 and about["epoch"] == "1"
+    written = json.loads((workplace / "saved_models/tiny/runs.jsonl").read_text())["revision"]
+    assert about["training_revision"] == (written or "unknown")
+    content = (workplace / "exports/tiny/AtoB.onnx").read_bytes()
+    for path in (str(workplace), onnx_export.__file__):
+        assert path.encode() not in content  # nothing of the machine
+
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--onnx=exports/tiny/AtoB.onnx").code == 0
+    for path in (workplace / "results/tiny/epoch_1/AtoB").iterdir():
+        torch_image, onnx_image = (
+            np.asarray(Image.open(p), int) for p in (path, f"results/tiny/AtoB/AtoB/{path.name}")
+        )
+        assert np.abs(torch_image - onnx_image).max() <= 1
+    assert "translates AtoB, not" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--direction=BtoA")
+    assert "--tile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--tile=64")
+
+
+def test_files_of_others_are_refused(workplace, refused):
+    onnx = pytest.importorskip("onnx")
+    (workplace / "text.onnx").write_text("no model")
+
+    def model(**about):
+        """A graph that adds a tensor whose values stand in another file."""
+        weight = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+        weight.external_data.add(key="location", value="text.onnx")
+        ends = [onnx.helper.make_tensor_value_info(name, 1, ["N", 3, "H", "W"]) for name in ("image", "translation")]
+        node = onnx.helper.make_node("Add", ["image", "w"], ["translation"])
+        graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [weight] if about.pop("elsewhere", 0) else [])
+        if not weight.external_data or not graph.initializer:
+            graph.node[0].input[1] = "image"
+        made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+        onnx.helper.set_model_props(made, about)
+        onnx.save(made, workplace / "other.onnx")
+
+    good = dict(direction="AtoB", io="float", multiple="4", min_size="8", channels_in="3")
+    model(**good)
+    assert OnnxModel("other.onnx").translate("A", torch.ones(1, 3, 8, 8))[0].unique().tolist() == [2]
+    assert "does not exist" in refused("test", "--onnx=none.onnx")
+    assert "not a file of export.py" in refused("test", "--onnx=text.onnx")
+    bads = dict(elsewhere=1), dict(multiple="1000000"), dict(direction="/etc"), dict(channels_in="x"), dict(io="")
+    for bad in bads:
+        model(**{**good, **bad})
+        assert "not a file of export.py" in refused("test", "--onnx=other.onnx")
+    model(**good | dict(channels_in="1"))
+    assert "ONNX Runtime fails" in refused("test", "--onnx=other.onnx", "--dataset_name=tiny", "--n_cpu=0")
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_what_to_install(missing, workplace, run, refused, monkeypatch):
+    from runtime import libraries
+
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    found = libraries.importlib.import_module
+
+    def some(name):
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return found(name)
+
+    monkeypatch.setattr("importlib.import_module", some)
+    assert f"needs {missing}; install it: pip install -r requirements-export.txt" in refused(
+        "export", "--dataset_name=tiny"
+    )
+
+
+def test_flags_that_do_not_go_together(refused):
+    assert "--io uint8" in refused("export", "--web", "--io=float")
