@@ -205,7 +205,11 @@ EXPORT = {
 APP = {
     "app": [
         *[flag for flag in WHERE if flag.name == "checkpoint_dir"],
-        Flag("host", "127.0.0.1", "the address to listen at; 0.0.0.0 opens the app to the whole network"),
+        Flag(
+            "host",
+            lambda options: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),  # which hosted apps set
+            "the address to listen at; 0.0.0.0 opens the app to the whole network (default: 127.0.0.1, this machine)",
+        ),
         Flag("port", 7860, "the port to listen at", number(int, 1, 65536)),
         Flag("share", False, "let anyone with the link use it, through Gradio's servers", bool),
         Flag("max_upload", 20, "largest file that is taken, in MB", POSITIVE),

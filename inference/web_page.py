@@ -55,7 +55,7 @@ def tile_side(translators):
 def copy_examples(side, folder, channels, options):
     """Copy test images of a domain, evenly spread, as PNG without what their files tell besides pixels: addresses."""
     paths = list_images(find_side(Path(options.dataset_dir) / options.dataset_name, "test", side))
-    chosen = np.unique(np.linspace(0, len(paths) - 1, options.examples).round().astype(int))
+    chosen = np.unique((np.arange(options.examples) + 0.5) * len(paths) // options.examples).astype(int)
     (folder / "examples").mkdir(exist_ok=True)
     addresses = [f"examples/{side}{number}.png" for number in range(len(chosen))]
     for place, address in zip(chosen, addresses, strict=True):

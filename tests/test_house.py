@@ -79,7 +79,10 @@ def test_every_entry_of_the_registry_leads_somewhere(entry):
     assert callable(registry.load(entry))
 
 
-@pytest.mark.parametrize("script", ["cycle_gan.py", "test.py", "evaluate.py", "import_weights.py", "export.py"])
+SCRIPTS = ["cycle_gan.py", "test.py", "evaluate.py", "import_weights.py", "export.py", "app.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_version_and_bad_flags_answer_without_torch(script, tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n")
     command = [sys.executable, ROOT / script]

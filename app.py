@@ -1,0 +1,34 @@
+"""Translate in a browser with the models that were trained here: ``python app.py``; ``--help`` lists the flags.
+
+Listens on this machine alone unless told otherwise, takes files up to a size, and shows no file but its own answers.
+"""
+
+from options import parse_app
+from runtime.errors import exit_cleanly
+
+if __name__ == "__main__":
+    exit_cleanly(parse_app)  # answers --help and bad flags, before torch is imported
+
+from inference.app import STYLE, Models, build
+from runtime.device import pick_device
+from runtime.errors import UserError
+
+
+def main():
+    options = parse_app()
+    models = Models(options.checkpoint_dir, pick_device(options.device))
+    if not models.runs():
+        raise UserError(f"there is no checkpoint under {options.checkpoint_dir}; train first, or name --checkpoint_dir")
+    build(models).launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        max_file_size=f"{options.max_upload}mb",
+        css=STYLE,
+        ssr_mode=False,  # no node process
+        footer_links=[],
+    )
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

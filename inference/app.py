@@ -1,0 +1,131 @@
+"""The app's models and its page, which Gradio draws and serves."""
+
+import functools
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from datasets import WholeImages, to_bytes
+from readers.pictures import BadImage, reading
+from runtime import checkpoints
+from runtime.device import ran_out_of_memory
+from runtime.errors import UserError
+from runtime.libraries import library
+from translators import load_translators
+
+MOST_PIXELS = 2**21  # of an image; larger ones are for test.py --tile
+MOST_IMAGES = 100  # of a folder
+KEPT = 2  # models in memory
+HEIGHT = 400  # of the images on the page, in pixels
+STYLE = "#image img, #translation img, #reconstruction img { width: 100%; height: 100%; object-fit: contain }"
+
+
+class Models:
+    """The checkpoints of every run in ``folder``. Nothing outside of it can be named."""
+
+    def __init__(self, folder, device):
+        self.folder, self.device = Path(folder), device
+        self.load = functools.lru_cache(KEPT)(self._load)
+
+    def runs(self):
+        """The names of the runs that have checkpoints, the newest first."""
+        folders = [path for path in self.folder.glob("*/") if checkpoints.listed(path)]
+        newest = sorted(folders, key=lambda path: checkpoints.listed(path)[-1].path.stat().st_mtime, reverse=True)
+        return [path.name for path in newest]
+
+    def epochs(self, run):
+        """The epochs of a run, the newest first, and ``best`` where there is one: a list of str."""
+        numbers = [str(name.epoch) for name in checkpoints.listed(self.folder / run) if not name.sample]
+        return numbers[::-1] + ["best"] * (self.folder / run / "best.pth").exists()
+
+    def _load(self, run, epoch):
+        if run not in self.runs() or epoch not in self.epochs(run):
+            raise UserError(f"there is no epoch {epoch} of {run}")
+        _, state = checkpoints.load(self.folder / run, epoch if epoch == "best" else int(epoch))
+        return load_translators(state, self.device)
+
+    @torch.inference_mode()
+    def translate(self, run, epoch, direction, path):
+        """The image ``path`` translated, and translated back: two PIL images. Raises UserError."""
+        translators, side = self.load(run, epoch), direction[0]
+        try:
+            with reading(path), Image.open(path) as image:
+                width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
+            fit = dict(multiple=translators.multiple, least=translators.min_size)
+            sample = WholeImages([path], channels=translators.channels(side), **fit)[0]
+            _, fake, back = translators.cycle(side, sample["image"][None].to(self.device))
+        except BadImage as error:  # whose message names the server's path
+            raise UserError("this file is not an image that can be read") from error
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise UserError(f"{width} × {height} pixels are too many for the memory") from error
+        return [as_image(images[0, :, : sample["height"], : sample["width"]]) for images in (fake, back)]
+
+
+def as_image(tensor):
+    """C×H×W in [-1, 1] to a PIL image."""
+    array = to_bytes(tensor).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+
+
+def build(models):
+    """The app, ready to be launched."""
+    gr = library("gradio", "the app", "requirements-app.txt")
+
+    def told(function):
+        """``function``, whose UserErrors the page shows."""
+
+        @functools.wraps(function)
+        def call(*given):
+            try:
+                return function(*given)
+            except UserError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+
+        return call
+
+    @told
+    def one(run, epoch, direction, path):
+        return models.translate(run, epoch, direction, path) if path else (None, None)
+
+    @told
+    def many(run, epoch, direction, paths):
+        if len(paths := paths or []) > MOST_IMAGES:
+            raise UserError(f"{len(paths)} files are more than the {MOST_IMAGES} of this app; test.py takes any number")
+        return [(models.translate(run, epoch, direction, path)[0], Path(path).name) for path in paths]
+
+    def epochs_of(run):
+        epochs = models.epochs(run) if run in models.runs() else []
+        return gr.Dropdown(epochs, value=epochs[0] if epochs else None)
+
+    def refresh():
+        """What was trained since the app started."""
+        runs = models.runs()
+        return gr.Dropdown(runs, value=runs[0]), epochs_of(runs[0])
+
+    runs = models.runs()
+    with gr.Blocks(title="Attention CycleGAN", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+        with gr.Row():
+            run = gr.Dropdown(runs, value=runs[0], label="Run")
+            epoch = gr.Dropdown(models.epochs(runs[0]), value=models.epochs(runs[0])[0], label="Epoch")
+            direction = gr.Radio([("A to B", "AtoB"), ("B to A", "BtoA")], value="AtoB", label="Direction")
+        choice = [run, epoch, direction]
+        with gr.Tab("Image or camera"):
+            with gr.Row():
+                given = dict(type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"], height=HEIGHT)
+                made = dict(format="png", interactive=False, buttons=["download", "fullscreen"], height=HEIGHT)
+                image = gr.Image(label="Image", elem_id="image", **given)
+                fake = gr.Image(label="Translation", elem_id="translation", **made)
+                back = gr.Image(label="Reconstruction", elem_id="reconstruction", **made)
+            gr.on([image.change, epoch.change, direction.change], one, [*choice, image], [fake, back])
+        with gr.Tab("Folder"):
+            files = gr.File(label="Images", file_count="directory", file_types=["image"], elem_id="files")
+            gallery = gr.Gallery(label="Translations", elem_id="gallery", **made)
+            files.upload(many, [*choice, files], gallery)
+        run.change(epochs_of, run, epoch)
+        app.load(refresh, None, [run, epoch])
+    return app

@@ -1,0 +1,127 @@
+"""The app: what it translates, in a real browser; and what it does not give away."""
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from browser import SCREENSHOTS, chromium, free_port, until
+from conftest import ROOT, TINY, make_dataset, noise_image, run_process
+from PIL import Image
+
+from inference.app import Models
+from runtime.errors import UserError
+
+pytest.importorskip("gradio")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A working directory with a trained model and its translations."""
+    place = tmp_path_factory.mktemp("app")
+    make_dataset(place / "datasets/tiny")
+    for script, flags in (("cycle_gan.py", [*TINY, "--n_epochs=2"]), ("test.py", ["--dataset_name=tiny", "--n_cpu=0"])):
+        result = run_process(script, *flags, cwd=place)
+        assert result.returncode == 0, result.stderr
+    return place
+
+
+@pytest.fixture(scope="module")
+def app(trained):
+    """The app as a user starts it: its address, and what it printed."""
+    port = free_port()
+    saves = ROOT / "saved_models" if SCREENSHOTS else trained / "saved_models"
+    command = [sys.executable, ROOT / "app.py", f"--port={port}", "--max_upload=1", f"--checkpoint_dir={saves}"]
+    log = open(trained / "app.log", "w+")  # noqa: SIM115 (closed below)
+    process = subprocess.Popen([*command, "--device=cpu"], cwd=trained, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(1200):
+            if process.poll() is not None or answer(address) == 200:
+                break
+            time.sleep(0.1)
+        assert process.poll() is None, (trained / "app.log").read_text()
+        yield SimpleNamespace(address=address, port=port, log=trained / "app.log")
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+def answer(address, data=None, headers=None):
+    """The status that a request gets; None where nothing listens."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, data, headers or {}), timeout=60) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def test_in_a_browser(app, trained, tmp_path):
+    with chromium(tmp_path) as browser:
+        browser.set_window_size(1200, 800)
+        browser.get(app.address)
+        path = ROOT / "docs/demo/examples/A1.png" if SCREENSHOTS else trained / "datasets/tiny/testA/1.png"
+        until(browser, lambda: browser.find_elements("css selector", "#image input[type=file]"))[0].send_keys(str(path))
+        shown = until(browser, lambda: browser.find_elements("css selector", "#reconstruction img"))
+        shown = browser.find_elements("css selector", "#translation img") + shown
+        assert len(shown) == 2
+        if SCREENSHOTS:
+            time.sleep(2)  # the pictures fade in
+            browser.save_screenshot(f"{SCREENSHOTS}/sharing_app.png")
+            return
+        with urllib.request.urlopen(shown[0].get_attribute("src")) as response:
+            translation = np.asarray(Image.open(response).convert("RGB")).astype(int)
+        expected = np.asarray(Image.open(trained / "results/tiny/epoch_2/AtoB/1.png")).astype(int)
+        assert np.abs(translation - expected).max() <= 1
+
+
+def test_nothing_of_the_server_can_be_read(app, trained):
+    for path in ("/etc/passwd", trained / "saved_models/tiny/runs.jsonl", trained / "app.log", ROOT / "options.py"):
+        assert path == "/etc/passwd" or path.exists()
+        for way in (f"file={path}", f"file=../{path}", f"file=saved_models/tiny/../../{path}"):
+            assert answer(f"{app.address}/gradio_api/{way}") in (403, 404)
+
+
+def test_large_files_are_refused(app):
+    def upload(size):
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        body = head + bytes(size) + b"\r\n--x--\r\n"
+        return answer(f"{app.address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"})
+
+    assert upload(1000) == 200 and upload(3_000_000) == 413
+
+
+def test_it_listens_here_alone(app):
+    if not (table := Path("/proc/net/tcp")).exists():
+        pytest.skip("needs Linux, which tells who listens where")
+    addresses = [line.split()[1].split(":") for line in table.read_text().splitlines()[1:]]
+    assert {host for host, port in addresses if int(port, 16) == app.port} == {"0100007F"}
+    assert ".live" not in app.log.read_text()  # as an address made by --share ends
+
+
+def test_only_runs_and_epochs_that_are_there(trained, tmp_path):
+    models = Models(trained / "saved_models", "cpu")
+    assert models.runs() == ["tiny"] and models.epochs("tiny") == ["2", "1"]
+    image = trained / "datasets/tiny/testA/0.png"
+    assert [made.size for made in models.translate("tiny", "1", "BtoA", image)] == [(23, 18)] * 2
+    for run, epoch in (("../saved_models/tiny", "2"), ("tiny", "3"), ("tiny", "../2"), ("..", "best")):
+        with pytest.raises(UserError, match="there is no epoch"):
+            models.translate(run, epoch, "AtoB", image)
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UserError, match="^this file is not an image that can be read$"):
+        models.translate("tiny", "2", "AtoB", tmp_path / "text.png")
+    noise_image(0, 1, 2**21 + 1).save(tmp_path / "long.png")
+    with pytest.raises(UserError, match="test.py --tile"):
+        models.translate("tiny", "2", "AtoB", tmp_path / "long.png")
+
+
+def test_without_checkpoints(workplace, refused):
+    assert "train first" in refused("app")
