@@ -7,6 +7,9 @@ name=topo2relief
 "$python" cycle_gan.py --dataset_name $name --recipe lsgan --img_height 64 --img_width 64 \
     --ngf 16 --ndf 16 --n_residual_blocks 3 --n_epochs 8 --sample_interval 174 --checkpoint_interval 1
 "$python" test.py --dataset_name $name
+if "$python" -c "import onnx, onnxscript, onnxruntime" 2>/dev/null; then  # requirements-export.txt
+    "$python" export.py --dataset_name $name --half --web --examples 4
+fi
 echo
 echo "Look at:"
 echo "  images/$name/index.html       real, translated, reconstructed: A on the left, B on the right; and how it went"

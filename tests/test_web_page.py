@@ -78,6 +78,12 @@ def pixels(browser, canvas):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(int)
 
 
+def put(browser, path):
+    """Drop a file on the page, whose status begins anew."""
+    browser.execute_script("document.getElementById('status').textContent = ''")
+    drop(browser, "#drop", path)
+
+
 def saved(browser, name):
     browser.find_element("id", "save").click()
     path = browser.downloads / name
@@ -89,7 +95,7 @@ def test_a_dropped_image_is_translated_and_saved(page, browser, tmp_path):
     opened = page()
     image = noise_image(0)
     image.save(tmp_path / "noise.png")
-    drop(browser, "#drop", tmp_path / "noise.png")
+    put(browser, tmp_path / "noise.png")
     finished(browser)
     assert (pixels(browser, "before") == np.asarray(image)).all()
     assert (saved(browser, "noise_AtoB.png") == 255 - np.asarray(image)).all()
@@ -125,7 +131,7 @@ def test_the_other_ways_in(page, browser, tmp_path):
 
 def test_before_and_after(page, browser, tmp_path):
     page()
-    drop(browser, "#drop", ROOT / "docs/demo.png")
+    put(browser, ROOT / "docs/demo.png")
     finished(browser)
     slider = browser.find_element("id", "slider")
     browser.execute_script("arguments[0].value = 0; arguments[0].dispatchEvent(new Event('input'))", slider)
@@ -137,7 +143,7 @@ def test_tiles_are_those_of_the_command_line(page, browser, tmp_path):
     page("--channels=1")
     image = noise_image(2, 700, 1100)
     image.save(tmp_path / "large.png")
-    drop(browser, "#drop", tmp_path / "large.png")
+    put(browser, tmp_path / "large.png")
     finished(browser)
     gray = torch.from_numpy(np.array(image.convert("L")))[None].float()
     expected = translate_in_tiles(lambda tiles: 255 - tiles, nn.Identity(), gray, 512, 1)[0].round()
@@ -148,7 +154,7 @@ def test_short_memory(page, browser, tmp_path):
     """First smaller tiles, then a message."""
     page(most=128 * 128)
     noise_image(3, 300, 400).save(tmp_path / "large.png")
-    drop(browser, "#drop", tmp_path / "large.png")
+    put(browser, tmp_path / "large.png")
     finished(browser)
     assert (pixels(browser, "after") == 255 - pixels(browser, "before")).all()
 
@@ -156,24 +162,24 @@ def test_short_memory(page, browser, tmp_path):
 def test_too_short_memory(page, browser, tmp_path):
     page(most=100)
     noise_image(3, 300, 400).save(tmp_path / "large.png")
-    drop(browser, "#drop", tmp_path / "large.png")
+    put(browser, tmp_path / "large.png")
     until(browser, lambda: "too little memory for 400 × 300" in status(browser))
     noise_image(3, 8, 8).save(tmp_path / "small.png")
-    drop(browser, "#drop", tmp_path / "small.png")
+    put(browser, tmp_path / "small.png")
     until(browser, lambda: "8 × 8, translated in" in status(browser))
 
 
 def test_what_is_no_image(page, browser, tmp_path):
     page()
     (tmp_path / "text.png").write_text("no image")
-    drop(browser, "#drop", tmp_path / "text.png")
+    put(browser, tmp_path / "text.png")
     until(browser, lambda: status(browser) == "text.png is not an image that this browser can read")
 
 
 def test_without_the_runtime(page, browser, tmp_path, capsys):
     page(ort=False)
     assert "npm install onnxruntime-web" in capsys.readouterr().err
-    drop(browser, "#drop", ROOT / "docs/demo.png")
+    put(browser, ROOT / "docs/demo.png")
     until(browser, lambda: "onnxruntime-web is missing" in status(browser))
 
 
@@ -208,11 +214,11 @@ def test_the_browser_translates_as_test_py_does(flags, workplace, run, browser):
     assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
     assert run("export", "--dataset_name=tiny", "--web", f"--ort={real_runtime()}").code == 0
     with served(workplace / "exports/tiny/web") as (address, _):
-        browser.get(address)
-        until(browser, lambda: status(browser) == "")
         for direction in ("AtoB", "BtoA"):
+            browser.get(address)
+            until(browser, lambda: status(browser) == "")
             browser.find_element("id", "direction").send_keys(direction.replace("to", " to "))
-            drop(browser, "#drop", workplace / f"datasets/tiny/test{direction[0]}/1.png")
+            put(browser, workplace / f"datasets/tiny/test{direction[0]}/1.png")
             finished(browser)
             expected = np.asarray(Image.open(f"results/tiny/epoch_1/{direction}/1.png")).astype(int)
             assert np.abs(saved(browser, f"1_{direction}.png") - expected).max() <= 2

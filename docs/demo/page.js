@@ -16,6 +16,8 @@ function say(text, failed = false) {
 
 async function open(blob, name) {
   let bitmap;
+  say("reading …");
+  byId("save").disabled = true;
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
