@@ -6,9 +6,16 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from options import EVALUATE, IMPORT, TRAIN, TRANSLATE  # noqa: E402 - it stands in the folder above
+from options import APP, EVALUATE, EXPORT, IMPORT, TRAIN, TRANSLATE  # noqa: E402 - it stands in the folder above
 
-PROGRAMS = {"cycle_gan.py": TRAIN, "test.py": TRANSLATE, "evaluate.py": EVALUATE, "import_weights.py": IMPORT}
+PROGRAMS = {
+    "cycle_gan.py": TRAIN,
+    "test.py": TRANSLATE,
+    "evaluate.py": EVALUATE,
+    "import_weights.py": IMPORT,
+    "export.py": EXPORT,
+    "app.py": APP,
+}
 HEAD = """# Every flag
 
 `--help` shows the same. A flag may be written with `-` for `_`; one that is on or off has a `--no_` twin. The defaults

@@ -11,7 +11,7 @@ from torch import nn
 
 from inference import onnx_export
 from inference.onnx_model import OnnxModel
-from models import fold_spectral_norm
+from layers import fold_spectral_norm
 from options import parse_export, parse_training
 from translators import Translators
 

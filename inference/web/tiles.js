@@ -1,5 +1,5 @@
-// Images too large to be translated whole: in overlapping tiles, blended, as in inference/tiles.py.
-// Unlike there, each tile is normalised by itself, so that tiles may differ a little in brightness.
+// Images too large to be translated whole: in overlapping tiles, blended. Each tile is normalised by itself, so that
+// they may differ a little in brightness; inference/tiles.py, which takes networks apart, has no such seams.
 
 const overlap = tile => Math.floor(tile / 4);
 

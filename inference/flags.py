@@ -1,0 +1,116 @@
+"""Flags of the programs that use what was trained, and those that all programs share."""
+
+import os
+
+from registry import FEATURES, FORMATS
+from runtime.download import PRETRAINED
+from runtime.flags import NATURAL, POSITIVE, Flag, epoch, folder_name, number
+
+WHERE = [
+    Flag("dataset_name", "monet2photo", "folder with trainA, trainB, testA, testB under --dataset_dir", folder_name),
+    Flag("dataset_dir", "datasets", "where the data sets lie"),
+    Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each data set"),
+]
+MACHINE = [
+    Flag("device", "auto", "cpu, cuda, cuda:1, mps …; auto takes a GPU where there is one"),
+    Flag(
+        "n_cpu",
+        lambda options: min(4, os.cpu_count()),
+        "processes that load images, 0 for none (default: the cores, at most 4)",
+        NATURAL,
+    ),
+    Flag("skip_bad_images", False, "go on without the images that cannot be read, and count them", bool),
+]
+FEATURE_FLAG = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,
+                    tuple(FEATURES))  # fmt: skip
+AMP_OF_THE_MODEL = Flag("amp", "trained", "precision of the networks: as they were trained, or another", str,
+                        ("trained", "auto", "off", "bf16", "fp16"))  # fmt: skip
+
+TRANSLATE = {
+    "what to translate": [
+        *WHERE,
+        Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
+        Flag("input", None, "a folder or an image to translate instead of the test folders"),
+        Flag("onnx", None, "translate with this file of export.py instead of a checkpoint"),
+        Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
+        Flag("direction", None, "default: both, as far as there are test folders; with --input one, AtoB before BtoA",
+             str, ("AtoB", "BtoA")),
+        Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
+    ],
+    "machine": [
+        Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
+        Flag("tile", 0, "translate images larger than this in strips of as many pixels as a square of this side has; "
+             "0 for whole images", NATURAL),
+        AMP_OF_THE_MODEL,
+        *MACHINE,
+    ],
+}  # fmt: skip
+
+EVALUATE = {
+    "what to measure": [
+        *WHERE,
+        Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
+        Flag("checkpoint", None, "a checkpoint's file, instead of --checkpoint_dir and --epoch"),
+        Flag("direction", None, "default: both", str, ("AtoB", "BtoA")),
+        Flag("real", None, "measure two folders instead, without a model: this one"),
+        Flag("fake", None, "and the translations in this one"),
+        FEATURE_FLAG,
+        Flag("json", None, "file for the numbers (default: metrics.json under --results_dir)"),
+        Flag("results_dir", "results", "where numbers go, in a folder for each data set and epoch"),
+    ],
+    "machine": [
+        Flag("batch_size", 8, "images measured at once, where their sizes agree", POSITIVE),
+        AMP_OF_THE_MODEL,
+        *[flag for flag in MACHINE if flag.name != "n_cpu"],
+    ],
+}  # fmt: skip
+
+IMPORT = {
+    "what to import": [
+        Flag("name", None, "what to call it: test.py and the others find it by --dataset_name (default: with "
+             "--pretrained, the name of its data set)", folder_name),
+        Flag("pretrained", None, "fetch the published generators of this data set", str, tuple(PRETRAINED)),
+        Flag("pretrained_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models",
+             "where --pretrained is fetched from, as FILE.pth"),
+        Flag("direction", "AtoB", "what the first generator translates whose file is not named _net_G_A or _net_G_B",
+             str, ("AtoB", "BtoA")),
+        Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each name"),
+    ],
+}  # fmt: skip
+
+EXPORT = {
+    "what to export": [
+        *WHERE,
+        Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
+        Flag("direction", None, "default: both", str, ("AtoB", "BtoA")),
+        Flag("exports_dir", "exports", "where the files go, in a folder for each data set"),
+        Flag("format", "onnx", "the kind of file", str, tuple(FORMATS)),
+    ],
+    "ONNX": [
+        Flag("io", "uint8", "images as they come, N×H×W×C, of any size; or as the network sees them, N×C×H×W in "
+             "[-1, 1]", str, ("uint8", "float")),
+        Flag("half", False, "keep the weights in float16: half the size", bool),
+    ],
+    "page": [
+        Flag("web", False, "write a page, too, that translates in its visitor's browser", bool),
+        Flag("ort", "node_modules/onnxruntime-web/dist", "the folder of onnxruntime-web, of which the page gets its "
+             "own copy; or the http address of one, from where visitors load it"),
+        Flag("examples", 0, "so many test images of each direction, which the page offers to try, and publishes",
+             NATURAL),
+    ],
+}  # fmt: skip
+
+APP = {
+    "app": [
+        *[flag for flag in WHERE if flag.name == "checkpoint_dir"],
+        Flag(
+            "host",
+            lambda options: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),  # which hosted apps set
+            "the address to listen at; 0.0.0.0 opens the app to the whole network (default: 127.0.0.1, this machine)",
+        ),
+        Flag("port", 7860, "the port to listen at", number(int, 1, 65536)),
+        Flag("share", False, "let anyone with the link use it, through Gradio's servers", bool),
+        Flag("max_upload", 20, "largest file that is taken, in MB", POSITIVE),
+        *[flag for flag in MACHINE if flag.name == "device"],
+    ],
+}
