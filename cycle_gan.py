@@ -1,6 +1,6 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import parse_training, resume, start_from
+from options import fit, parse_training, resume, start_from
 from runtime.errors import UserError, exit_cleanly, warn
 
 if __name__ == "__main__":
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
-from datasets import UnpairedImages, check_headers, epoch_batches, find_side, list_images, load_batches
+from datasets import UnpairedImages, epoch_batches, find_training_images, load_batches
+from readers.domains import domains_of, plain
+from readers.files import files_of
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
 from reporting.texts import command, how_to_go_on, schedule_change, summary
@@ -44,7 +46,7 @@ def main():
             options = start_from(given, source[1]["options"])
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):
-            run = Run(options, device, given)
+            run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
             with FolderLock(run.saves) if distributed.is_main() else nullcontext():
                 run.start(saved, source)
                 train(run)
@@ -77,7 +79,7 @@ class Run:
     of the options that were given by hand.
     """
 
-    def __init__(self, options, device, given=()):
+    def __init__(self, options, device, given=(), domains=None):
         self.options, self.device, self.given = options, device, sorted(given)
         self.images = Path(options.images_dir) / options.dataset_name
         self.saves = Path(options.checkpoint_dir) / options.dataset_name
@@ -86,11 +88,10 @@ class Run:
 
         with distributed.local_main_first():
             folder = download.find_dataset(options)
-        paths = {
-            side: check_headers(list_images(find_side(folder, "train", side)), options.skip_bad_images) for side in "AB"
-        }
-        self.data = {side: provenance.fingerprint(paths[side]) for side in "AB"}
-        self.dataset = UnpairedImages(paths["A"], paths["B"], options)
+        images, self.domains, size = find_training_images(folder, options, given, domains)
+        fit(options, given, {side: self.domains[side].channels for side in "AB"}, size)
+        self.data = {side: provenance.fingerprint(len(images[side]), files_of(images[side])) for side in "AB"}
+        self.dataset = UnpairedImages(images["A"], images["B"], options, self.domains)
         self.smallest = distributed.WORLD * (options.batch_size if options.compile else 1)  # samples of a last step
         if len(self.dataset) < self.smallest:
             remedy = "take a smaller --batch_size, or leave --compile out" if options.compile else "start fewer"
@@ -101,7 +102,7 @@ class Run:
         if not distributed.is_main():
             torch.manual_seed(options.seed + 2**32 * distributed.RANK)  # the same weights, but dropout of its own
         self.saver = Saver(self.saves, options)
-        self.monitor = Monitor(self.images, options, device, self.model.translators, folder, paths)
+        self.monitor = Monitor(self.images, options, device, self.model.translators, folder, self.dataset)
 
     def loop(self, stop):
         """Train until the last epoch is done, or a signal or ``--patience`` ends it; returns the signal, or 0."""
@@ -193,7 +194,7 @@ class Run:
     def position(self):
         """What every checkpoint says of itself."""
         place = {"epoch": self.epoch, "sample": self.sample, "steps": self.steps, "data": self.data}
-        return {**place, "options": vars(self.options), "given": self.given}
+        return {**place, "options": vars(self.options), "given": self.given, "domains": plain(self.domains)}
 
     def generators(self):
         return {"generators": self.model.average.module.state_dict()}

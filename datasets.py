@@ -7,7 +7,6 @@ it, nor on what was drawn before. A resumed run therefore sees exactly what an u
 import contextlib
 import ctypes
 import functools
-import math
 import multiprocessing
 import os
 import signal
@@ -15,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
-from tqdm import tqdm
 
-from readers.pictures import BadImage, load_image, reading
+from readers.archives import ARCHIVES, is_archive, list_archive
+from readers.domains import PICTURES, count_outside, load_pixels, pictures_of, to_tensor
+from readers.files import BadImage
+from readers.formats import READERS, expand, suffix_of
+from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
+from readers.survey import check_headers, check_known, check_sizes, find_domain, none_readable, squashed, ways_of
 from runtime.errors import UserError
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
@@ -34,20 +33,39 @@ SEGMENTATION_NAMES = {"trainA": "segTrain", "testA": "segTest", "trainB": "realT
 
 
 def find_side(folder, part, side):
-    """The folder of ``part`` ("train" or "test") and ``side`` ("A" or "B"): trainA or, where that is not, segTrain."""
+    """The folder, .zip or .tar of ``part`` ("train" or "test") and ``side`` ("A" or "B"): trainA or, where none of them
+    is there, segTrain."""
     usual = Path(folder) / f"{part}{side}"
     other = Path(folder) / SEGMENTATION_NAMES[usual.name]
-    return other if other.is_dir() and not usual.is_dir() else usual
+    archives = [usual.with_suffix(suffix) for suffix in ARCHIVES]
+    return next((path for path in (usual, *archives, other) if path.exists()), usual)
 
 
-def list_images(folder):
-    """The paths of all image files below ``folder``, by suffix, sorted. Linked folders are followed, never in a circle.
+def list_images(folder, ways=PICTURES):
+    """The Places of all images below ``folder`` or in an archive, by suffix, sorted. Linked folders are followed, never
+    in a circle. ``ways``: a Domain that says what an image is, where a file may hold several.
 
     Raises UserError if the folder is missing or has none.
     """
-    if not Path(folder).is_dir():
+    if is_archive(folder):
+        found = [place for place in list_archive(folder) if is_image(os.path.basename(place))]
+    elif Path(folder).is_dir():
+        found = list(walk(str(folder)))
+    else:
         raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB")
-    found, seen, waiting = [], set(), [str(folder)]
+    if not found:
+        kind = "folder" if Path(folder).is_dir() else "archive"
+        raise UserError(f"the {kind} {folder} holds no images ({' '.join(sorted(READERS))})")
+    return list(expand(sorted(found), ways))
+
+
+def is_image(name):
+    return bool(suffix_of(name)) and not name.startswith(".")
+
+
+def walk(folder):
+    """The paths of all images below ``folder``."""
+    seen, waiting = set(), [folder]
     while waiting:
         current = waiting.pop()
         real = os.path.realpath(current)
@@ -58,11 +76,8 @@ def list_images(folder):
             for entry in entries:
                 if is_folder(entry):
                     waiting.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
-                    found.append(entry.path)
-    if not found:
-        raise UserError(f"the folder {folder} holds no images ({' '.join(sorted(IMAGE_SUFFIXES))})")
-    return sorted(found)
+                elif is_image(entry.name):
+                    yield entry.path
 
 
 def is_folder(entry):
@@ -73,66 +88,35 @@ def is_folder(entry):
         return False
 
 
-def check_headers(paths, skip_bad):
-    """Open every image without decoding it. Returns the good paths; raises BadImage at a bad one, or skips it."""
-    good, bad = [], []
-    for path in tqdm(paths, desc="checking images", unit="img", delay=2, leave=False):
-        try:
-            with reading(path), Image.open(path):
-                good.append(path)
-        except BadImage as error:
-            if not skip_bad:
-                raise
-            bad.append(error.path)
-    if bad:
-        print(f"{len(bad)} of {len(paths)} images are left out because they cannot be read: {', '.join(bad)}")
-    if not good:
-        raise none_readable(paths)
-    return good
+def find_training_images(folder, options, given, known=None):
+    """All training images of a data set: ({side: path → header}, {side: Domain}, size). Says what is done to them.
 
+    ``size``, (height, width), is given by ``--preprocess none``, and else None.
 
-def none_readable(paths):
-    return UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# One image
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def to_tensor(image):
-    """A PIL image, or its uint8 array H×W[×C], to a float tensor C×H×W in [-1, 1]."""
-    array = np.array(image)  # a copy: torch wants memory that it may write to
-    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(array)).float().div_(127.5).sub_(1)
-
-
-def to_bytes(images):
-    """Float images of any shape in [-1, 1] to uint8, the way back from ``to_tensor``."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).byte()
-
-
-def load_resized(path, size, channels):
-    """Decode a file and resize it to (height, width): a uint8 array H×W[×C]. Raises BadImage."""
-    image = load_image(path, channels)
-    return np.asarray(image if image.size == size[::-1] else image.resize(size[::-1], Image.Resampling.BICUBIC))
-
-
-def random_crop(array, size, random):
-    """Cut (height, width) from H×W[×C] at random, and mirror it half of the time."""
-    top, left = (random.integers(whole - part, endpoint=True) for whole, part in zip(array.shape, size, strict=False))
-    crop = array[top : top + size[0], left : left + size[1]]
-    return crop[:, ::-1] if random.random() < 0.5 else crop
-
-
-def vary_saturation(array, strength, random):
-    """Multiply the saturation of each pixel of uint8 H×W×3 by its own factor from [1 − strength, 1 + strength].
-
-    The brightest channel (the value of HSV) stays as it is, so black stays black and no mask changes.
+    ``given``: the names of options given by hand. ``known``: the domains of the checkpoint that a run goes on from.
     """
-    factor = random.uniform(1 - strength, 1 + strength, array.shape[:2])[..., None]
-    value = array.max(-1, keepdims=True).astype(float)
-    return np.clip(value - factor * (value - array), 0, 255).round().astype(np.uint8)
+    ways, images, domains = ways_of(options), {}, known or {}
+    crop, load = (options.img_height, options.img_width), (options.load_height, options.load_width)
+    for side in "AB":
+        paths = list_images(find_side(folder, "train", side), ways)
+        images[side] = check_headers(paths, options.skip_bad_images, ways)
+        by_hand = {"channels", f"channels_{side}"} & set(given)
+        channels = getattr(options, f"channels_{side}") if by_hand else None
+        span = getattr(options, f"range_{side}")
+        if known:
+            check_known(side, images[side], domains[side])
+        else:
+            domains[side] = find_domain(side, images[side], ways, channels, span, options.show_channels,
+                                        options.skip_bad_images)  # fmt: skip
+        domains[side] = domains[side]._replace(limit=options.decoded_limit)
+    if options.saturation_noise and not (domains["A"].picture and domains["A"].channels == 3):
+        raise UserError("--saturation_noise is for 8-bit colour pictures in A; leave it out")
+    headers = {**images["A"], **images["B"]}
+    check_sizes(headers, lambda size: PREPROCESS[options.preprocess](size, load), crop, options)
+    if line := squashed(headers.values(), options.preprocess, load):
+        print(line)
+    header = next(iter(headers.values()))
+    return images, domains, (header.height, header.width) if options.preprocess == "none" else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -141,18 +125,24 @@ def vary_saturation(array, strength, random):
 
 
 class Cache:
-    """Arrays uint8 of one shape, in memory that the loader's processes share, so that each is made only once."""
+    """Arrays of the N×3 ``shapes`` and one type, in memory that the loader's processes share, so that each is made only
+    once."""
 
-    def __init__(self, count, shape):
-        self.shape = (count, *shape)
-        self.memory = multiprocessing.RawArray(ctypes.c_uint8, math.prod(self.shape))
-        self.known = multiprocessing.RawArray(ctypes.c_bool, count)
+    def __init__(self, shapes, dtype):
+        self.shapes, self.dtype = shapes, np.dtype(dtype)
+        self.ends = shapes.prod(1).cumsum()
+        self.memory = multiprocessing.RawArray(ctypes.c_uint8, int(shapes.prod(1).sum()) * self.dtype.itemsize)
+        self.known = multiprocessing.RawArray(ctypes.c_bool, len(shapes))
 
     def get(self, index, make):
-        """The array at ``index``, from ``make()`` if it is not there yet."""
-        array = np.frombuffer(self.memory, np.uint8).reshape(self.shape)[index]
+        """The array at ``index``, from ``make()`` if it is not there yet, or if its header told a wrong shape."""
+        shape, end = self.shapes[index], self.ends[index]
+        array = np.frombuffer(self.memory, self.dtype)[end - shape.prod() : end].reshape(shape)
         if not self.known[index]:
-            array[:] = make()
+            made = make()
+            if made.shape != array.shape:
+                return made
+            array[:] = made
             self.known[index] = True
         return array
 
@@ -170,21 +160,33 @@ class UnpairedImages(Dataset):
     An endless sequence: item n is at position n % len of epoch n // len, and len is the larger side's. A goes through
     its images in shuffled order, B is drawn at random. ``"skipped"`` lists bad files replaced by another draw.
 
-    Where all images, resized, fit ``options.cache`` GiB, they are kept in memory: then each is decoded once in a run.
+    ``images_A`` and ``images_B`` are paths; where images keep their shape, dicts path → header. ``domains``: by side,
+    8-bit pictures unless said otherwise. Where all images, resized, fit ``options.cache`` GiB, they are kept in memory:
+    then each is decoded once in a run.
     """
 
-    def __init__(self, paths_A, paths_B, options):
-        self.paths_A, self.paths_B = paths_A, paths_B
+    def __init__(self, images_A, images_B, options, domains=None):
+        self.paths_A, self.paths_B = list(images_A), list(images_B)
+        self.domains = domains or pictures_of(options)
+        self.options = options
         self.crop_size = options.img_height, options.img_width
         self.load_size = options.load_height, options.load_width
-        self.channels, self.saturation_noise = options.channels, options.saturation_noise
         self.seed, self.skip_bad = options.seed, options.skip_bad_images
-        shape = *self.load_size, *([3] if self.channels == 3 else [])
-        self.bytes = (len(paths_A) + len(paths_B)) * math.prod(shape)
+        shapes = {side: self._shapes(images, self.domains[side]) for side, images in (("A", images_A), ("B", images_B))}
+        types = {side: np.dtype(domain.dtype) for side, domain in self.domains.items()}
+        self.bytes = sum(int(shapes[side].prod(1).sum()) * types[side].itemsize for side in "AB")
         self.cached = self.bytes <= options.cache * 2**30
-        self.cache_A, self.cache_B = (
-            Cache(len(paths), shape) if self.cached else NoCache() for paths in (paths_A, paths_B)
-        )
+        self.cache_A, self.cache_B = (Cache(shapes[side], types[side]) if self.cached else NoCache() for side in "AB")
+
+    def _size_of(self, size):
+        return PREPROCESS[self.options.preprocess](size, self.load_size)
+
+    def _shapes(self, images, domain):
+        """N×3: the shapes of ``images`` when they are resized."""
+        if self.options.preprocess == "resize_and_crop":
+            return np.tile([*self.load_size, domain.channels], (len(images), 1))
+        sizes = [self._size_of((header.height, header.width)) for header in images.values()]
+        return np.array([[*size, domain.channels] for size in sizes])
 
     def __len__(self):
         return max(len(self.paths_A), len(self.paths_B))
@@ -196,16 +198,16 @@ class UnpairedImages(Dataset):
         index_A = shuffled(len(self.paths_A), (self.seed, epoch, lap))[turn]
         index_B = random.integers(len(self.paths_B))
         skipped = []
-        A = self._load(self.paths_A, self.cache_A, index_A, random, skipped)
-        B = self._load(self.paths_B, self.cache_B, index_B, random, skipped)
-        if self.saturation_noise:
-            A = vary_saturation(A, self.saturation_noise, random)
-        return {"A": to_tensor(A), "B": to_tensor(B), "skipped": skipped}
+        A = self._load("A", self.paths_A, self.cache_A, index_A, random, skipped)
+        B = self._load("B", self.paths_B, self.cache_B, index_B, random, skipped)
+        if self.options.saturation_noise:
+            A = vary_saturation(A, self.options.saturation_noise, random)
+        return {"A": to_tensor(A, self.domains["A"]), "B": to_tensor(B, self.domains["B"]), "skipped": skipped}
 
-    def _load(self, paths, cache, index, random, skipped):
+    def _load(self, side, paths, cache, index, random, skipped):
         def crop(index):
-            array = cache.get(index, lambda: load_resized(paths[index], self.load_size, self.channels))
-            return random_crop(array, self.crop_size, random)
+            array = cache.get(index, lambda: load_pixels(paths[index], self.domains[side], self._size_of))
+            return random_crop(array, self.crop_size, random, self.options.flip, self.options.rotate90)
 
         try:
             return crop(index)
@@ -298,27 +300,29 @@ def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False
 
 
 class WholeImages(Dataset):
-    """Images for translation: {"image": C×H×W in [-1, 1], "index": place in ``paths``, "height", "width"}.
+    """Images for translation: {"image": C×H×W in [-1, 1], "index": place in ``paths``, "height", "width", "outside"}.
 
-    Each keeps its own size, unless ``size`` (height, width) is given. Below and at the right it is padded by reflection
-    to a ``multiple`` and to ``least`` pixels; "height" and "width" are those before.
+    Each keeps its own size, unless ``size_of`` makes another of (height, width), and ``crop`` takes the middle of that.
+    Below and at the right it is padded by reflection to a ``multiple`` and to ``least`` pixels; "height" and "width"
+    are those before. "outside": how many values were clipped to the range of the domain.
     """
 
-    def __init__(self, paths, size=None, channels=3, multiple=1, least=1):
-        self.paths, self.size, self.channels = paths, size, channels
+    def __init__(self, paths, domain=PICTURES, multiple=1, least=1, size_of=lambda size: size, crop=None):
+        self.paths, self.domain = paths, domain
         self.multiple, self.least = multiple, least
+        self.size_of, self.crop = size_of, crop
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, index):
-        image = load_image(self.paths[index], self.channels)
-        if self.size:
-            image = image.resize(self.size[::-1], Image.Resampling.BICUBIC)
-        array = np.asarray(image)
+        array = load_pixels(self.paths[index], self.domain, self.size_of)
+        if self.crop:
+            array = centre_crop(array, self.crop)
         height, width = array.shape[:2]
-        padded = pad(array, self.multiple, self.least)
-        return {"image": to_tensor(padded), "index": index, "height": height, "width": width}
+        outside = count_outside(array, self.domain)
+        image = to_tensor(pad(array, self.multiple, self.least), self.domain)
+        return {"image": image, "index": index, "height": height, "width": width, "outside": outside}
 
 
 def pad(array, multiple, least):
@@ -351,14 +355,21 @@ def group_by_size(batches, batch_size):
     yield from map(join, waiting.values())
 
 
+def unpadded(batch, images):
+    """``images`` without the padding of ``batch``, which all of its images have alike."""
+    return images[..., : batch["height"][0], : batch["width"][0]]
+
+
 def join(batches):
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def sample_images(paths, count, size, channels, skip_bad):
+def sample_images(paths, count, domain, options):
     """``count`` images spread evenly over ``paths``, N×C×H×W in [-1, 1]: the fixed ones of the sample grids."""
     places = np.unique(np.linspace(0, len(paths) - 1, count).round().astype(int))
-    batches = load_one_by_one(WholeImages(paths, size, channels), places, 0, skip_bad, skipped=[])
+    size = options.img_height, options.img_width
+    whole = WholeImages(paths, domain, size_of=lambda before: PREPROCESS[options.preprocess](before, size), crop=size)
+    batches = load_one_by_one(whole, places, 0, options.skip_bad_images, skipped=[])
     images = [batch["image"] for batch in batches]
     if not images:
         raise UserError(f"the {len(places)} images of {Path(paths[0]).parent} for the sample grids are all unreadable")

@@ -4,7 +4,7 @@ FID, KID with its standard error, precision and recall compare translations with
 test folders hold the same names, L1, PSNR and SSIM compare each translation with its truth. All in [0, 1], PSNR in dB.
 """
 
-from options import parse_evaluation
+from options import check_range, parse_evaluation
 from runtime.errors import UserError, exit_cleanly
 
 if __name__ == "__main__":
@@ -14,8 +14,10 @@ import json
 import math
 from pathlib import Path
 
-from datasets import find_side
-from reporting.metrics import Evaluation, Folder, build_features, cropped, features_of, set_distances
+from datasets import find_side, list_images
+from readers.domains import domains_of
+from readers.survey import check_headers, find_domain, ways_of
+from reporting.metrics import Evaluation, Folder, build_features, features_of, set_distances
 from runtime import checkpoints, download
 from runtime.device import pick_device, set_tf32
 from translators import load_translators
@@ -46,11 +48,12 @@ def measure_folders(options, device):
     if not (options.real and options.fake):
         raise UserError("--real and --fake go together: the folder of real images, and that of translations")
     network = build_features(options.features, device)
-    folders = {name: Folder(getattr(options, name), options) for name in ("fake", "real")}
-    features = [
-        features_of((cropped(batch, batch["image"]) for batch in folder.batches()), network, device)
-        for folder in folders.values()
-    ]
+    check_range("range", options.range)
+    ways = ways_of(options)
+    headers = check_headers(list_images(options.real, ways), options.skip_bad_images, ways)
+    domain = find_domain("real", headers, ways, span=options.range)
+    folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
+    features = [features_of(folder.shown(), network, device) for folder in folders.values()]
     return {
         "of": f"{options.fake} against {options.real}",
         "features": options.features,
@@ -71,19 +74,20 @@ def measure_model(options, device):
     else:
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     folder = download.find_dataset(options)
-    trained = state["options"]
+    trained, domains = state["options"], domains_of(state, options.decoded_limit)
     set_tf32(trained["tf32"])
     translators = load_translators(state, device)
     directions = translators.pick(options.direction)
     amp = trained["amp"] if options.amp == "trained" else options.amp
     folders = {side: find_side(folder, "test", side) for side in "AB"}
-    evaluation = Evaluation(folders, options, device, translators, amp, trained["channels"])
+    evaluation = Evaluation(folders, options, device, translators, amp, domains)
     return {
         "of": f"{path} on {folder}",
         "features": options.features,
         "images": {side: len(side_folder.paths) for side, side_folder in evaluation.folders.items()},
         "numbers": evaluation(translators, directions),
         "width": evaluation.network.width,
+        "domains": domains,
         "json": Path(options.results_dir) / options.dataset_name / path.stem / "metrics.json",
     }
 
@@ -97,6 +101,9 @@ def show(report):
     rows = [name for name in report["numbers"][columns[0]] if name != "KID error"]
     for row in rows:
         print(f"{row:12}" + "".join(f"{cell(numbers, row):>20}" for numbers in report["numbers"].values()))
+    for side, domain in report.get("domains", {}).items():
+        if not domain.picture:
+            print(f"side {side}: {domain}; L1, PSNR and SSIM are over all channels and relative to that range")
     few = min(report["images"].values())
     if few < report["width"]:
         print(

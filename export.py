@@ -1,6 +1,7 @@
 """Write a trained model in a form that others can use: ``python export.py --dataset_name monet2photo``; see ``--help``.
 
-ONNX for programs in any language, and, with ``--web``, a page that translates in its visitor's browser.
+ONNX for programs in any language; with ``--web`` a page that translates in its visitor's browser; and weights that
+pytorch-CycleGAN-and-pix2pix reads.
 """
 
 from options import parse_export
@@ -25,7 +26,7 @@ def main():
     path, state = checkpoints.load(saves, options.epoch)
     check_writable(folder)
     translators = load_translators(state, "cpu")
-    directions = [options.direction] if options.direction else ["AtoB", "BtoA"]
+    directions = translators.pick(options.direction)
     write = load(FORMATS[options.format])
     metadata = about(options.dataset_name, state, provenance.trained_by(saves))
     written = {direction: write(translators, direction, folder, metadata, options) for direction in directions}
@@ -40,6 +41,7 @@ def about(name, state, revision):
         "name": name,
         "epoch": str(state["epoch"]),
         "options": json.dumps(told),
+        "domains": json.dumps(state["domains"]),
         "training_revision": revision or "unknown",
     }
 

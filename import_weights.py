@@ -17,6 +17,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from inference.pytorch_cyclegan import read_pytorch_cyclegan
+from readers.domains import pictures_of, plain
 from reporting.texts import command
 from runtime import checkpoints, download
 from runtime.flags import complete
@@ -94,12 +95,14 @@ def checkpoint(networks, options):
         raise UserError("there is no generator among the files; add one, such as latest_net_G_A.pth")
     settings = RECIPES["classic"] | dict(recipe="classic", dis_net="patch70", amp="off", n_epochs=0) | shape
     settings |= dict(dataset_name=options.name or options.pretrained, checkpoint_dir=options.checkpoint_dir)
+    completed = complete(TRAIN, settings)
     return {
         "format": checkpoints.FORMAT,
         **dict(epoch=0, sample=0, steps=0, data={"A": None, "B": None}),
-        "options": vars(complete(TRAIN, settings)),
+        "options": vars(completed),
         "given": sorted(shape),
         "imported": {name: origin(path) for name, (path, _) in networks.items()},
+        "domains": plain(pictures_of(completed)),
         "generators": {f"{name}.{key}": value for name, state in generators.items() for key, value in state.items()},
         "critics": of_kind(networks, "D"),
     }

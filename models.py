@@ -4,6 +4,8 @@ Images are float tensors N×C×H×W in [-1, 1]. All networks are fully convoluti
 that they take, stand in registry.py.
 """
 
+from argparse import Namespace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -196,6 +198,7 @@ class GeneratorNotebook(nn.Module):
         dropout=False,
         attention=False,
         spectral_norm=False,
+        channels_out=None,
         checkpoint_activations=False,
     ):
         super().__init__()
@@ -216,7 +219,7 @@ class GeneratorNotebook(nn.Module):
         self.decoder = nn.Sequential(
             *up(4 * ngf, 2 * ngf),
             *up(2 * ngf, ngf),
-            nn.ConvTranspose2d(ngf, channels, 4, stride=2, padding=1, bias=False),
+            nn.ConvTranspose2d(ngf, channels_out or channels, 4, stride=2, padding=1, bias=False),
             nn.Tanh(),
         )
         self.checkpoint_activations = checkpoint_activations
@@ -308,11 +311,16 @@ class PatchGAN(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def build_generator(options):
-    """The generator ``options.gen_net``; ``options`` are the command line's, or a checkpoint's."""
-    return build(GENERATORS[options.gen_net], options)
+def build_generator(options, source="A"):
+    """The generator ``options.gen_net`` from domain ``source``, "A" or "B", to the other; ``options`` are the command
+    line's, or a checkpoint's."""
+    there, back = options.channels_A, options.channels_B
+    channels, channels_out = (there, back) if source == "A" else (back, there)
+    sizes = {"channels": channels, "channels_out": channels_out}
+    return build(GENERATORS[options.gen_net], Namespace(**{**vars(options), **sizes}))
 
 
-def build_critic(options):
-    """The critic ``options.dis_net``; ``options`` are the command line's, or a checkpoint's."""
-    return build(CRITICS[options.dis_net], options)
+def build_critic(options, side="A"):
+    """The critic ``options.dis_net`` of domain ``side``; ``options`` as above."""
+    channels = options.channels_A if side == "A" else options.channels_B
+    return build(CRITICS[options.dis_net], Namespace(**{**vars(options), "channels": channels}))

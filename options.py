@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from typing import NamedTuple
 
-from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, TRANSLATE, WHERE
+from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
 from registry import AUGMENTATIONS, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
 from runtime.download import PRETRAINED
 from runtime.errors import UserError
@@ -43,7 +43,13 @@ TRAIN = {
              "the height to which they are resized (default: by --load_factor)", POSITIVE),
         Flag("load_width", lambda options: round(options.load_factor * options.img_width),
              "the width to which they are resized (default: by --load_factor)", POSITIVE),
-        Flag("channels", 3, "3 for colour, 1 for gray", int, (1, 3), fixed=True),
+        *SIDES,
+        Flag("preprocess", "resize_and_crop", "how an image comes to its crop: squashed to the load size; its width or "
+             "its shorter side scaled to that; not resized; or whole, without a crop", str,
+             ("resize_and_crop", "scale_width_and_crop", "scale_shorter_and_crop", "crop", "none")),
+        Flag("small", "pad", "images smaller than the crop: padded by reflection, or refused", str, ("pad", "refuse")),
+        Flag("flip", "horizontal", "how crops are mirrored at random", str, ("none", "horizontal", "both")),
+        Flag("rotate90", False, "turn crops at random by right angles, for images without an up", bool),
         Flag("saturation_noise", 0.0, "how much the saturation of each pixel of A varies", number(float, 0, 1)),
         Flag("cache", 2.0, "GiB of memory for decoded and resized training images, used where they fit; 0 for none",
              WEIGHT),
@@ -176,7 +182,7 @@ def spelt_here(given, defaults):
     for name, value in given.items():
         if alias := OTHER_FLAGS.get(name):
             ours[alias.stands_for] = alias.meaning(value, {**defaults, **given})
-        elif (name, value) in OTHER_VALUES:
+        elif not isinstance(value, list) and (name, value) in OTHER_VALUES:
             meant |= OTHER_VALUES[name, value]
         else:
             ours[name] = value
@@ -288,6 +294,28 @@ def resume(options, given, saved, given_before):
     return resumed
 
 
+def fit(options, given, channels, size=None):
+    """Set what the training images decide: the ``channels`` of each side, and the crop where ``size`` is given.
+
+    Raises UserError where that contradicts other options; ``given``: the names of those given by hand.
+    """
+    options.channels_A, options.channels_B = channels["A"], channels["B"]
+    if size:
+        multiple = GENERATORS[options.gen_net].multiple
+        options.img_height, options.img_width = (side - side % multiple for side in size)
+        options.load_height, options.load_width = options.img_height, options.img_width
+    if options.channels_A != options.channels_B:
+        differ = f"the channels of A are {options.channels_A} and those of B {options.channels_B}"
+        if options.mask != "none":
+            raise UserError(f"{differ}: --mask {options.mask} needs equal numbers; leave it out")
+        if options.lambda_id and "lambda_id" in given:
+            raise UserError(f"{differ}: an identity loss needs equal numbers; leave --lambda_id out")
+        if options.lambda_id:
+            print(f"{differ}: there is no identity loss between them, and --lambda_id is 0")
+        options.lambda_id = 0.0
+    check(options)
+
+
 def start_from(given, saved):
     """The options of a new run with the networks of a checkpoint, which was ``saved`` with these options.
 
@@ -308,13 +336,18 @@ def check_agreement(names, given, saved, remedy):
     """Raise UserError where an option of these ``names`` is ``given`` otherwise than a checkpoint has it."""
     for name in names:
         if name in given and given[name] != saved.get(name):
-            raise UserError(
-                f"--{name} {given[name]} contradicts the checkpoint, which was trained with {saved.get(name)}; {remedy}"
-            )
+            now, then = (" ".join(map(str, x)) if isinstance(x, list) else x for x in (given[name], saved.get(name)))
+            raise UserError(f"--{name} {now} contradicts the checkpoint, which was trained with {then}; {remedy}")
 
 
 def check(options):
     """Raise UserError where training options do not fit together."""
+    for side in "AB":
+        check_range(f"range_{side}", getattr(options, f"range_{side}"))
+    if len(options.show_channels) != 3:
+        raise UserError(f"--show_channels takes three numbers, as in 3 2 1, not {len(options.show_channels)}")
+    if options.rotate90 and options.img_height != options.img_width:
+        raise UserError("--rotate90 needs square crops: --img_height as large as --img_width")
     generator, critic = GENERATORS[options.gen_net], CRITICS[options.dis_net]
     if options.penalty != "none" and options.norm == "batch" and critic.norm:
         raise UserError(
@@ -332,3 +365,9 @@ def check(options):
             )
         if loaded < crop:
             raise UserError(f"--img_{side} {crop} is larger than --load_{side} {loaded}, from which it is cut")
+
+
+def check_range(name, span):
+    """Raise UserError where ``span`` is neither ["auto"] nor a low and a high number."""
+    if span != ["auto"] and ("auto" in span or len(span) != 2 or not span[0] < span[1]):
+        raise UserError(f"--{name} takes auto, or a lower and a higher number, not {' '.join(map(str, span))}")

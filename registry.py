@@ -19,7 +19,8 @@ class Entry(NamedTuple):
 class Network(NamedTuple):
     """An Entry with what images have to be: at least ``min_size`` pixels a side, divisible by ``multiple``.
 
-    A generator translates N×C×H×W in [-1, 1] to the same; a critic scores it by a patch map N×1×H'×W'. Each is a
+    A generator translates N×C×H×W in [-1, 1] to the same, or to ``channels_out`` channels where it has that parameter;
+    a critic scores it by a patch map N×1×H'×W'. Each is a
     module class whose parameters, where they are called like flags (ngf, norm, dropout …), get those flags' values.
     ``norm``: whether ``--norm`` has a meaning for it.
     """
@@ -82,6 +83,7 @@ FEATURES = {
 }
 FORMATS = {  # functions (translators, direction, folder, metadata, options) → path of what they wrote
     "onnx": Entry("inference.onnx_export:write"),
+    "pytorch-cyclegan": Entry("inference.pytorch_cyclegan:write"),
 }
 
 

@@ -32,7 +32,7 @@ class CycleGAN:
         self.amp = pick_amp(options.amp, device)
         translators = Translators(options).to(device)
         chosen = [load(entry) for name, entry in AUGMENTATIONS.items() if name in options.diffaugment.split(",")]
-        D_A, D_B = (augmented(build_critic(options).to(device), chosen) for _ in "AB")
+        D_A, D_B = (augmented(build_critic(options, side).to(device), chosen) for side in "AB")
         self.generator_objective = GeneratorObjective(translators, D_A, D_B, generator_terms(options))
         self.critic_objective = CriticObjective(D_A, D_B, critic_terms(options))
         objectives = self.generator_objective, self.critic_objective

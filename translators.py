@@ -13,6 +13,7 @@ from torch import nn
 from inference.pictures import PictureTranslator
 from layers import fold_spectral_norm
 from models import GeneratorResNet, build_generator
+from readers.domains import domains_of
 from registry import GENERATORS, MASKS, build
 from runtime import checkpoints
 from runtime.device import pick_device
@@ -96,11 +97,11 @@ class LearnedMasks(NoMasks):
     FIRST_LOGIT = 3.0  # a mask of 0.95
     CYCLE_SHARE = 0.1
 
-    def __init__(self, channels, mask_freeze_epoch, checkpoint_activations=False):
+    def __init__(self, channels_A, mask_freeze_epoch, checkpoint_activations=False):
         super().__init__()
         shape = dict(ngf=32, n_residual_blocks=1, attention=False, spectral_norm=False, channels_out=1)
         shape |= dict(output=nn.Identity, checkpoint_activations=checkpoint_activations)
-        self.A, self.B = (GeneratorResNet(channels, **shape) for _ in "AB")
+        self.A, self.B = (GeneratorResNet(channels_A, **shape) for _ in "AB")
         self.freeze_epoch, self.frozen = mask_freeze_epoch, False
 
     def mask(self, side, x):
@@ -127,15 +128,16 @@ class LearnedMasks(NoMasks):
 class Translators(nn.Module):
     """Both generators with their masks: all that translation needs, and what a checkpoint keeps for it.
 
-    Images need ``min_size`` pixels a side, divisible by ``multiple``.
+    Images need ``min_size`` pixels a side, divisible by ``multiple``, and have as many ``channels`` {"A", "B"}.
     """
 
     def __init__(self, options):
         super().__init__()
-        self.G_AB, self.G_BA = build_generator(options), build_generator(options)
+        self.G_AB, self.G_BA = (build_generator(options, side) for side in "AB")
         self.masks = build(MASKS[options.mask], options)
         network = GENERATORS[options.gen_net]
         self.multiple, self.min_size = network.multiple, network.min_size
+        self.channels = {"A": options.channels_A, "B": options.channels_B}
 
     def pick(self, direction=None):
         """The directions to translate in: ``direction`` alone, or all that there are. Raises UserError for another.
@@ -150,11 +152,6 @@ class Translators(nn.Module):
     def generator(self, side):
         """The one that translates images of domain ``side``."""
         return self.G_AB if side == "A" else self.G_BA
-
-    def channels(self, side):
-        """The channels of images of domain ``side``: those that its generator's first convolution takes."""
-        convolutions = (module for module in self.generator(side).modules() if isinstance(module, nn.Conv2d))
-        return next(convolutions).in_channels
 
     def translate(self, side, x):
         """Images N×C×H×W in [-1, 1] of domain ``side``, "A" or "B", to the other: (translations, masks or None)."""
@@ -198,4 +195,4 @@ def load(path, epoch="latest", device="auto"):
     """
     device = pick_device(device)
     _, state = checkpoints.find(path, epoch)
-    return PictureTranslator(load_translators(state, device), state["options"]["channels"], device)
+    return PictureTranslator(load_translators(state, device), domains_of(state), device)

@@ -12,7 +12,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from datasets import WholeImages, find_side, list_images, to_bytes
+from datasets import WholeImages, find_side, list_images
+from readers.domains import to_bytes
 
 BLUE_OVER_GREEN = {"topo": -26, "satellite": -3, "relief": 6}  # of 255
 

@@ -25,6 +25,7 @@ from variants import change
 
 from datasets import UnpairedImages, epoch_batches, find_side, list_images, load_batches
 from options import parse_evaluation, parse_training
+from readers.domains import PICTURES, pictures_of
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog
 from reporting.metrics import Evaluation
@@ -69,7 +70,7 @@ def main():
         with open(arguments.json, "a") as file:
             file.write(json.dumps(line) + "\n")
     if arguments.grid:
-        shown = (grid_images(f"datasets/{arguments.dataset}", side, [], options) for side in "AB")
+        shown = (grid_images(f"datasets/{arguments.dataset}", side, [], options, PICTURES) for side in "AB")
         SampleGrid(*(images.to(model.device) for images in shown)).save(model.average.module, arguments.grid)
 
 
@@ -106,7 +107,7 @@ def evaluate(model, name):
     """Direction → numbers."""
     options = parse_evaluation(["--features=efficientnet_lite0"])
     folders = {side: find_side(f"datasets/{name}", "test", side) for side in "AB"}
-    evaluation = Evaluation(folders, options, model.device, model.translators, model.amp, model.options.channels)
+    evaluation = Evaluation(folders, options, model.device, model.translators, model.amp, pictures_of(model.options))
     numbers = evaluation(model.average.module)
     for direction, coast in agreements(model.average.module, folders, styles(name), model.device).items():
         numbers[direction]["coast"] = coast

@@ -22,7 +22,9 @@ from PIL import Image
 from train_step import SMALL
 
 import translators
+from inference.writers import save_image
 from options import parse_training, parse_translation
+from readers.domains import pictures_of
 from runtime.device import pick_device, tuned_kernels
 
 
@@ -41,7 +43,7 @@ class InTheMainThread:
     """Takes the place of the threads that write."""
 
     def __init__(self, count):
-        self.save = translation.save_image
+        self.save = save_image
 
     def __enter__(self):
         return self
@@ -103,8 +105,8 @@ def seconds(state, source, output, flags, device):
     """How long test.py takes for the folder, the start of the program not counted."""
     options = parse_translation([f"--device={device}", "--amp=off", *flags])
     begin = time.perf_counter()
-    loaded = translators.load_translators(state, device)
-    translation.translate_folder(loaded, "AtoB", source, output, state["options"]["channels"], device, options)
+    loaded, trained = translators.load_translators(state, device), argparse.Namespace(**state["options"])
+    translation.translate_folder(loaded, "AtoB", source, output, pictures_of(trained), device, options)
     return time.perf_counter() - begin
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from datasets import WholeImages, to_bytes
-from readers.pictures import BadImage, reading
+from datasets import WholeImages
+from readers.domains import domains_of, to_bytes
+from readers.files import BadImage, reading
 from runtime import checkpoints
 from runtime.device import ran_out_of_memory
 from runtime.errors import UserError
@@ -43,19 +44,23 @@ class Models:
         if run not in self.runs() or epoch not in self.epochs(run):
             raise UserError(f"there is no epoch {epoch} of {run}")
         _, state = checkpoints.load(self.folder / run, epoch if epoch == "best" else int(epoch))
-        return load_translators(state, self.device)
+        domains = domains_of(state)
+        if not all(domain.picture for domain in domains.values()):
+            raise UserError(f"{run} is not of 8-bit pictures; test.py translates its files")
+        return load_translators(state, self.device), domains
 
     @torch.inference_mode()
     def translate(self, run, epoch, direction, path):
         """The image ``path`` translated, and translated back: two PIL images. Raises UserError."""
-        translators, side = self.load(run, epoch), direction[0]
+        translators, domains = self.load(run, epoch)
+        side = translators.pick(direction)[0][0]
         try:
             with reading(path), Image.open(path) as image:
                 width, height = image.size
             if width * height > MOST_PIXELS:
                 raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
             fit = dict(multiple=translators.multiple, least=translators.min_size)
-            sample = WholeImages([path], channels=translators.channels(side), **fit)[0]
+            sample = WholeImages([path], domains[side], **fit)[0]
             _, fake, back = translators.cycle(side, sample["image"][None].to(self.device))
         except BadImage as error:  # whose message names the server's path
             raise UserError("this file is not an image that can be read") from error
@@ -63,7 +68,9 @@ class Models:
             if not ran_out_of_memory(error):
                 raise
             raise UserError(f"{width} × {height} pixels are too many for the memory") from error
-        return [as_image(images[0, :, : sample["height"], : sample["width"]]) for images in (fake, back)]
+        made = (images for images in (fake, back) if images is not None)
+        images = [as_image(images[0, :, : sample["height"], : sample["width"]]) for images in made]
+        return images + [None] * (2 - len(images))
 
 
 def as_image(tensor):

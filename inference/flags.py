@@ -4,7 +4,7 @@ import os
 
 from registry import FEATURES, FORMATS
 from runtime.download import PRETRAINED
-from runtime.flags import NATURAL, POSITIVE, Flag, epoch, folder_name, number
+from runtime.flags import NATURAL, POSITIVE, WEIGHT, Flag, epoch, folder_name, number, word_or_number
 
 WHERE = [
     Flag("dataset_name", "monet2photo", "folder with trainA, trainB, testA, testB under --dataset_dir", folder_name),
@@ -20,12 +20,34 @@ MACHINE = [
         NATURAL,
     ),
     Flag("skip_bad_images", False, "go on without the images that cannot be read, and count them", bool),
+    Flag("decoded_limit", 1.0, "GiB that an image may take when decoded; larger ones are refused", WEIGHT),
 ]
 FEATURE_FLAG = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,
                     tuple(FEATURES))  # fmt: skip
 AMP_OF_THE_MODEL = Flag("amp", "trained", "precision of the networks: as they were trained, or another", str,
                         ("trained", "auto", "off", "bf16", "fp16"))  # fmt: skip
 
+FILES = [
+    Flag("pages", "channels", "what the pages of a stack or the frames of a scan are", str, ("channels", "images"),
+         fixed=True),
+    Flag("slice_axis", 2, "the axis along which a volume is cut into images", int, (0, 1, 2), fixed=True),
+    Flag("nan", "refuse", "the value for pixels that are NaN or infinite; refuse ends with the file's name",
+         word_or_number("refuse"), fixed=True),
+]  # fmt: skip
+RANGE = word_or_number("auto")
+SIDES = [
+    Flag("channels", 3, "3 or 1, for 8-bit pictures of both sides; other files have what they have", POSITIVE,
+         fixed=True),
+    *(Flag(f"channels_{side}", lambda options: options.channels, f"the same for {side} alone (default: --channels)",
+           POSITIVE, fixed=True) for side in "AB"),
+    *(Flag(f"range_{side}", ["auto"], f"the lowest and the highest value of {side}, as in 0 4095; auto is all that its "
+           "type can hold, for floats the 0.1 and 99.9 percentiles", RANGE, fixed=True, several=True) for side in "AB"),
+    *FILES,
+    Flag("show_channels", [1, 2, 3], "which channels are red, green and blue in grids, where there are not 1 or 3",
+         POSITIVE, several=True),
+]  # fmt: skip
+
+OUTPUT_FORMATS = ("png", "jpg", "webp", "bmp", "tif", "npy", "nii.gz")
 TRANSLATE = {
     "what to translate": [
         *WHERE,
@@ -36,6 +58,8 @@ TRANSLATE = {
         Flag("direction", None, "default: both, as far as there are test folders; with --input one, AtoB before BtoA",
              str, ("AtoB", "BtoA")),
         Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
+        Flag("output_format", "trained", "the translations' format: that of the training files, or another", str,
+             ("trained", *OUTPUT_FORMATS)),
     ],
     "machine": [
         Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
@@ -54,6 +78,8 @@ EVALUATE = {
         Flag("direction", None, "default: both", str, ("AtoB", "BtoA")),
         Flag("real", None, "measure two folders instead, without a model: this one"),
         Flag("fake", None, "and the translations in this one"),
+        Flag("range", ["auto"], "with --real and --fake: the lowest and the highest value", RANGE, several=True),
+        *FILES,
         FEATURE_FLAG,
         Flag("json", None, "file for the numbers (default: metrics.json under --results_dir)"),
         Flag("results_dir", "results", "where numbers go, in a folder for each data set and epoch"),

@@ -4,13 +4,14 @@ The file needs nothing of this program: masks are inside its graph, and so is, w
 bytes of an image into what the network sees and back.
 """
 
+import json
 import warnings
 
 import numpy as np
 import torch
 from torch import nn
 
-from datasets import to_bytes
+from readers.domains import Domain, to_bytes
 from runtime.errors import UserError
 from runtime.libraries import library
 
@@ -44,7 +45,7 @@ class Floats(nn.Module):
     def example(self, n, height, width):
         """Noise of about that size, whose sides the network takes."""
         height, width = (fitting(side, self.translators) for side in (height, width))
-        return torch.rand(n, self.translators.channels(self.side), height, width) * 2 - 1
+        return torch.rand(n, self.translators.channels[self.side], height, width) * 2 - 1
 
     def difference(self, x, got):
         """The largest difference of ``got`` from the translation of ``x``."""
@@ -73,7 +74,7 @@ class Bytes(nn.Module):
 
     def example(self, n, height, width):
         """Noise of that size less one, so that it has to be padded."""
-        channels = self.floats.translators.channels(self.floats.side)
+        channels = self.floats.translators.channels[self.floats.side]
         return torch.randint(256, (n, height - 1, width - 1, channels), dtype=torch.uint8)
 
     def difference(self, x, got):
@@ -112,6 +113,9 @@ def write(translators, direction, folder, about, options):
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         needs(name)
+    for domain in json.loads(about["domains"]).values():
+        if options.io == "uint8" and not (domain["picture"] and (domain["low"], domain["high"]) == (0, 255)):
+            raise UserError(f"{Domain(**domain)} is no uint8; export with --io float, which takes the range as -1 to 1")
     network = IO[options.io](translators, direction[0]).eval()
     model = convert(network)
     model.metadata_props.update(about | facts(network, translators, direction, options))
@@ -145,8 +149,8 @@ def facts(network, translators, direction, options):
         "direction": direction,
         "io": options.io,
         "images": network.words,
-        "channels_in": str(translators.channels(here)),
-        "channels_out": str(translators.channels(there)),
+        "channels_in": str(translators.channels[here]),
+        "channels_out": str(translators.channels[there]),
         "multiple": str(translators.multiple),
         "min_size": str(translators.min_size),
         "weights": "float16" if options.half else "float32",

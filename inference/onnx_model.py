@@ -1,10 +1,11 @@
 """An exported direction in the place of Translators, for ``test.py --onnx``."""
 
+import json
 from pathlib import Path
 
 import torch
 
-from datasets import to_bytes
+from readers.domains import domains_of, to_bytes
 from runtime.errors import UserError
 from runtime.libraries import library
 
@@ -25,13 +26,12 @@ class OnnxModel:
             self.session = runtime.InferenceSession(self.path.read_bytes(), providers=["CPUExecutionProvider"])
             about = self.session.get_modelmeta().custom_metadata_map
             self.direction, self.bytes = about["direction"], {"uint8": True, "float": False}[about["io"]]
-            self.multiple, self.min_size, self.channels_in = (
-                int(about[name]) for name in ("multiple", "min_size", "channels_in")
-            )
+            self.multiple, self.min_size = int(about["multiple"]), int(about["min_size"])
+            self.domains = domains_of({"domains": json.loads(about["domains"])})
             sound = min(self.multiple, self.min_size) >= 1 and max(self.multiple, self.min_size) <= MOST
         except Exception as error:  # onnxruntime's own kinds have no common name
             raise self.foreign() from error
-        if self.direction not in ("AtoB", "BtoA") or self.channels_in not in (1, 3) or not sound:
+        if self.direction not in ("AtoB", "BtoA") or self.domains.keys() != {"A", "B"} or not sound:
             raise self.foreign()
 
     def foreign(self):
@@ -42,10 +42,6 @@ class OnnxModel:
         if direction not in (None, self.direction):
             raise UserError(f"--onnx {self.path} translates {self.direction}, not --direction {direction}")
         return [self.direction]
-
-    def channels(self, side):
-        """The channels of images of the one domain that it translates."""
-        return self.channels_in
 
     def translate(self, side, x):
         """Images N×C×H×W in [-1, 1] to their translations, as Translators do: (translations, None)."""

@@ -5,6 +5,7 @@ Both programs have the same layers in the same order, and number them differentl
 no biases where a batch norm follows, and in its old files keeps statistics of instance norms, which nobody reads.
 """
 
+import json
 from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,7 @@ import torch
 
 from models import build_critic, build_generator
 from runtime.errors import UserError
-from runtime.folders import check_writable
 from runtime.weights import load_tensors
-from translators import load_translators
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 BLOCKS = (6, 9)  # its --netG resnet_6blocks and resnet_9blocks
@@ -106,15 +105,20 @@ def shape_generator(state, first):
     """The options that shape the generator, and its layers; ``first`` is the shape of its first weight."""
     n_residual_blocks = len({name.split(".")[1] for name in state if ".conv_block." in name})
     dropout = len(shape_of(state, "model.10.conv_block.6.weight")) == 4  # without, a norm stands in this place
-    options = dict(gen_net="resnet", ngf=first[0], channels=first[1], n_residual_blocks=n_residual_blocks)
+    options = dict(gen_net="resnet", ngf=first[0], n_residual_blocks=n_residual_blocks) | channels_of(first)
     options |= dict(norm=norm_of(state, "model.1", "model.2"), dropout=dropout, attention=False, spectral_norm=False)
     return options, generator_layers(n_residual_blocks, dropout)
 
 
 def shape_critic(state, first):
     """The options that shape the critic, and its layers; ``first`` is the shape of its first weight."""
-    options = dict(dis_net="patch70", ndf=first[0], channels=first[1], norm=norm_of(state, "model.2", "model.3"))
+    options = dict(dis_net="patch70", ndf=first[0], norm=norm_of(state, "model.2", "model.3")) | channels_of(first)
     return options | dict(attention=False, spectral_norm=False), critic_layers()
+
+
+def channels_of(first):
+    """The options for the channels of both sides, by the shape of the first convolution."""
+    return dict.fromkeys(("channels", "channels_A", "channels_B"), first[1])
 
 
 def norm_of(state, convolution, norm):
@@ -169,24 +173,20 @@ def advice(tensor, name):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write_pytorch_cyclegan(state, folder):
-    """Write the averaged generators of the checkpoint ``state`` into ``folder`` as that program's test.py reads them.
+def write(translators, direction, folder, about, options):
+    """Write one averaged generator into ``folder`` as that program's test.py reads it, and return its path.
 
-    Returns (paths, the flags that it needs). Raises UserError where it has no such generators.
+    ``about`` says how it was trained. Raises UserError where that program has no such generators.
     """
-    options = Namespace(**state["options"])
-    if reason := no_counterpart(options):
+    trained, (here, there) = Namespace(**json.loads(about["options"])), direction.split("to")
+    if reason := no_counterpart(trained):
         raise UserError(f"pytorch-CycleGAN-and-pix2pix has no generators {reason}; export to another format")
-    translators = load_translators(state, torch.device("cpu"))
-    check_writable(folder)
-    written = []
-    for name, file in FILES.items():
-        if (generator := getattr(translators, name)) is not None:
-            written.append(Path(folder) / file)
-            torch.save(published(generator.state_dict(), options), written[-1])
-    flags = f"--netG resnet_{options.n_residual_blocks}blocks --ngf {options.ngf} --norm {options.norm}"
-    channels = "" if options.channels == 3 else " --input_nc 1 --output_nc 1"
-    return written, flags + channels + ("" if options.dropout else " --no_dropout")
+    path = Path(folder) / FILES[f"G_{here}{there}"]
+    torch.save(published(translators.generator(here).state_dict(), trained), path)
+    flags = f"--netG resnet_{trained.n_residual_blocks}blocks --ngf {trained.ngf} --norm {trained.norm}"
+    flags += f" --input_nc {translators.channels[here]} --output_nc {translators.channels[there]}"
+    print(f"{path}: {direction}, for that program's {flags}{'' if trained.dropout else ' --no_dropout'}")
+    return path
 
 
 def no_counterpart(options):

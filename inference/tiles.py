@@ -22,15 +22,18 @@ from runtime.errors import UserError
 
 @torch.inference_mode()
 def translate_in_tiles(network, image, tile, device):
-    """``network`` (N×C×H×W to the same, in eval mode on ``device``) on ``image`` C×H×W, from the CPU to the CPU.
+    """``network`` (N×C×H×W to as many pixels, in eval mode on ``device``) on ``image`` C×H×W, from the CPU to the CPU.
 
     A layer computes ``tile``² pixels at a time, but at least one row. Raises UserError where the network cannot be
     followed, or where there is no room for the temporary file.
     """
     translated = activation_of(network, image, tile, device)
-    result = torch.empty_like(image)
+    result = None
     for top, bottom in translated.strips():
-        result[:, top:bottom] = translated.read(top, bottom)[0]
+        rows = translated.read(top, bottom)[0].cpu()
+        if result is None:
+            result = image.new_empty(len(rows), *image.shape[1:])
+        result[:, top:bottom] = rows
     return result
 
 

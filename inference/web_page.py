@@ -39,10 +39,10 @@ def describe(direction, path, folder, translators, options):
     return {
         "direction": direction,
         "file": path.name,
-        "channels_in": translators.channels(here),
-        "channels_out": translators.channels(there),
+        "channels_in": translators.channels[here],
+        "channels_out": translators.channels[there],
         "tile": tile_side(translators),
-        "examples": copy_examples(here, folder, translators.channels(here), options) if options.examples else [],
+        "examples": copy_examples(here, folder, translators.channels[here], options) if options.examples else [],
     }
 
 

@@ -1,41 +1,76 @@
-"""Pictures of 8 bits, and of 16 as a person sees them, by Pillow."""
+"""Pictures, by Pillow: those of 8 bits as a person sees them, those of 16 or 32 bits as they are."""
 
-import contextlib
+import functools
+import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
+from readers.files import BadImage, Contents, as_place, library, opened, reading
 from runtime.errors import UserError
 
-
-class BadImage(UserError):
-    """A file that looks like an image by its name and cannot be read as one."""
-
-    def __init__(self, path, reason):
-        super().__init__(str(path), reason)  # both, so that the error survives the way out of a worker process
-
-    @property
-    def path(self):
-        return self.args[0]
-
-    def __str__(self):
-        path, reason = self.args
-        return f"{path} is not a readable image ({reason}); remove it or add --skip_bad_images"
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000")
+Image.MAX_IMAGE_PIXELS = None  # --decoded_limit bounds them instead, and can be raised
+OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # in Pillow's names
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
-@contextlib.contextmanager
-def reading(path):
-    """Whatever goes wrong inside is the file's fault, and raised as BadImage."""
-    try:
-        yield
-    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error …
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadImage(path, reason) from error
+def contents(file, ways, suffix):
+    """A file that Pillow reads: 8-bit pictures; gray of 16 or 32 bits and floats; by imagecodecs, 16-bit colour PNG."""
+    if suffix in OPTIONAL and not features.check(OPTIONAL[suffix]):
+        raise UserError(f"this Pillow cannot read {suffix} files; install one that can: pip install --upgrade pillow")
+    image = open_image(file)
+    height, width = upright_size(image)
+    if sixteen_bit_colour(image):
+        channels = len(image.getbands())
+        load = lambda part: library("imagecodecs").png_decode(rewound(file).read())  # noqa: E731
+        return Contents(height, width, channels, np.dtype(np.uint16), load, viewable=True)
+    if image.mode.startswith(("I", "F")):
+        dtype = {"I": np.int32, "F": np.float32}.get(image.mode, np.uint16)
+        load = lambda part: np.asarray(ImageOps.exif_transpose(image)).astype(dtype, copy=False)  # noqa: E731
+        return Contents(height, width, 1, np.dtype(dtype), load, viewable=True)
+    channels = 1 if image.mode in ("1", "L") else 3
+    return Contents(height, width, channels, np.dtype(np.uint8), None, picture=True)
 
 
-def load_image(path, channels=3):
-    """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white. Raises BadImage."""
-    with reading(path), Image.open(path) as image:
+def open_image(file):
+    """Pillow's image of an open file, not decoded yet."""
+    return Image.open(file, formats=known_formats())
+
+
+@functools.cache
+def known_formats():
+    """Those of FORMATS that this Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def rewound(file):
+    file.seek(0)
+    return file
+
+
+def sixteen_bit_colour(image):
+    """Whether a PNG has 16 bits in each of several channels, of which Pillow would keep 8."""
+    return image.format == "PNG" and len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in image.tile)
+
+
+def upright_size(image):
+    """(height, width) as a person sees it, without decoding."""
+    width, height = image.size
+    turned = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112) in TURNED
+    return (width, height) if turned else (height, width)
+
+
+def load_image(path, channels=3, limit=float("inf")):
+    """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white.
+
+    Raises BadImage, also where it would take more than ``limit`` GiB.
+    """
+    place = as_place(path)
+    with reading(place), opened(place) as file, open_image(file) as image:
+        if (size := image.width * image.height * len(image.getbands()) / 2**30) > limit:
+            raise BadImage(place, f"it would take {size:.1f} GiB, and --decoded_limit is {limit:g}; raise that")
         return as_seen(image, channels)
 
 
@@ -59,3 +94,12 @@ def eight_bits(image):
     values = np.asarray(image, dtype=np.float64)
     white = 1.0 if image.mode == "F" else 65535.0
     return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
+
+
+def encode_png(array):
+    """H×W×C of 8 or 16 bits as the bytes of a PNG."""
+    if array.dtype == np.uint8 or array.shape[-1] == 1:
+        buffer = io.BytesIO()
+        Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(buffer, "PNG")
+        return buffer.getvalue()
+    return library("imagecodecs").png_encode(np.ascontiguousarray(array))

@@ -4,15 +4,18 @@ from pathlib import Path
 
 import torch
 
+from readers.domains import PICTURES, to_colours
+
 
 class SampleGrid:
     """The same few test images at every call, so that two grids of a run can be compared.
 
-    ``real_A`` and ``real_B`` are N×C×H×W in [-1, 1]. Each row of the picture is
-    A | A→B | A→B→A | B | B→A | B→A→B, with the mask behind each real image where there are masks.
+    ``real_A`` and ``real_B`` are N×C×H×W in [-1, 1], of ``domains`` {"A", "B"}, which say how they are shown. Each row
+    of the picture is A | A→B | A→B→A | B | B→A | B→A→B, with the mask behind each real image where there are masks.
     """
 
-    def __init__(self, real_A, real_B):
+    def __init__(self, real_A, real_B, domains=None):
+        self.domains = domains or dict.fromkeys("AB", PICTURES)
         rows = min(len(real_A), len(real_B))
         self.real = {"A": real_A[:rows], "B": real_B[:rows]}
 
@@ -26,7 +29,9 @@ class SampleGrid:
         for side, real in self.real.items():
             mask, fake, back = translators.cycle(side, real)
             shown = [] if mask is None else [mask.expand_as(real) * 2 - 1]
-            columns += [real, *shown, fake, back]
+            other = "B" if side == "A" else "A"
+            columns += [to_colours(image, self.domains[side]) for image in (real, *shown)]
+            columns += [to_colours(fake, self.domains[other]), to_colours(back, self.domains[side])]
         cells = torch.stack(columns, dim=1).flatten(0, 1)  # N·columns×C×H×W, row by row
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         save_image(make_grid(cells.float().cpu(), nrow=len(columns), normalize=True, value_range=(-1, 1)), path)

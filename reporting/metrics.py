@@ -1,7 +1,8 @@
 """How good translations are, in numbers: how far apart two sets of images are by their features, and how far
 translations are from a known truth.
 
-The numbers themselves are torch-fidelity's and torchmetrics'. Images for them are uint8 N×3×H×W.
+The numbers themselves are torch-fidelity's and torchmetrics'. Features are of images as they are shown, uint8
+N×3×H×W; distances to a truth are over all channels, in [0, 1] over the domain's range.
 """
 
 import contextlib
@@ -13,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datasets import WholeImages, group_by_size, list_images, load_one_by_one, to_bytes
+from datasets import WholeImages, group_by_size, list_images, load_one_by_one, unpadded
+from readers.domains import PICTURES, to_bytes, to_colours, to_unit
 from registry import FEATURES, load
 from runtime import libraries
 from runtime.device import autocast, pick_amp, tuned_kernels
@@ -21,7 +23,7 @@ from runtime.errors import UserError
 
 
 def library(name):
-    """The optional module ``name``; raises UserError where it is not installed."""
+    """A library to measure with; raises UserError where it is not installed."""
     return libraries.library(name, "measuring", "requirements-eval.txt")
 
 
@@ -96,10 +98,8 @@ def set_distances(fake, real):
 
 
 def pair_distances(fake, truth):
-    """Translations and their truth, N×3×H×W, to the mean L1 distance, PSNR and SSIM of each image, with values in
-    [0, 1]."""
+    """Translations and their truth, N×C×H×W in [0, 1], to the mean L1 distance, PSNR and SSIM of each image."""
     image = library("torchmetrics.functional.image")
-    fake, truth = fake.float() / 255, truth.float() / 255
     ssim = image.structural_similarity_index_measure(fake, truth, data_range=1.0, reduction="none")
     squared = (fake - truth).square().flatten(1).mean(1)
     return {
@@ -117,9 +117,9 @@ def pair_distances(fake, truth):
 class Folder:
     """The images below a folder, batch by batch, and their features."""
 
-    def __init__(self, folder, options, channels=3, multiple=1, least=1):
-        self.paths, self.options = list_images(folder), options
-        self.images = WholeImages(self.paths, channels=channels, multiple=multiple, least=least)
+    def __init__(self, folder, options, domain=PICTURES, multiple=1, least=1):
+        self.paths, self.options, self.domain = list_images(folder, domain), options, domain
+        self.images = WholeImages(self.paths, domain, multiple, least)
         self.stems = [Path(path).relative_to(folder).with_suffix("") for path in self.paths]
 
     def batches(self):
@@ -128,9 +128,13 @@ class Folder:
         return group_by_size(singles, self.options.batch_size)
 
     def whole(self, index):
-        """One image as uint8 3×H×W, without padding."""
+        """One image C×H×W in [0, 1], without padding."""
         item = self.images[index]
-        return to_bytes(item["image"][:, : item["height"], : item["width"]]).expand(3, -1, -1)
+        return to_unit(item["image"][:, : item["height"], : item["width"]], self.domain)
+
+    def shown(self):
+        """The images as they are shown, batch by batch: uint8 N×3×H×W."""
+        return (shown(batch, batch["image"], self.domain) for batch in self.batches())
 
 
 @torch.inference_mode()
@@ -148,15 +152,12 @@ class Evaluation:
     names, each image is taken for the truth of its namesake's translation.
     """
 
-    def __init__(self, folders, options, device, translators, amp, channels):
+    def __init__(self, folders, options, device, translators, amp, domains):
         self.device, self.amp = device, pick_amp(amp, device)
         self.network = build_features(options.features, device)
-        sizes = channels, translators.multiple, translators.min_size
-        self.folders = {side: Folder(path, options, *sizes) for side, path in folders.items()}
-        self.real = {
-            side: features_of((cropped(batch, batch["image"]) for batch in folder.batches()), self.network, device)
-            for side, folder in self.folders.items()
-        }
+        sizes = translators.multiple, translators.min_size
+        self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
+        self.real = {side: features_of(folder.shown(), self.network, device) for side, folder in self.folders.items()}
         stems = {side: {stem: i for i, stem in enumerate(folder.stems)} for side, folder in self.folders.items()}
         self.paired = stems["A"].keys() == stems["B"].keys()
         self.namesake = {
@@ -175,13 +176,13 @@ class Evaluation:
             real = batch["image"].to(self.device)
             with autocast(self.device, self.amp):
                 _, fake, back = translators.cycle(source, real)
-            fake = cropped(batch, fake)
-            features.append(self.network(fake).cpu())
+            features.append(self.network(shown(batch, fake, self.folders[target].domain)).cpu())
             if back is not None:
-                difference = cropped(batch, back).float() - cropped(batch, real).float()
-                cycles.append(difference.abs().flatten(1).mean(1).cpu() / 255)
+                domain = self.folders[source].domain
+                there, again = (to_unit(unpadded(batch, images), domain) for images in (real, back))
+                cycles.append((again - there).abs().flatten(1).mean(1))
             if self.paired:
-                pairs += self._pairs(batch, fake.cpu(), target)
+                pairs += self._pairs(batch, to_unit(unpadded(batch, fake), self.folders[target].domain), target)
         numbers = set_distances(torch.cat(features), self.real[target])
         if cycles:
             numbers["cycle L1"] = torch.cat(cycles).mean().item()
@@ -217,6 +218,6 @@ class Best:
         vars(self).update(state)
 
 
-def cropped(batch, images):
-    """``images`` as uint8, without the padding of ``batch``, which all of its images have alike."""
-    return to_bytes(images[..., : batch["height"][0], : batch["width"][0]]).expand(-1, 3, -1, -1)
+def shown(batch, images, domain):
+    """``images`` in [-1, 1] of ``domain`` as uint8 N×3×H×W, as they are shown, without the padding of ``batch``."""
+    return to_bytes(to_colours(unpadded(batch, images), domain))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets import check_headers, find_side, list_images, sample_images
+from datasets import find_side, list_images, sample_images
+from readers.survey import check_headers
 from reporting import metrics, pages
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite
@@ -17,19 +18,22 @@ SAMPLE_ROWS = 6
 
 
 class Monitor:
-    """Watches one run. ``folder`` takes its output; ``data`` is the data set's folder, ``paths`` its training images.
+    """Watches one run. ``folder`` takes its output; ``data`` is the data set's folder, ``dataset`` what it trains on.
 
     ``stalled``: whether ``--patience`` is at an end.
     """
 
-    def __init__(self, folder, options, device, translators, data, paths):
+    def __init__(self, folder, options, device, translators, data, dataset):
         self.folder, self.options = Path(folder), options
         self.losses, self.skipped = LossLog(), set()
-        self.grid = SampleGrid(*(grid_images(data, side, paths[side], options).to(device) for side in "AB"))
+        self.domains = dataset.domains
+        paths = {"A": dataset.paths_A, "B": dataset.paths_B}
+        shown = (grid_images(data, side, paths[side], options, self.domains[side]).to(device) for side in "AB")
+        self.grid = SampleGrid(*shown, self.domains)
         self.best, self.stalled = metrics.Best(), False
         self.bar = self.evaluation = None
         if options.eval_interval and distributed.is_main():
-            self.evaluation = build_evaluation(data, options, device, translators)
+            self.evaluation = build_evaluation(data, options, device, translators, self.domains)
 
     def open(self, steps):
         """Go on with what an earlier run wrote up to ``steps``."""
@@ -110,23 +114,22 @@ class Monitor:
         self.stalled = bool(self.options.patience) and self.best.waited >= self.options.patience
 
 
-def grid_images(data, side, train_paths, options):
+def grid_images(data, side, train_paths, options, domain):
     """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one."""
-    if (test := find_side(data, "test", side)).is_dir():
-        chosen = check_headers(list_images(test), options.skip_bad_images)
+    if (test := find_side(data, "test", side)).exists():
+        chosen = list(check_headers(list_images(test, domain), options.skip_bad_images, domain))
     else:
         print(f"there is no {test}: sample grids show training images")
         chosen = train_paths
-    size = options.img_height, options.img_width
-    return sample_images(chosen, SAMPLE_ROWS, size, options.channels, options.skip_bad_images)
+    return sample_images(chosen, SAMPLE_ROWS, domain, options)
 
 
-def build_evaluation(data, options, device, translators):
+def build_evaluation(data, options, device, translators, domains):
     """The evaluation of ``--eval_interval``. Raises UserError where there is too little to measure."""
     folders = {side: find_side(data, "test", side) for side in "AB"}
-    for path in folders.values():  # before Evaluation fetches weights
-        if len(list_images(path)) < metrics.FEWEST:
+    for side, path in folders.items():  # before Evaluation fetches weights
+        if len(list_images(path, domains[side])) < metrics.FEWEST:
             raise UserError(
                 f"--eval_interval needs at least {metrics.FEWEST} images in {path}; add some, or leave it out"
             )
-    return metrics.Evaluation(folders, options, device, translators, options.amp, options.channels)
+    return metrics.Evaluation(folders, options, device, translators, options.amp, domains)

@@ -35,6 +35,15 @@ def gpu(text):
     return "cpu" if which < 0 else f"cuda:{which}"
 
 
+def word_or_number(word):
+    """A check for argparse: ``word``, or a finite number."""
+
+    def check(text):
+        return text if text == word else number(float, -math.inf)(text)
+
+    return check
+
+
 def epoch(text):
     """A check for argparse: an epoch's number, ``latest`` or ``best``."""
     return text if text in ("latest", "best") else number(int, 0)(text)
@@ -76,7 +85,8 @@ POSITIVE, NATURAL, WEIGHT = number(int, 1), number(int, 0), number(float, 0)
 class Flag(NamedTuple):
     """One option. A ``default`` that is a function works it out from the options before it.
 
-    ``fixed`` ones shape the networks or the random draws: a resumed run cannot change them.
+    ``fixed`` ones shape the networks or the random draws: a resumed run cannot change them. With ``several``, it takes
+    one value or more, and is a list.
     """
 
     name: str
@@ -85,6 +95,7 @@ class Flag(NamedTuple):
     type: object = str
     choices: tuple = None
     fixed: bool = False
+    several: bool = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -126,7 +137,8 @@ def add_flag(group, flag, names, more_choices):
         group.add_argument(*words, action="store_true", help=flag.help + default)
         group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help="the opposite")
         return
-    default = "" if said else f" (default: {flag.default})"
+    shown = " ".join(map(str, flag.default)) if flag.several and not said else flag.default
+    default = "" if said else f" (default: {shown})"
     group.add_argument(
         *words,
         dest=flag.name,
@@ -134,6 +146,7 @@ def add_flag(group, flag, names, more_choices):
         choices=[*flag.choices, *more_choices] if flag.choices else None,
         metavar=f"{{{','.join(map(str, flag.choices))}}}" if flag.choices else flag.name.upper().split("_")[-1],
         help=flag.help.replace("%", "%%") + default,
+        nargs="+" if flag.several else None,
     )
 
 

@@ -9,7 +9,7 @@ from conftest import TINY, equal, make_dataset, noise_image, run_process
 from PIL import Image
 
 import options
-from datasets import load_image
+from readers.pictures import load_image
 from runtime import checkpoints
 
 
@@ -212,7 +212,7 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--lr=nan"], "at least 0"),
         (["--b1=1"], "below 1"),
         (["--gan_mode=gan"], "invalid choice"),
-        (["--channels=2"], "invalid choice"),
+        (["--channels=2"], "--channels_A must be 3 or 1 for 8-bit pictures"),
         (["--n_epoch=3"], "did you mean --n_epochs?"),
         (["--epoch=last"], "a whole number"),
         (["--epoch=3"], "there is no checkpoint in saved_models/tiny"),

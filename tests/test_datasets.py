@@ -21,14 +21,14 @@ from datasets import (
     group_by_size,
     list_images,
     load_batches,
-    load_image,
-    load_resized,
     random_crop,
     sample_images,
     to_tensor,
     vary_saturation,
 )
 from options import parse_training
+from readers.domains import PICTURES, load_pixels
+from readers.pictures import load_image
 from runtime.errors import UserError
 
 # ---- files ----
@@ -151,7 +151,7 @@ def test_headers_are_checked_and_the_bad_ones_named_or_left_out(tmp_path):
 def test_crops_have_the_size_whatever_the_image(tmp_path_factory, height, width, image, seed):
     path = tmp_path_factory.getbasetemp() / "any_size.png"
     noise_image(0, *image).save(path)
-    resized = load_resized(path, (height + seed % 7, width + seed % 5), 3)
+    resized = load_pixels(path, PICTURES, lambda size: (height + seed % 7, width + seed % 5))
     assert random_crop(resized, (height, width), np.random.default_rng(seed)).shape == (height, width, 3)
 
 
@@ -221,7 +221,7 @@ def test_an_epoch_shows_A_in_shuffled_order_and_draws_B(tmp_path, monkeypatch, n
     dataset = unpaired(tmp_path, n_A, n_B, cache=0)
     assert len(dataset) == max(n_A, n_B)
     seen = []
-    monkeypatch.setattr("datasets.load_image", lambda path, channels: (seen.append(path), noise_image(0))[1])
+    monkeypatch.setattr("readers.domains.load_image", lambda path, *_: (seen.append(path), noise_image(0))[1])
     epochs = []
     for epoch in range(30):
         seen.clear()
@@ -340,11 +340,11 @@ def test_batches_hold_images_of_one_size_and_lose_none(kinds, batch_size):
 def test_the_images_of_the_grids_are_the_same_at_each_call(tmp_path):
     make_dataset(tmp_path, sides=("a",), count=9)
     paths = list_images(tmp_path / "a")
-    first, second = (sample_images(paths, 4, (8, 12), 3, skip_bad=False) for _ in range(2))
+    first, second = (sample_images(paths, 4, PICTURES, training_options()) for _ in range(2))
     assert first.shape == (4, 3, 8, 12) and torch.equal(first, second)
-    assert sample_images(paths[:2], 4, (8, 12), 3, skip_bad=False).shape[0] == 2
+    assert sample_images(paths[:2], 4, PICTURES, training_options()).shape[0] == 2
     Path(paths[0]).write_bytes(Path(paths[0]).read_bytes()[:200])
-    assert sample_images(paths, 4, (8, 12), 3, skip_bad=True).shape[0] == 3
+    assert sample_images(paths, 4, PICTURES, training_options(skip_bad_images=True)).shape[0] == 3
 
 
 def test_names_of_any_bytes(tmp_path):

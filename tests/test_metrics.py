@@ -11,6 +11,8 @@ from conftest import TINY, equal, noise_image
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets import unpadded
+from readers.domains import to_unit
 from reporting import metrics
 from reporting.metrics import Best, pair_distances, set_distances
 from reporting.scalars import Curve
@@ -51,7 +53,8 @@ def test_too_few_images_are_not_measured():
 
 def test_distances_to_the_truth_in_closed_form():
     truth = torch.randint(0, 200, (2, 3, 32, 32), dtype=torch.uint8)
-    same, off = pair_distances(truth, truth), pair_distances(truth + 51, truth)
+    truth = truth / 255
+    same, off = pair_distances(truth, truth), pair_distances(truth + 0.2, truth)
     assert same["L1"].tolist() == [0, 0] and same["SSIM"].tolist() == pytest.approx([1, 1])
     assert off["L1"].tolist() == pytest.approx([0.2, 0.2])
     assert off["PSNR"].tolist() == pytest.approx([13.9794] * 2, rel=1e-5)  # −20 log₁₀ 0.2
@@ -77,8 +80,8 @@ def test_padding_is_no_part_of_what_is_measured(tmp_path):
     folder = metrics.Folder(tmp_path, options, multiple=4)
     heights = {}
     for batch in folder.batches():
-        for index, image in zip(batch["index"].tolist(), metrics.cropped(batch, batch["image"]), strict=True):
-            assert torch.equal(image, folder.whole(index))
+        for index, image in zip(batch["index"].tolist(), unpadded(batch, batch["image"]), strict=True):
+            assert torch.equal(to_unit(image, folder.domain), folder.whole(index))
             heights[index] = image.shape[1]
     assert heights == {0: 71, 1: 72, 2: 71, 3: 70, 4: 72}
 

@@ -1,6 +1,7 @@
 """ONNX files: what they compute, what they say of themselves, what test.py makes of them, and what is refused."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from inference import onnx_export
 from inference.onnx_model import OnnxModel
 from layers import fold_spectral_norm
 from options import parse_export, parse_training
+from readers.domains import PICTURES, pictures_of, plain
 from translators import Translators
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -42,7 +44,9 @@ def translators_of(flags):
 
 
 def write(translators, folder, *flags):
-    return onnx_export.write(translators, "AtoB", folder, {}, parse_export(flags))
+    channels = {f"channels_{side}": count for side, count in translators.channels.items()}
+    about = {"domains": json.dumps(plain(pictures_of(Namespace(**channels))))}
+    return onnx_export.write(translators, "AtoB", folder, about, parse_export(flags))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +54,7 @@ def test_every_recipe_translates_as_torch_does(kind, tmp_path):
     """At sizes that the exporter never saw, from few pixels to more than the attention's shortcut takes."""
     translators = translators_of(KINDS[kind])
     session = OnnxModel(write(translators, tmp_path)).session
-    multiple, least, channels = translators.multiple, translators.min_size, translators.channels("A")
+    multiple, least, channels = translators.multiple, translators.min_size, translators.channels["A"]
     for n, height, width in ((1, 2, 3), (3, 33, 50), (1, 133, 139)):
         image = np.random.default_rng(0).integers(0, 256, (n, height, width, channels), dtype=np.uint8)
         up = [(max(side, least) + multiple - 1) // multiple * multiple - side for side in (height, width)]
@@ -142,16 +146,19 @@ def test_files_of_others_are_refused(workplace, refused):
         onnx.helper.set_model_props(made, about)
         onnx.save(made, workplace / "other.onnx")
 
-    good = dict(direction="AtoB", io="float", multiple="4", min_size="8", channels_in="3")
+    def domains(**changes):
+        return json.dumps(plain({"A": PICTURES._replace(**changes), "B": PICTURES}))
+
+    good = dict(direction="AtoB", io="float", multiple="4", min_size="8", domains=domains())
     model(**good)
     assert OnnxModel("other.onnx").translate("A", torch.ones(1, 3, 8, 8))[0].unique().tolist() == [2]
     assert "does not exist" in refused("test", "--onnx=none.onnx")
     assert "not a file of export.py" in refused("test", "--onnx=text.onnx")
-    bads = dict(elsewhere=1), dict(multiple="1000000"), dict(direction="/etc"), dict(channels_in="x"), dict(io="")
+    bads = dict(elsewhere=1), dict(multiple="1000000"), dict(direction="/etc"), dict(domains="[1]"), dict(io="")
     for bad in bads:
         model(**{**good, **bad})
         assert "not a file of export.py" in refused("test", "--onnx=other.onnx")
-    model(**good | dict(channels_in="1"))
+    model(**good | dict(domains=domains(channels=1)))
     assert "ONNX Runtime fails" in refused("test", "--onnx=other.onnx", "--dataset_name=tiny", "--n_cpu=0")
 
 

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cycle_gan
-from datasets import list_images, load_image
+from datasets import list_images
 from options import RECIPES, parse_training
+from readers.pictures import load_image
 from runtime import checkpoints, distributed, saver
 from runtime.errors import UserError
 from runtime.lock import FolderLock

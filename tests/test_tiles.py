@@ -106,7 +106,9 @@ def test_generators_translate_as_if_whole(gen_net, norm, tile):
 @pytest.mark.parametrize("side", ["A", "B"])
 def test_masks_are_those_of_the_whole(mask, side):
     torch.manual_seed(0)
-    options = dict(gen_net="attention", channels=3, ngf=4, n_residual_blocks=1, norm="instance", dropout=False)
+    options = dict(
+        gen_net="attention", channels_A=3, channels_B=3, ngf=4, n_residual_blocks=1, norm="instance", dropout=False
+    )
     options |= dict(attention=False, spectral_norm=False, mask=mask, mask_threshold=100, mask_freeze_epoch=1)
     image = torch.rand(3, 40, 36) * 2 - 1
     translators = Translators(Namespace(**options))

@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 import translators
-from inference.pytorch_cyclegan import read_pytorch_cyclegan, write_pytorch_cyclegan
+from inference.pytorch_cyclegan import read_pytorch_cyclegan
 from models import build_critic, build_generator
 from runtime import checkpoints, download
 from runtime.errors import UserError
@@ -195,9 +196,10 @@ def test_what_goes_out_translates_there_as_here(shape, tmp_path, run, monkeypatc
         for name in list(state["generators"]):  # as training would: a batch norm follows a bias that is not 0
             if name.endswith("encoder.0.bias"):
                 state["generators"][name] += 0.3
-    paths, flags = write_pytorch_cyclegan(state, tmp_path / "out")
-    assert [path.name for path in paths] == list(theirs)
-    assert f"resnet_{shape['blocks']}blocks" in flags and ("--no_dropout" in flags) == (not shape.get("dropout"))
+    checkpoints.write(Path("saved_models/mine/epoch_0.pth"), state)
+    out = run("export", "--dataset_name=mine", "--format=pytorch-cyclegan").out
+    assert f"resnet_{shape['blocks']}blocks" in out and ("--no_dropout" in out) == (not shape.get("dropout"))
+    paths = [tmp_path / "exports/mine" / name for name in theirs]
     ours = translators.load_translators(state, torch.device("cpu"))
     x = images((2, shape.get("channels", 3), 32, 40))
     for path, direction in zip(paths, "AB", strict=True):
@@ -206,7 +208,7 @@ def test_what_goes_out_translates_there_as_here(shape, tmp_path, run, monkeypatc
         assert difference(again.eval(), ours.generator(direction), x) < 2e-6
 
 
-def test_what_has_no_counterpart_there_does_not_go_out(workplace, run):
+def test_what_has_no_counterpart_there_does_not_go_out(workplace, run, refused):
     assert run("cycle_gan", *TINY, "--n_epochs=1", "--sample_interval=0").code == 0
     _, state = checkpoints.find("saved_models/tiny")
     for changes, reason in [
@@ -216,9 +218,13 @@ def test_what_has_no_counterpart_there_does_not_go_out(workplace, run):
         ({"gen_net": "resnet", "attention": False, "norm": "none"}, "with --norm none"),
         ({"gen_net": "resnet", "attention": False}, "of 1 residual blocks, only of 6 and 9"),
     ]:
-        with pytest.raises(UserError, match=reason):
-            write_pytorch_cyclegan({**state, "options": {**state["options"], **changes}}, workplace / "out")
-    assert not (workplace / "out").exists()
+        options = Namespace(**{**state["options"], **changes})
+        generators = translators.Translators(options).state_dict()
+        checkpoints.write(
+            Path("saved_models/tiny/epoch_1.pth"), {**state, "options": vars(options), "generators": generators}
+        )
+        assert reason in refused("export", "--dataset_name=tiny", "--format=pytorch-cyclegan")
+    assert not list((workplace / "exports").rglob("*.pth"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

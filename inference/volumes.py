@@ -1,0 +1,35 @@
+"""Translated slices, put together to NIfTI volumes in the space of their sources."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from readers.files import as_place, library
+from readers.medical import affine_of
+
+
+class Volumes:
+    """Gathers the translated slices of ``places`` along ``axis``, and writes each volume when it has all of them."""
+
+    def __init__(self, places, axis):
+        self.axis = axis
+        self.counts = Counter(as_place(place).name for place in places)
+        self.slices = defaultdict(dict)
+
+    def add(self, place, array, path):
+        """Take the slice H×W×C from ``place`` for the volume at ``path``, whose source it lies in."""
+        slices = self.slices[place.name]
+        slices[place.part] = np.rot90(array, -1)  # as it lies in the file: readers.medical.nifti turned it
+        if len(slices) < self.counts[place.name]:
+            return
+        volume = np.stack([slices[part] for part in sorted(slices)], self.axis)
+        del self.slices[place.name]
+        volume = volume.squeeze(-1) if volume.shape[-1] == 1 else volume
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel = library("nibabel")
+        nibabel.save(nibabel.Nifti1Image(volume, affine_of(place), dtype=volume.dtype), path)
+
+    @property
+    def incomplete(self):
+        """The names of volumes that lack slices."""
+        return sorted(self.slices)

@@ -1,0 +1,126 @@
+"""Translations on their way to files: in the target domain's type, range and format, never through fewer bits."""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from readers.files import as_place, library
+from readers.formats import suffix_of
+from readers.pictures import encode_png
+from runtime.errors import UserError
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One function for each format: (array H×W×C, path)
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def write_png(array, path):
+    path.write_bytes(encode_png(array))
+
+
+def write_picture(array, path):
+    """8 bits in the format of the path's suffix, with as little loss as that has."""
+    image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+    image.save(path, quality=95, subsampling=0, lossless=True)  # JPEG reads the first two, WebP the last
+
+
+def write_tiff(array, path):
+    """Channels interleaved. 8-bit pictures by Pillow, so that nothing else is needed for them."""
+    if array.dtype == np.uint8 and array.shape[-1] in (1, 3):
+        return write_picture(array, path)
+    colour = array.shape[-1] == 3
+    pixels = array.squeeze(-1) if array.shape[-1] == 1 else array
+    library("tifffile").imwrite(
+        path, np.ascontiguousarray(pixels), photometric="rgb" if colour else "minisblack",
+        planarconfig="contig" if pixels.ndim == 3 else None, metadata=None,
+    )  # fmt: skip
+
+
+def write_npy(array, path):
+    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+
+
+WRITERS = {
+    ".png": write_png,
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"), write_picture),
+    **dict.fromkeys((".tif", ".tiff"), write_tiff),
+    ".npy": write_npy,
+}
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")  # or of 8 bits at most
+
+
+def output_suffix(place, origin, target, wanted):
+    """The suffix for the translation of ``place`` from domain ``origin`` to ``target``; ``wanted`` is --output_format.
+
+    A picture that becomes a picture keeps its own, and others get that of the target's training files.
+    """
+    if wanted != "trained":
+        return f".{wanted}"
+    suffix = suffix_of(as_place(place).name) if origin.picture and target.picture else target.suffix
+    return suffix if can_hold(suffix, target) else ".png" if target.picture else ".tif"
+
+
+def can_hold(suffix, domain):
+    """Whether a file of that format can hold images of ``domain``; those of 8 bits may suffer the loss of a JPEG."""
+    if suffix not in WRITERS:
+        return False
+    if suffix in LOSSY:
+        return domain.dtype == "uint8" and domain.channels in (1, 3)
+    return suffix != ".png" or (domain.dtype in ("uint8", "uint16") and domain.channels in (1, 3))
+
+
+def check_format(wanted, domain):
+    """Raise UserError where ``--output_format`` cannot hold what the target domain is."""
+    if wanted != "trained" and not can_hold(f".{wanted}", domain):
+        raise UserError(f"--output_format {wanted} cannot hold {domain}; take tif or npy")
+
+
+def output_names(places, root, origin, target, wanted):
+    """The name below the output folder for the translation of each of ``places`` below ``root``; all differ."""
+    names, taken = [], set()
+    for place in places:
+        name = Path(place).relative_to(root)
+        suffix, own = output_suffix(place, origin, target, wanted), suffix_of(name.name)
+        stem = name.name[: len(name.name) - len(own)]
+        changed = name.with_name(stem + (name.name[len(stem) :] if own == suffix else suffix))
+        if changed in taken:  # a.dcm and a.npy
+            changed = name.with_name(name.name + suffix)
+        taken.add(changed)
+        names.append(changed)
+    return names
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing while the next images are translated
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Writers:
+    """Encodes and writes images in threads, so that translating need not wait; an error comes out at the next call."""
+
+    def __init__(self, count):
+        self.pool, self.count, self.pending = ThreadPoolExecutor(count), count, deque()
+
+    def save(self, array, path):
+        """Take ``array`` over to be written; waits while many are still to be written."""
+        self.pending.append(self.pool.submit(save_image, array, path))
+        if len(self.pending) > 4 * self.count:
+            self.pending.popleft().result()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.pool.shutdown(cancel_futures=exception[0] is not None)
+        for written in self.pending if exception[0] is None else ():
+            written.result()
+
+
+def save_image(array, path):
+    """Write H×W×C in the format of the path's suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRITERS[os.path.splitext(path.name)[1].lower()](array, path)

@@ -1,0 +1,53 @@
+"""A side as one .zip or uncompressed .tar: its images are read by offset, without unpacking."""
+
+import os
+import tarfile
+import zipfile
+
+from readers.files import Place
+from runtime.errors import UserError
+
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def list_zip(path):
+    """The Places of a zip's members. Raises UserError where one cannot be read without unpacking."""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            if info.compress_type not in PLAIN or info.flag_bits & 1:
+                raise UserError(f"{path} is encrypted or packed by an unusual method; pack it anew: zip -r -0")
+            stored = info.compress_type == zipfile.ZIP_STORED
+            packed = info.file_size if stored else info.compress_size
+            yield info.filename, info.header_offset, info.file_size, packed
+
+
+def list_tar(path):
+    """The Places of a tar's members. Raises UserError where it is compressed."""
+    with tarfile.open(path, "r:") as archive:
+        for info in archive:
+            if info.isreg() and not info.issparse():
+                yield info.name, info.offset_data, info.size, None
+
+
+ARCHIVES = {".zip": list_zip, ".tar": list_tar}
+
+
+def is_archive(path):
+    return os.path.splitext(path)[1].lower() in ARCHIVES and os.path.isfile(path)
+
+
+def list_archive(path):
+    """The Places of all files in an archive, as paths below it. Raises UserError."""
+    path = os.fspath(path)
+    whole = os.path.getsize(path)
+    try:
+        members = list(ARCHIVES[os.path.splitext(path)[1].lower()](path))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, ValueError) as error:
+        remedy = "a .tar must not be compressed" if path.lower().endswith(".tar") else "pack it anew"
+        raise UserError(f"{path} cannot be read as an archive ({error}); {remedy}") from error
+    for name, offset, size, packed in members:
+        if offset + (size if packed is None else packed) > whole or ".." in name.split("/"):
+            raise UserError(f"{path} is cut short or damaged at {name}; copy it anew")
+        yield Place(f"{path}/{name.lstrip('/')}", path, name, offset, size, packed)

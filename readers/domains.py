@@ -1,0 +1,166 @@
+"""What the images of one side are: channels, type, range. Found once from the training files, then kept with the model.
+
+Between files and networks stand two functions, ``to_tensor`` and ``to_pixels``: a domain's range is [-1, 1] there.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from readers import geometry
+from readers.files import BadImage, as_place
+from readers.formats import contents
+from readers.pictures import load_image
+
+
+class Domain(NamedTuple):
+    """What the images of one side are, and how their files are read. The defaults: 8-bit colour pictures.
+
+    ``low`` and ``high`` become -1 and 1; ``dtype`` is NumPy's name; ``suffix`` that of the training files; ``picture``:
+    decoded as a person sees them, with 8 bits and ``channels`` 3 or 1. ``show``: which channels are red, green and blue
+    (from 1). ``pages``, ``slice_axis``, ``nan``: as the flags. ``limit``: GiB that an image may take decoded.
+    """
+
+    channels: int = 3
+    low: float = 0.0
+    high: float = 255.0
+    dtype: str = "uint8"
+    suffix: str = ".png"
+    picture: bool = True
+    show: tuple = (1, 2, 3)
+    pages: str = "channels"
+    slice_axis: int = 2
+    nan: str = "refuse"
+    limit: float = 1.0
+
+    @property
+    def floats(self):
+        return np.dtype(self.dtype).kind == "f"
+
+    @property
+    def half(self):
+        return (self.high - self.low) / 2
+
+    @property
+    def whole_type(self):
+        """Whether the range is all that 8 bits can hold, so that nothing can lie outside."""
+        return (self.dtype, self.low, self.high) == ("uint8", 0, 255)
+
+    def __str__(self):
+        channels = f"{self.channels} channel{'s' if self.channels > 1 else ''}"
+        kind = "8-bit pictures" if self.picture else f"{self.dtype} ({self.suffix})"
+        return f"{channels} of {kind}, range {self.low:g} to {self.high:g}"
+
+
+PICTURES = Domain()
+
+
+def pictures_of(options):
+    """Both domains as 8-bit pictures: {"A", "B"}."""
+    return {side: PICTURES._replace(channels=getattr(options, f"channels_{side}")) for side in "AB"}
+
+
+def plain(domains):
+    """Domains {"A", "B"} as a checkpoint keeps them."""
+    return {side: domain._asdict() for side, domain in domains.items()}
+
+
+def domains_of(state, limit=PICTURES.limit):
+    """The domains of a checkpoint: {"A", "B"}. ``limit``: as in Domain."""
+    return {side: Domain(**fields)._replace(limit=limit) for side, fields in state["domains"].items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files to arrays
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def load_pixels(path, domain, size_of=lambda size: size):
+    """Decode one image to H×W×C in its own type, resized to ``size_of((height, width))``. Raises BadImage.
+
+    Only a view of the file where that is mapped and nothing was resized.
+    """
+    if domain.picture:
+        image = load_image(path, domain.channels, domain.limit)
+        size = size_of(image.size[::-1])
+        image = image if image.size == size[::-1] else image.resize(size[::-1], Image.Resampling.BICUBIC)
+        array = np.asarray(image)
+        return array if array.ndim == 3 else array[..., None]
+    array = load_array(path, domain)
+    return geometry.resize(array, size_of(array.shape[:2]), domain.low, domain.high)
+
+
+def load_array(path, domain):
+    """Decode an image that is no 8-bit picture: H×W×C, all finite. Raises BadImage."""
+    place = as_place(path)
+    with contents(place, domain) as found:
+        if found.picture:
+            raise BadImage(place, f"it is an 8-bit picture, and the others are of {domain.dtype}")
+        if found.channels != domain.channels:
+            raise BadImage(place, f"it has {found.channels} channels, and the others {domain.channels}")
+        array = np.asarray(found.load(place.part))
+        array = array.reshape(found.height, found.width, found.channels)
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        if domain.nan == "refuse":
+            raise BadImage(place, "NaN or infinite pixels; --nan 0 would put 0 in their place")
+        array = np.where(finite, array, array.dtype.type(domain.nan))
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def count_outside(array, domain):
+    """How many values of an array lie outside the domain's range."""
+    return 0 if domain.whole_type else int(((array < domain.low) | (array > domain.high)).sum())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arrays to tensors and back
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def to_tensor(image, domain=PICTURES):
+    """A PIL image, or an array H×W[×C], to a float32 tensor C×H×W: the domain's range to [-1, 1], others clipped."""
+    array = np.array(image)  # a copy: torch wants memory that it may write to
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if array.dtype != np.uint8:
+        array = array.astype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64)
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    tensor = tensor.float() if tensor.dtype == torch.uint8 else tensor
+    if domain.low:
+        tensor.sub_(domain.low)
+    tensor.div_(domain.half).sub_(1)
+    return tensor if domain.whole_type else tensor.float().clamp_(-1, 1)
+
+
+def to_bytes(images):
+    """Float images of any shape in [-1, 1] to uint8, the way back from ``to_tensor``."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).byte()
+
+
+def to_values(images, domain):
+    """Float images of any shape in [-1, 1] to the domain's range, on the CPU: of whole numbers where it is of such."""
+    if domain.whole_type:
+        return to_bytes(images).cpu()
+    values = images.detach().cpu().double().add(1).mul(domain.half).add(domain.low)
+    return (values if domain.floats else values.round()).clamp(domain.low, domain.high)
+
+
+def to_pixels(images, domain):
+    """Float images N×C×H×W in [-1, 1] to an array N×H×W×C of the domain's type."""
+    return to_values(images, domain).permute(0, 2, 3, 1).numpy().astype(domain.dtype, copy=False)
+
+
+def to_unit(images, domain):
+    """Float images of any shape in [-1, 1] to [0, 1], rounded to what a file of the domain can hold."""
+    return to_values(images, domain).sub(domain.low).div(domain.high - domain.low).float()
+
+
+def to_colours(images, domain):
+    """Float images N×C×H×W in [-1, 1] as they are shown, N×3×H×W: one channel as gray, three as colours, of others
+    those of ``show``, and black where there are too few."""
+    if images.shape[1] in (1, 3):
+        return images.expand(-1, 3, -1, -1)
+    dark = -torch.ones_like(images[:, 0])
+    planes = [images[:, place - 1] if place <= images.shape[1] else dark for place in domain.show]
+    return torch.stack(planes, 1)

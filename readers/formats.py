@@ -1,0 +1,85 @@
+"""Which reader reads which file: one table, by suffix.
+
+To add a format: write a function (file, ways, suffix) → Contents, and one entry here. ``file`` is open for reading, and
+stays so until the pixels are loaded; ``ways`` has the attributes of a Domain that say how to read: ``pages``,
+``slice_axis``. Libraries that not everyone has are imported inside the function, by ``readers.files.library``.
+"""
+
+import contextlib
+import importlib
+import math
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from readers.files import BadImage, as_place, opened, reading
+
+
+class Reader(NamedTuple):
+    """``where`` is "module:function". ``parts``: whether a file may hold several images: "never", "always" or, as
+    pages, where ``--pages images`` is given."""
+
+    where: str
+    parts: str = "never"
+
+
+PICTURE = Reader("readers.pictures:contents")
+READERS = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".avif"), PICTURE),
+    **dict.fromkeys((".jp2", ".j2k"), PICTURE),
+    **dict.fromkeys((".tif", ".tiff"), Reader("readers.tiffs:contents", parts="pages")),
+    ".npy": Reader("readers.arrays:npy"),
+    ".npz": Reader("readers.arrays:npz"),
+    ".dcm": Reader("readers.medical:dicom", parts="pages"),
+    **dict.fromkeys((".nii", ".nii.gz"), Reader("readers.medical:nifti", parts="always")),
+}
+
+
+def suffix_of(name):
+    """The suffix of a file's name that the table knows, or ""."""
+    name = os.path.basename(name).lower()
+    endings = (name[i:] for i, letter in enumerate(name) if letter == "." and i)
+    return next((ending for ending in endings if ending in READERS), "")
+
+
+@contextlib.contextmanager
+def contents(place, ways):
+    """The Contents of the file in which ``place`` lies, for as long as it is open. Raises BadImage, UserError."""
+    place = as_place(place)
+    suffix = suffix_of(place.name)
+    module, name = READERS.get(suffix, PICTURE).where.split(":")
+    with reading(place), opened(place) as file:
+        found = getattr(importlib.import_module(module), name)(file, ways, suffix)
+        check(place, found, ways.limit)
+        yield found
+
+
+def check(place, found, limit):
+    """Raise BadImage for what no network takes, and for what would take more than ``limit`` GiB."""
+    dtype = np.dtype(found.dtype)
+    if dtype.kind not in "uif":
+        raise BadImage(place, f"its pixels are of the type {dtype}, not real numbers")
+    if not min(found.height, found.width, found.channels, found.count):
+        raise BadImage(place, "it holds no pixels")
+    size = math.prod((found.height, found.width, found.channels, dtype.itemsize)) / 2**30
+    if size > limit:
+        shape = f"{found.width}×{found.height}, {found.channels} channels"
+        raise BadImage(
+            place, f"its {shape} take {size:.1f} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
+        )
+
+
+def expand(places, ways):
+    """``places`` of files to those of the images in them: a volume is one for each slice."""
+    several = {"always"} | ({"pages"} if ways.pages == "images" else set())
+    for place in map(as_place, places):
+        if READERS.get(suffix_of(place.name), PICTURE).parts not in several:
+            yield place
+            continue
+        try:
+            with contents(place, ways) as found:
+                count = found.count
+        except BadImage:
+            count = 1  # the check of all headers will name it
+        yield from place.parts(count) if count > 1 else [place]

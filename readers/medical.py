@@ -1,0 +1,86 @@
+"""Scans: DICOM by pydicom, NIfTI volumes by nibabel."""
+
+import gzip
+
+import numpy as np
+
+from readers.files import Contents, library, opened
+
+
+def dicom(file, ways, suffix):
+    """A DICOM image in the units of its rescale (for CT, Hounsfield units); frames are channels, or images.
+
+    It stays of whole numbers where slope and intercept are whole.
+    """
+    pydicom = library("pydicom")
+    scan = pydicom.dcmread(file, stop_before_pixels=True)
+    if "Rows" not in scan or not file.read(1):
+        raise ValueError("a DICOM file without pixels")
+    frames, samples = int(scan.get("NumberOfFrames", 1) or 1), int(scan.get("SamplesPerPixel", 1))
+    slope, intercept = float(scan.get("RescaleSlope", 1)), float(scan.get("RescaleIntercept", 0))
+    bits, signed = int(scan.get("BitsStored", 16)), bool(scan.get("PixelRepresentation", 0))
+    stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    low, high = sorted(slope * value + intercept for value in stored)
+    whole = slope.is_integer() and intercept.is_integer()
+    dtype = np.dtype(smallest_integer(low, high) if whole else np.float32)
+
+    def load(part):
+        file.seek(0)
+        pixels = pydicom.dcmread(file).pixel_array
+        pixels = pixels.reshape(frames, scan.Rows, scan.Columns, samples)
+        pixels = np.concatenate(list(pixels), -1) if ways.pages == "channels" else pixels[part]
+        return pixels if (slope, intercept) == (1, 0) else (pixels * slope + intercept).astype(dtype)
+
+    as_images = ways.pages == "images"
+    channels, count = (samples, frames) if as_images else (samples * frames, 1)
+    return Contents(scan.Rows, scan.Columns, channels, dtype, load, count, low, high)
+
+
+def smallest_integer(low, high):
+    """The smallest integer type that holds ``low`` and ``high``."""
+    kinds = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
+    return next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+
+
+def nifti(file, ways, suffix):
+    """The slices of a volume along ``--slice_axis``, turned so that its second axis points up; a fourth axis is
+    channels."""
+    volume = open_volume(file, suffix)
+    shape = [*volume.shape, 1, 1, 1, 1][: max(4, len(volume.shape))]
+    if len(shape) > 4 and max(shape[4:]) > 1 or not volume.shape:
+        raise ValueError(f"its shape is {volume.shape}, not that of a volume or of one with channels")
+    scaled = volume.header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+    dtype = np.dtype(np.float32) if scaled else volume.get_data_dtype()
+    axis = ways.slice_axis
+    count = shape[axis]
+    columns, rows = (n for i, n in enumerate(shape[:3]) if i != axis)
+    if min(columns, rows) == 1 < count:
+        raise ValueError(f"a volume of {shape[0]}×{shape[1]}×{shape[2]} has no images along --slice_axis {axis}")
+
+    def load(part):
+        chosen = [slice(None)] * len(volume.shape)
+        if axis < len(chosen):
+            chosen[axis] = part
+        pixels = np.asanyarray(volume.dataobj[tuple(chosen)]).reshape(columns, rows, shape[3])
+        return np.rot90(pixels.astype(dtype, copy=False))
+
+    return Contents(rows, columns, shape[3], dtype, load, count)
+
+
+def open_volume(file, suffix):
+    """nibabel's image of an open file, its pixels not loaded yet."""
+    nibabel = library("nibabel")
+    stream = gzip.GzipFile(fileobj=file) if suffix.endswith(".gz") else file
+    start = stream.read(1024)
+    kinds = [nibabel.Nifti1Image, nibabel.Nifti2Image]
+    kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)
+    if kind is None:
+        raise ValueError("it is not a NIfTI file")
+    holder = nibabel.FileHolder(fileobj=stream)
+    return kind.from_file_map({"header": holder, "image": holder})
+
+
+def affine_of(place):
+    """Where the voxels of the volume at ``place`` lie in space: 4×4."""
+    with opened(place) as file:
+        return open_volume(file, place.name.lower()).affine

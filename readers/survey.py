@@ -1,0 +1,183 @@
+"""What one side's training files are, found out once: by all of their headers, and a sample of their pixels."""
+
+import contextlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from readers.domains import PICTURES, Domain, load_pixels
+from readers.files import BadImage
+from readers.formats import contents, suffix_of
+from runtime.errors import UserError
+
+SAMPLE_FILES, SAMPLE_PIXELS = 64, 65536  # looked at for the range, and of each of them
+PERCENTILES = 0.1, 99.9
+AUTO = ["auto"]
+VOLUMES = ".nii", ".nii.gz"
+LITTLE = 1 / 8  # of the range; less use of it is pointed out
+
+
+def check_headers(paths, skip_bad, ways=PICTURES):
+    """Open every image without decoding it: a dict path → Contents without ``load``.
+
+    Raises BadImage at a bad one, or leaves it out and says so. ``ways``: a Domain that says how files are read.
+    """
+    good, bad = {}, []
+    for path in tqdm(paths, desc="checking images", unit="img", delay=2, leave=False):
+        try:
+            with contents(path, ways) as found:
+                good[path] = found._replace(load=None)
+        except BadImage as error:
+            if not skip_bad:
+                raise
+            bad.append(error.path)
+    if bad:
+        print(f"{len(bad)} of {len(paths)} images are left out because they cannot be read: {', '.join(bad)}")
+    if not good:
+        raise none_readable(paths)
+    return good
+
+
+def none_readable(paths):
+    return UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
+
+
+def ways_of(options):
+    """How files are read, by the options alone: a Domain whose other fields are still to be found."""
+    names = dict(pages=options.pages, slice_axis=options.slice_axis, nan=options.nan)
+    return Domain(**names, limit=options.decoded_limit)
+
+
+def find_domain(side, headers, ways, channels=None, span=AUTO, show=(1, 2, 3), skip_bad=False):
+    """The Domain of ``side`` ("A" or "B") whose training images have the ``headers``; prints it, if not pictures.
+
+    ``channels``, ``span`` [low, high] and ``show`` are what was given by hand. Raises UserError where the files
+    contradict each other, or that.
+    """
+    picture = next((path for path, header in headers.items() if header.picture), None)
+    if picture is not None:
+        return picture_domain(side, headers, picture, ways, channels, span, skip_bad)
+    first, of_first = next(iter(headers.items()))
+    for path, header in headers.items():
+        if header.channels != of_first.channels:
+            raise UserError(
+                f"{first} has {of_first.channels} channels and {path} has {header.channels}; "
+                f"the images of a side need the same number"
+            )
+    volumes = {path: header for path, header in headers.items() if suffix_of(name_of(path)) in VOLUMES}
+    flat = next((path for path, header in volumes.items() if header.count == 1), None)
+    if flat and max(header.count for header in headers.values()) > 1:
+        raise UserError(f"{flat} has one slice along --slice_axis {ways.slice_axis}, and others have many; remove it")
+    if channels not in (None, of_first.channels):
+        raise UserError(f"--channels_{side} {channels} is not what {first} has: {of_first.channels}; leave it out")
+    dtype = np.result_type(*{header.dtype for header in headers.values()}).newbyteorder("=")
+    if (most := max(show)) > of_first.channels > 3 and tuple(show) != (1, 2, 3):
+        raise UserError(f"--show_channels {most} is more than the {of_first.channels} channels of side {side}")
+    found = ways._replace(
+        channels=of_first.channels, dtype=dtype.name, suffix=suffix_of(name_of(first)), picture=False, show=tuple(show)
+    )
+    found = find_range(side, found, headers, span, skip_bad)
+    print(f"side {side}: {found}")
+    return found
+
+
+def check_known(side, headers, domain):
+    """Raise UserError where training images are not what a checkpoint's ``domain`` says."""
+    for path, header in headers.items():
+        fits = header.picture or header.viewable if domain.picture else header.channels == domain.channels
+        if not fits:
+            raise UserError(
+                f"{path} has {header.channels} channels of {header.dtype}, and the checkpoint was trained with "
+                f"{domain} on side {side}; start anew without --epoch"
+            )
+
+
+def name_of(path):
+    return getattr(path, "name", str(path))
+
+
+def picture_domain(side, headers, picture, ways, channels, span, skip_bad):
+    """The Domain of a side with an 8-bit ``picture``: all others are read with 8 bits, too."""
+    for path, header in headers.items():
+        if not (header.picture or header.viewable):
+            raise UserError(f"{picture} is an 8-bit picture and {path} is not; put them into different data sets")
+    if channels not in (None, 1, 3):
+        raise UserError(f"--channels_{side} must be 3 or 1 for 8-bit pictures, such as {picture}, not {channels}")
+    if deep := sum(not header.picture for header in headers.values()):
+        print(f"side {side}: {deep} of {len(headers)} images have more than 8 bits, and are read with 8 as the others")
+    found = ways._replace(channels=channels or 3, suffix=suffix_of(name_of(picture)))
+    return found if span == AUTO else find_range(side, found, headers, span, skip_bad)
+
+
+def find_range(side, domain, headers, span, skip_bad):
+    """``domain`` with its range: ``span``, or for AUTO the whole type's, or percentiles of floats."""
+    sample = sample_pixels(list(headers), domain, skip_bad)
+    if span != AUTO:
+        low, high = span
+    elif domain.floats:
+        low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
+    else:
+        whole = np.iinfo(domain.dtype)
+        low = min(whole.min if header.low is None else header.low for header in headers.values())
+        high = max(whole.max if header.high is None else header.high for header in headers.values())
+    least, most = float(sample.min()), float(sample.max())
+    seen = f"the pixels looked at on side {side} lie between {least:g} and {most:g}"
+    if not low < high:
+        raise UserError(f"{seen}, which is no range; give one by --range_{side}")
+    outside = float(((sample < low) | (sample > high)).mean())
+    if outside == 1:
+        raise UserError(f"{seen}, none of them in the range {low:g} to {high:g}; give another --range_{side}")
+    if outside:
+        print(f"{seen}; {outside:.2%} of them, outside of {low:g} to {high:g}, are clipped")
+    if most - least < LITTLE * (high - low):
+        print(f"{seen}, a small part of {low:g} to {high:g}; --range_{side} can make more of it")
+    return domain._replace(low=float(low), high=float(high))
+
+
+def sample_pixels(paths, domain, skip_bad):
+    """Pixels of some of the images, evenly spread: an array N×C. Raises BadImage."""
+    chosen = {int(place) for place in np.linspace(0, len(paths) - 1, SAMPLE_FILES).round()}
+    pixels = []
+    for place in sorted(chosen):
+        with contextlib.suppress(*[BadImage] if skip_bad else []):
+            array = load_pixels(paths[place], domain)
+            flat = array.reshape(-1, array.shape[-1])
+            pixels.append(np.array(flat[:: -(-len(flat) // SAMPLE_PIXELS)]))
+    if not pixels:
+        raise none_readable(paths)
+    return np.concatenate(pixels)
+
+
+def check_sizes(headers, size_of, crop, options):
+    """Raise UserError where ``--small refuse`` or ``--preprocess none`` does not allow an image's size."""
+    first = None
+    for path, header in headers.items():
+        size = size_of((header.height, header.width))
+        if options.small == "refuse" and (size[0] < crop[0] or size[1] < crop[1]):
+            raise UserError(
+                f"{path} is {size[1]}×{size[0]} pixels, less than the crop of {crop[1]}×{crop[0]}; "
+                "remove it, take smaller crops, or pad it: --small pad"
+            )
+        first = first or (path, size)
+        if options.preprocess == "none" and size != first[1]:
+            raise UserError(
+                f"{first[0]} is {first[1][1]}×{first[1][0]} pixels and {path} is {size[1]}×{size[0]}; "
+                "--preprocess none needs images of one size, --preprocess crop does not"
+            )
+
+
+def squashed(headers, preprocess, load):
+    """A line that says how images change their shape, by more than a fifth; None where they keep it."""
+    if preprocess != "resize_and_crop":
+        return None
+    sizes = Counter((header.height, header.width) for header in headers)
+    for (height, width), _ in sizes.most_common():
+        change = (width / height) / (load[1] / load[0])
+        if max(change, 1 / change) > 1.2:
+            return (
+                f"images of {width}×{height} are squashed to {load[1]}×{load[0]}; "
+                "--preprocess scale_shorter_and_crop keeps their shape"
+            )
+    return None

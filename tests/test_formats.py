@@ -1,0 +1,598 @@
+"""Files of every kind, written by their formats' own libraries: read to the last bit, trained on, and written again."""
+
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import imagecodecs
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+import torch
+from conftest import ROOT, TINY, noise_image
+from nibabel.testing import data_path as NIBABEL_FILES
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from datasets import list_images
+from readers import geometry
+from readers.domains import PICTURES, Domain, load_array, load_pixels, to_colours, to_pixels, to_tensor, to_unit
+from readers.files import BadImage
+from readers.formats import READERS, contents
+from readers.survey import check_headers, find_domain
+from runtime.errors import UserError
+
+SMALL = [flag for flag in TINY if "checkpoint_interval" not in flag] + ["--checkpoint_interval=1"]
+
+
+def numbers(seed, shape, dtype):
+    random = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return random.normal(size=shape).astype(dtype)
+    span = np.iinfo(dtype)
+    return random.integers(span.min, span.max, shape, dtype, endpoint=True)
+
+
+def tiff(shape, dtype, **saving):
+    return lambda path, seed: tifffile.imwrite(path, numbers(seed, shape, dtype), **saving)
+
+
+def npy(shape, dtype):
+    return lambda path, seed: np.save(path, numbers(seed, shape, dtype))
+
+
+def npz(path, seed):
+    np.savez_compressed(path, numbers(seed, (24, 26, 2), np.float64))
+
+
+def sixteen_bit_png(path, seed):
+    Image.fromarray(numbers(seed, (24, 26), np.uint16)).save(path)
+
+
+def colour_png(path, seed):
+    Path(path).write_bytes(imagecodecs.png_encode(numbers(seed, (24, 26, 3), np.uint16)))
+
+
+def scan(name):
+    return lambda path, seed: shutil.copy(get_testdata_file(name), path)
+
+
+def volume(path, seed):
+    nibabel.save(nibabel.Nifti1Image(numbers(seed, (24, 26, 3), np.int16), np.diag([1, 2, 3, 1])), path)
+
+
+def real_volume(path, seed):
+    shutil.copy(Path(NIBABEL_FILES) / "anatomical.nii", path)
+
+
+def picture(path, seed):
+    noise_image(seed, 24, 26).save(path)
+
+
+KINDS = {
+    "8-bit png": (".png", picture),
+    "8-bit avif": (".avif", picture),
+    "8-bit gif": (".gif", picture),
+    "8-bit jp2": (".jp2", picture),
+    "16-bit png": (".png", sixteen_bit_png),
+    "16-bit colour png": (".png", colour_png),
+    "16-bit tiff": (".tif", tiff((24, 26), np.uint16)),
+    "float tiff, compressed": (".tif", tiff((24, 26), np.float32, compression="zlib")),
+    "13 channels, planar tiff": (".tif", tiff((13, 24, 26), np.uint16, planarconfig="separate", photometric=1)),
+    "4 channels, interleaved tiff": (".tif", tiff((24, 26, 4), np.uint16, planarconfig="contig", photometric=1)),
+    "stack of pages": (".tif", tiff((5, 24, 26), np.uint16, photometric="minisblack")),
+    "npy": (".npy", npy((24, 26, 2), np.float32)),
+    "npz": (".npz", npz),
+    "dicom ct": (".dcm", scan("CT_small.dcm")),
+    "dicom mr": (".dcm", scan("MR_small.dcm")),
+    "nifti": (".nii", volume),
+    "nifti of a real head": (".nii", real_volume),
+    "packed nifti": (".nii.gz", volume),
+}  # fmt: skip
+
+
+def make_sides(folder, A, B, count=4):
+    """A data set of files of two kinds."""
+    for side, kind in (("A", A), ("B", B)):
+        suffix, write = KINDS[kind]
+        for number, part in enumerate(("train", "test")):
+            (folder / f"{part}{side}").mkdir(parents=True)
+            for i in range(count if "nifti" not in kind else 1):
+                write(folder / f"{part}{side}" / f"{i}{suffix}", 10 * number + i)
+
+
+def read(path):
+    """An image by its own library, as H×W×C."""
+    suffix = path.suffix
+    array = tifffile.imread(path) if suffix == ".tif" else np.load(path) if suffix == ".npy" else None
+    if array is None:
+        array = nibabel.load(path).get_fdata() if suffix in (".nii", ".gz") else imagecodecs.imread(path)
+    return array if array.ndim > 2 else array[..., None]
+
+
+# What each of two sides is translated to, there and back: format, type, channels.
+PAIRS = {
+    ("16-bit tiff", "13 channels, planar tiff"): ((".tif", "uint16", 13), (".tif", "uint16", 1)),
+    ("float tiff, compressed", "npy"): ((".npy", "float32", 2), (".tif", "float32", 1)),
+    ("dicom mr", "dicom ct"): ((".tif", "int32", 1), (".tif", "int16", 1)),
+    ("16-bit png", "16-bit colour png"): ((".png", "uint16", 3), (".png", "uint16", 1)),
+    ("npz", "stack of pages"): ((".tif", "uint16", 5), (".tif", "float64", 2)),
+    ("nifti", "packed nifti"): ((".nii", "float64", 3), (".gz", "float64", 3)),  # get_fdata
+    ("8-bit png", "4 channels, interleaved tiff"): ((".tif", "uint16", 4), (".png", "uint8", 3)),
+    ("8-bit avif", "8-bit jp2"): ((".png", "uint8", 3), (".png", "uint8", 3)),
+    ("8-bit gif", "npy"): ((".npy", "float32", 2), (".png", "uint8", 3)),
+}
+
+
+@pytest.mark.parametrize(("A", "B"), PAIRS)
+def test_every_format_trains_resumes_translates_in_tiles_and_is_evaluated(workplace, run, A, B):
+    make_sides(workplace / "datasets" / "any", A, B)
+    result = run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1")
+    assert result.code == 0, result.err
+    result = run("cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2")
+    assert result.code == 0 and "resuming after epoch 1" in result.out, result.err
+    for flags in ([], ["--tile=32"]):
+        result = run("test", "--dataset_name=any", "--n_cpu=0", *flags)
+        assert result.code == 0, result.err
+        for direction, (suffix, dtype, channels) in zip(("AtoB", "BtoA"), PAIRS[A, B], strict=True):
+            made = [path for path in (workplace / "results/any/epoch_2" / direction).iterdir() if path.is_file()]
+            assert made and {path.suffix for path in made} == {suffix}
+            for path in made:
+                array = read(path)
+                assert (array.dtype, array.shape[-1]) == (dtype, channels)
+    result = run("evaluate", "--dataset_name=any", "--features=efficientnet_lite0")
+    assert result.code == 0 and "cycle L1" in result.out, result.err
+
+
+# ---- to the last bit ----
+
+ALL = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+
+
+@pytest.fixture
+def identity(monkeypatch):
+    """Generators that translate each image to itself."""
+    monkeypatch.setattr("translators.Translators.translate", lambda self, side, x: (x, None))
+
+
+@pytest.mark.parametrize("flags", [[], ["--tile=64", "--batch_size=3"]], ids=["whole", "tiles"])
+@pytest.mark.parametrize(
+    ("suffix", "write"),
+    [
+        (".tif", lambda path: tifffile.imwrite(path, ALL)),
+        (".png", lambda path: Image.fromarray(ALL).save(path)),
+        (".npy", lambda path: np.save(path, ALL)),
+        (".nii.gz", lambda path: nibabel.save(nibabel.Nifti1Image(ALL.reshape(256, 64, 4), np.eye(4)), path)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_all_65536_values_come_back_exactly(workplace, run, identity, suffix, write, flags):
+    for side in ("trainA", "trainB", "testA"):
+        (workplace / "datasets/all" / side).mkdir(parents=True)
+        write(workplace / "datasets/all" / side / f"0{suffix}")
+    assert run("cycle_gan", *SMALL, "--dataset_name=all", "--n_epochs=1", "--sample_interval=0").code == 0
+    assert run("test", "--dataset_name=all", "--n_cpu=0", *flags).code == 0
+    assert np.array_equal(np.unique(read(workplace / f"results/all/epoch_1/AtoB/0{suffix}")), ALL.ravel())
+    back, origin = (
+        read(workplace / folder / f"0{suffix}") for folder in ("results/all/epoch_1/AtoB", "datasets/all/testA")
+    )
+    assert np.array_equal(back, origin)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [(np.uint8, 0, 255), (np.int16, -1024, 3071), (np.uint16, 0, 4095), (np.uint16, 0, 65535), (np.int16, -9, 32767)],
+)
+def test_whole_numbers_survive_the_way_to_the_network_and_back(dtype, low, high):
+    domain = Domain(1, low, high, np.dtype(dtype).name, picture=False)
+    values = np.arange(low, high + 1).astype(dtype)[None, :, None]
+    tensor = to_tensor(values, domain)
+    assert tensor.dtype == torch.float32 and (tensor.min(), tensor.max()) == (-1, 1)
+    assert np.array_equal(to_pixels(tensor[None], domain)[0], values)
+    torch.testing.assert_close(to_unit(tensor, domain)[0, 0], torch.linspace(0, 1, high - low + 1))
+
+
+def test_floats_survive_to_one_unit_and_what_lies_outside_is_clipped():
+    domain = Domain(1, -3.0, 5.0, "float32", picture=False)
+    values = np.random.default_rng(0).uniform(-3, 5, (50, 50, 1)).astype(np.float32)
+    back = to_pixels(to_tensor(values, domain)[None], domain)[0]
+    assert back.dtype == np.float32 and np.abs(back - values).max() <= 8 * np.finfo(np.float32).eps
+    outside = to_tensor(np.array([[[-4.0], [6.0]]], np.float32), domain)
+    assert outside.flatten().tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_readers_return_what_was_written(tmp_path, kind):
+    suffix, write = KINDS[kind]
+    path = tmp_path / f"image{suffix}"
+    write(path, 3)
+    with contents(str(path), PICTURES) as found:
+        if found.picture:
+            expected = np.asarray(Image.open(path).convert("RGB"))
+            loaded = load_pixels(path, PICTURES)
+        else:
+            domain = Domain(found.channels, dtype=found.dtype.name, picture=False)
+            loaded = load_array(list_images(tmp_path, domain)[0], domain)
+            assert loaded.dtype == found.dtype.newbyteorder("=") and loaded.dtype.isnative
+            expected = expected_pixels(kind, path)
+    assert np.array_equal(loaded, expected)
+
+
+def expected_pixels(kind, path):
+    if kind == "dicom ct":  # Hounsfield units
+        return pydicom.pixels.apply_rescale(pydicom.dcmread(path).pixel_array, pydicom.dcmread(path))[..., None]
+    if kind == "dicom mr":
+        return pydicom.dcmread(path).pixel_array[..., None]
+    if "nifti" in kind:
+        return np.rot90(np.asarray(nibabel.load(path).dataobj)[..., 0])[..., None]
+    if kind == "npz":
+        return np.load(path)["arr_0"]
+    array = read(path)
+    return np.moveaxis(array, 0, -1) if kind in ("stack of pages", "13 channels, planar tiff") else array
+
+
+def test_volumes_are_cut_along_the_axis_and_stacks_into_pages(tmp_path):
+    volume(tmp_path / "v.nii.gz", 0)
+    tiff((5, 24, 26), np.uint16, photometric="minisblack")(tmp_path / "stack.tif", 1)
+    for axis, count in enumerate((24, 26, 3)):
+        assert len(list_images(tmp_path, PICTURES._replace(slice_axis=axis))) == count + 1
+    places = list_images(tmp_path, PICTURES._replace(pages="images"))
+    assert [place.part for place in places] == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert str(places[1]).endswith("stack.tif/001")
+    domain = Domain(1, dtype="uint16", picture=False, pages="images")
+    assert np.array_equal(load_array(places[2], domain)[..., 0], tifffile.imread(tmp_path / "stack.tif")[2])
+
+
+@pytest.mark.parametrize("archive", ["stored.zip", "deflated.zip", "plain.tar"])
+@pytest.mark.parametrize("n_cpu", [0, 2])
+def test_a_side_may_be_an_archive(workplace, run, archive, n_cpu):
+    name, suffix = archive.split(".")
+    for part in ("trainA", "trainB"):
+        files = sorted((workplace / "datasets/tiny" / part).iterdir())
+        target = workplace / f"datasets/{name}/{part}.{suffix}"
+        target.parent.mkdir(exist_ok=True)
+        if suffix == "zip":
+            method = zipfile.ZIP_DEFLATED if name == "deflated" else zipfile.ZIP_STORED
+            with zipfile.ZipFile(target, "w", method) as file:
+                for path in files:
+                    file.write(path, f"deep/{path.name}")
+        else:
+            with tarfile.open(target, "w") as file:
+                for path in files:
+                    file.add(path, f"deep/{path.name}")
+        for place, path in zip(list_images(target), files, strict=True):
+            assert np.array_equal(load_pixels(place, PICTURES), load_pixels(path, PICTURES))
+    assert run("cycle_gan", *SMALL, f"--dataset_name={name}", "--n_epochs=1", f"--n_cpu={n_cpu}").code == 0
+    result = run("test", f"--dataset_name={name}", f"--input={target}", "--output=out", "--direction=BtoA", "--n_cpu=0")
+    assert result.code == 0 and (workplace / "out/deep/0.png").exists()
+
+
+# ---- range and channels ----
+
+
+def domain_of(folder, **more):
+    return find_domain("A", check_headers(list_images(folder), False), PICTURES, **more)
+
+
+def test_the_range_is_the_types_or_the_percentiles_or_what_is_given(tmp_path, capsys):
+    for kind, write in (("u", npy((24, 26), np.int16)), ("f", npy((99, 99), np.float32))):
+        (tmp_path / kind).mkdir()
+        write(tmp_path / kind / "a.npy", 0)
+    assert domain_of(tmp_path / "u")[1:4] == (-32768, 32767, "int16")
+    found = domain_of(tmp_path / "f")
+    low, high = np.percentile(np.load(tmp_path / "f" / "a.npy"), (0.1, 99.9))
+    assert (found.low, found.high) == pytest.approx((low, high)) and "are clipped" in capsys.readouterr().out
+    assert domain_of(tmp_path / "u", span=[0, 4095])[1:3] == (0, 4095)
+    with pytest.raises(UserError, match="none of them in the range 70000 to 80000"):
+        domain_of(tmp_path / "u", span=[70000, 80000])
+
+
+def test_ct_has_the_range_of_its_bits(tmp_path):
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dataset.BitsStored, dataset.PixelRepresentation = 12, 0
+    dataset.save_as(tmp_path / "a.dcm")
+    assert domain_of(tmp_path)[1:4] == (-1024, 3071, "int16")
+
+
+def test_colours_are_shown_as_asked():
+    images = torch.arange(5.0).view(1, 5, 1, 1)
+    shown = lambda show, channels=5: to_colours(images[:, :channels], Domain(channels, show=show)).flatten().tolist()  # noqa: E731
+    assert shown((1, 2, 3)) == [0, 1, 2] and shown((5, 1, 3)) == [4, 0, 2]
+    assert shown((3, 2, 1), 3) == [0, 1, 2] and shown((1, 2, 3), 1) == [0, 0, 0] and shown((1, 2, 3), 2) == [0, 1, -1]
+
+
+def test_different_channels_have_no_identity_loss_which_is_said_once(workplace, run, refused):
+    make_sides(workplace / "datasets/any", "8-bit png", "npy", count=2)
+    result = run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1", "--show_channels", 2, 1, 2)
+    assert result.code == 0 and result.out.count("--lambda_id is 0") == 1
+    again = run("cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2")
+    assert again.code == 0 and "--lambda_id" not in again.out
+    for flag, told in (
+        ("--lambda_id=5", "leave --lambda_id out"),
+        ("--mask=learned", "--mask learned needs equal"),
+        ("--channels_B=3", "--channels_B 3 is not what"),
+        ("--channels_A=2", "must be 3 or 1"),
+    ):
+        assert told in refused("cycle_gan", *SMALL, "--dataset_name=any", flag)
+
+
+# ---- shape ----
+
+
+@pytest.mark.parametrize("size", [(40, 31), (9, 70), (24, 26)])
+def test_floats_are_resized_as_pillow_does(size):
+    picture = noise_image(0, 24, 26)
+    expected = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
+    array = np.asarray(picture)
+    assert np.array_equal(geometry.resize(array, size, 0, 255), expected)
+    for dtype in (np.float32, np.uint16, np.int16):
+        resized = geometry.resize(array.astype(dtype), size, 0, 255)
+        assert resized.dtype == dtype
+        assert np.abs(resized.round() - expected.astype(float)).max() <= 1
+    ramp = np.linspace(0, 65535, 60).round().astype(np.uint16)[:, None, None] * np.ones((1, 60, 1), np.uint16)
+    middle = geometry.resize(ramp, (30, 30), 0, 65535)[5:-5, 5].ravel().astype(float)
+    assert np.abs(middle - ramp[:, 0, 0].reshape(30, 2).mean(1)[5:-5]).max() < 2  # neither shifted nor stretched
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "expected"),
+    [("resize_and_crop", (18, 22)), ("scale_width_and_crop", (11, 22)), ("scale_shorter_and_crop", (18, 36)),
+     ("crop", (40, 80)), ("none", (40, 80))],
+)  # fmt: skip
+def test_preprocess_resizes_by_its_name(preprocess, expected):
+    assert geometry.PREPROCESS[preprocess]((40, 80), (18, 22)) == expected
+
+
+@pytest.mark.parametrize("preprocess", ["scale_width_and_crop", "scale_shorter_and_crop", "crop"])
+@pytest.mark.parametrize("cache", [0, 1])
+def test_images_of_different_sizes_train_in_any_way(workplace, run, preprocess, cache):
+    for i, size in enumerate(((12, 50), (70, 24), (30, 30))):
+        noise_image(i, *size).save(workplace / "datasets/tiny/trainA" / f"{i}.png")
+    flags = [f"--preprocess={preprocess}", f"--cache={cache}", "--flip=both", "--n_epochs=2"]
+    assert run("cycle_gan", *SMALL, *flags).code == 0
+
+
+def test_whole_images_without_a_crop(workplace, run, refused):
+    assert run("cycle_gan", *SMALL, "--preprocess=none", "--n_epochs=1").code == 0
+    assert Image.open(workplace / "images/tiny/2.png").size == (6 * (20 + 2) + 2, 3 * (16 + 2) + 2)
+    noise_image(0, 30, 30).save(workplace / "datasets/tiny/trainB/odd.png")
+    line = refused("cycle_gan", *SMALL, "--preprocess=none")
+    assert "0.png is 23×18 pixels and" in line and "odd.png is 30×30" in line
+
+
+def test_small_images_are_padded_or_refused(workplace, run, refused):
+    assert geometry.pad(np.arange(12).reshape(3, 4, 1), (5, 4)).shape == (5, 4, 1)
+    big = [*SMALL, "--img_height=32", "--img_width=32", "--preprocess=crop"]
+    assert run("cycle_gan", *big, "--n_epochs=1").code == 0
+    assert "is 23×18 pixels, less than the crop of 32×32" in refused("cycle_gan", *big, "--small=refuse")
+
+
+def test_squashing_is_said(workplace, run):
+    for side in ("trainA", "trainB"):
+        noise_image(0, 20, 90).save(workplace / "datasets/tiny" / side / "0.png")
+    squashed = "images of 90×20 are squashed to 22×18; --preprocess scale_shorter_and_crop keeps their shape"
+    assert squashed in run("cycle_gan", *SMALL, "--n_epochs=1").out
+    kept = run("cycle_gan", *SMALL, "--n_epochs=1", "--preprocess=scale_shorter_and_crop")
+    assert "squashed" not in kept.out
+
+
+def test_crops_are_mirrored_and_turned_as_asked():
+    corner = np.zeros((8, 8, 1))
+    corner[0, 0] = 1
+
+    def places(**how):
+        crops = (geometry.random_crop(corner, (8, 8), np.random.default_rng(seed), **how) for seed in range(60))
+        return {tuple(int(i) for i in np.argwhere(crop)[0][:2]) for crop in crops}
+
+    everywhere = {(0, 0), (0, 7), (7, 0), (7, 7)}
+    assert places(flip="none") == {(0, 0)} and places() == {(0, 0), (0, 7)}
+    assert places(flip="both") == everywhere and places(flip="none", rotate90=True) == everywhere
+
+
+# ---- bad input ----
+
+
+def pickled(path):
+    np.save(path, np.array([[{}]], dtype=object), allow_pickle=True)
+
+
+def cut_short(path):
+    np.save(path, np.zeros((64, 64), np.float32))
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def boastful(path):
+    with open(path, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (400000, 400000)}
+        np.lib.format.write_array_header_1_0(file, header)
+
+
+def huge(path):
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint16))
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        for name in ("ImageWidth", "ImageLength"):
+            offset = file.pages[0].tags[name].offset
+            content[offset + 2 : offset + 12] = (
+                (4).to_bytes(2, "little") + (1).to_bytes(4, "little") + (60000).to_bytes(4, "little")
+            )
+    path.write_bytes(content)  # fmt: skip
+
+
+def without_pixels(path):
+    shutil.copy(get_testdata_file("rtplan.dcm"), path)
+
+
+def edge_on(path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((1, 30, 30), np.int16), np.eye(4)), path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write", "told"),
+    [
+        (".npy", pickled, "Python objects, which are never loaded"),
+        (".npy", lambda path: np.save(path, np.zeros((8, 8), complex)), "complex128, not real numbers"),
+        (".npy", lambda path: np.save(path, np.zeros(8)), r"its shape is \(8,\)"),
+        (".npy", lambda path: np.save(path, np.zeros((0, 8))), "no pixels"),
+        (".npy", cut_short, "its header promises 16512 bytes and it holds 400"),
+        (".npy", boastful, "promises"),
+        (".npz", lambda path: np.savez(path, a=np.zeros((8, 8)), b=np.zeros((8, 8))), "it holds 2 arrays"),
+        (".tif", huge, "--decoded_limit is 1; raise that"),
+        (".tif", lambda path: path.write_bytes(b"II*\0nonsense"), "not a readable image"),
+        (".dcm", without_pixels, "DICOM file without pixels"),
+        (".dcm", lambda path: path.write_bytes(b"nothing"), "not a readable image"),
+        (".nii", lambda path: path.write_bytes(b"nothing"), "not a NIfTI file"),
+        (".nii.gz", edge_on, "no images along --slice_axis 2"),
+        (".png", lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "cannot identify"),
+    ],
+)  # fmt: skip
+def test_bad_files_are_named(tmp_path, suffix, write, told):
+    path = tmp_path / f"bad{suffix}"
+    write(path)
+    with pytest.raises(BadImage, match=told):
+        check_headers(list_images(tmp_path), False)
+
+
+def test_a_limit_on_what_is_decoded_can_be_raised(workplace, run, refused):
+    flags = [*SMALL, "--n_epochs=1", "--sample_interval=0"]
+    line = refused("cycle_gan", *flags, "--decoded_limit=0.000001")
+    assert "--decoded_limit is 1e-06; raise" in line
+    assert run("cycle_gan", *flags).code == 0
+    assert "--decoded_limit" in refused("test", "--dataset_name=tiny", "--decoded_limit=0.000001", "--n_cpu=0")
+
+
+def test_sides_that_disagree_name_both_files(tmp_path):
+    npy((8, 8, 2), np.uint16)(tmp_path / "a.npy", 0)
+    npy((8, 8, 3), np.uint16)(tmp_path / "b.npy", 0)
+    with pytest.raises(UserError, match=r"a\.npy has 2 channels and .*b\.npy has 3"):
+        domain_of(tmp_path)
+    (tmp_path / "a.npy").unlink()
+    noise_image(0).save(tmp_path / "c.png")
+    with pytest.raises(UserError, match=r"c\.png is an 8-bit picture and .*b\.npy is not"):
+        domain_of(tmp_path)
+
+
+def test_nan_is_refused_by_name_or_replaced(workplace, run, refused):
+    make_sides(workplace / "datasets/any", "npy", "npy", count=2)
+    hole = np.ones((24, 26, 2), np.float32)
+    hole[3, 3] = np.nan
+    np.save(workplace / "datasets/any/trainA/1.npy", hole)
+    line = refused("cycle_gan", *SMALL, "--dataset_name=any")
+    assert "trainA/1.npy" in line and "--nan 0 would put 0 in their place" in line
+    assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1", "--nan=0").code == 0
+    np.save(workplace / "datasets/any/testA/1.npy", hole)
+    assert run("test", "--dataset_name=any", "--n_cpu=0").code == 0
+
+
+def test_what_contradicts_a_16_bit_model_is_refused(workplace, run, refused):
+    make_sides(workplace / "datasets/any", "16-bit tiff", "16-bit tiff", count=2)
+    assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1").code == 0
+    for wanted in ("jpg", "webp", "bmp"):
+        line = refused("test", "--dataset_name=any", f"--output_format={wanted}")
+        assert f"--output_format {wanted} cannot hold 1 channel of uint16" in line
+    assert "slices of NIfTI volumes" in refused("test", "--dataset_name=any", "--output_format=nii.gz")
+    assert "it is an 8-bit picture" in refused("test", "--dataset_name=any", "--input=datasets/tiny/testA", "--n_cpu=0")
+    line = refused("cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2", "--range_A", 0, 4095)
+    assert "--range_A 0.0 4095.0 contradicts the checkpoint" in line
+    npy((24, 26, 2), np.uint16)(workplace / "two.npy", 0)
+    assert "it has 2 channels" in refused("test", "--dataset_name=any", "--input=two.npy", "--n_cpu=0")
+    for flags, told in (
+        (["--range_A", 5], "takes auto, or a lower and a higher number"),
+        (["--range_A", 5, 4], "takes auto, or"),
+        (["--show_channels", 1], "takes three numbers"),
+        (["--rotate90"], "square crops"),
+        (["--saturation_noise=0.1"], "8-bit colour pictures"),
+    ):
+        assert told in refused("cycle_gan", *SMALL, "--dataset_name=any", *flags)
+
+
+def test_a_missing_library_is_named(workplace, refused, monkeypatch):
+    import sys
+
+    make_sides(workplace / "datasets/any", "dicom mr", "dicom ct", count=1)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    line = refused("cycle_gan", *SMALL, "--dataset_name=any")
+    assert "needs pydicom; install it: pip install -r requirements-data.txt" in line
+
+
+@pytest.mark.parametrize("name", ["trainA.zip", "trainA.tar"])
+def test_damaged_archives_are_named(workplace, refused, name):
+    (workplace / "datasets/bad").mkdir()
+    (workplace / "datasets/bad" / name).write_bytes(b"nothing of the kind")
+    assert f"{name} cannot be read as an archive" in refused("cycle_gan", *SMALL, "--dataset_name=bad")
+
+
+def test_a_missing_codec_is_named(tmp_path, monkeypatch):
+    import sys
+
+    tiff((24, 26), np.uint16, compression="lzw")(tmp_path / "a.tif", 0)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    monkeypatch.setattr("tifffile.TiffPage.asarray", lambda page: needs_codec())
+    monkeypatch.setattr("tifffile.TiffPageSeries.asarray", lambda series: needs_codec())
+    with pytest.raises(UserError, match="needs imagecodecs; install it: pip install -r requirements-data.txt"):
+        domain_of(tmp_path)
+
+
+def needs_codec():
+    raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+
+def test_a_run_goes_on_only_with_what_it_was_trained_on(workplace, run, refused):
+    make_sides(workplace / "datasets/any", "npy", "npy", count=1)
+    assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1").code == 0
+    npy((24, 26, 3), np.float32)(workplace / "datasets/any/trainA/0.npy", 0)
+    line = refused("cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2")
+    assert "trainA/0.npy has 3 channels of float32, and the checkpoint was trained with 2 channels" in line
+
+
+def test_volumes_of_one_slice_among_others_are_named(tmp_path):
+    volume(tmp_path / "a.nii", 0)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((24, 26, 1), np.int16), np.eye(4)), tmp_path / "b.nii")
+    with pytest.raises(UserError, match="b.nii has one slice along --slice_axis 2, and others have many"):
+        domain_of(tmp_path)
+
+
+def test_two_folders_of_16_bits_are_measured_without_a_model(workplace, run):
+    make_sides(workplace / "datasets/any", "16-bit tiff", "16-bit tiff")
+    folders = ["--real=datasets/any/testA", "--fake=datasets/any/testB"]
+    result = run("evaluate", *folders, "--features=efficientnet_lite0", "--range", 0, 40000)
+    assert result.code == 0 and "KID" in result.out and "range 0 to 40000" in result.out, result.err
+
+
+# ---- docs/formats.md ----
+
+PAGE = (ROOT / "docs" / "formats.md").read_text()
+SMALLER = [
+    "--img_height=16",
+    "--img_width=16",
+    "--ngf=4",
+    "--ndf=4",
+    "--n_residual_blocks=1",
+    "--n_epochs=1",
+    "--n_cpu=0",
+]
+
+
+@pytest.mark.parametrize(("title", "kind", "translations"), [
+    ("From MR to CT", "packed nifti", {"AtoB": "0.nii.gz"}),
+    ("A folder of 12-bit microscope TIFFs", "16-bit tiff", {"AtoB": "0.tif", "BtoA": "0.tif"}),
+])  # fmt: skip
+def test_each_recipe_does_what_its_commands_say(workplace, run, title, kind, translations):
+    section = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
+    train, translate = (line.split()[1:] for line in section.splitlines() if line.startswith("python "))
+    name = train[train.index("--dataset_name") + 1]
+    make_sides(workplace / "datasets" / name, kind, kind, count=2)
+    assert run("cycle_gan", *train[1:], *SMALLER).code == 0
+    result = run("test", *translate[1:], "--n_cpu=0")
+    assert result.code == 0, result.err
+    for direction, file in translations.items():
+        made = read(workplace / "results" / name / "epoch_1" / direction / file)
+        assert -1000 <= made.min() <= made.max() <= (2000 if "nii" in file else 4095)
+
+
+def test_the_page_names_every_format():
+    assert [suffix for suffix in READERS if suffix[1:] not in ("jpeg", "jpe", "jfif", "j2k", "tiff")
+            and f"`{suffix}`" not in PAGE] == []  # fmt: skip
