@@ -12,6 +12,7 @@ on the test folders: what evaluate.py measures, by the features of EfficientNet-
 import argparse
 import json
 import math
+import random
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ def main():
     parser.add_argument("--dataset", default="topo2relief")
     parser.add_argument("--seconds", type=float, default=240)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, help="train on so many images a side, drawn by the seed (all)")
     parser.add_argument("--variant", action="append", default=[], help="NAME=VALUE of variants.py; can be repeated")
     parser.add_argument("--grid", help="file for a sample grid")
     parser.add_argument("--json", help="file to which the line is appended")
@@ -54,13 +56,14 @@ def main():
     torch.manual_seed(options.seed)
     model = CycleGAN(options, pick_device(options.device))
     change(model, arguments.variant)
-    log, steps = train(model, options, arguments.seconds)
+    log, steps = train(model, options, arguments.seconds, images=arguments.images)
     line = {
         "dataset": arguments.dataset,
         "variants": arguments.variant,
         "flags": " ".join(arguments.flags),
         "seed": arguments.seed,
         "seconds": arguments.seconds,
+        **({"images": arguments.images} if arguments.images else {}),
         "steps": steps,
         "losses": {name: round(value, 4) for name, value in log.items()},
         **evaluate(model, arguments.dataset),
@@ -74,12 +77,15 @@ def main():
         SampleGrid(*(images.to(model.device) for images in shown)).save(model.average.module, arguments.grid)
 
 
-def train(model, options, seconds, every=math.inf, watch=None):
+def train(model, options, seconds, every=math.inf, watch=None, images=None):
     """Train for so many seconds; returns the mean losses since the last 50 steps, and the steps.
 
-    After each ``every`` seconds ``watch`` is called with those that have gone by; what it takes does not count.
+    ``images``: on so many of each side, drawn by the seed, and without it on all. ``watch`` is called after each
+    ``every`` seconds with those that have gone by; what it takes does not count.
     """
-    paths = (list_images(find_side(f"datasets/{options.dataset_name}", "train", side)) for side in "AB")
+    paths = [list_images(find_side(f"datasets/{options.dataset_name}", "train", side)) for side in "AB"]
+    if images:
+        paths = [random.Random(options.seed).sample(side, images) for side in paths]
     dataset = UnpairedImages(*paths, options)
     schedule = epoch_batches(len(dataset), options.batch_size, 0, 10**6)
     clock = time.process_time if model.device.type == "cpu" else time.perf_counter

@@ -21,6 +21,7 @@ from experiment import SMALL, train
 
 from datasets import find_side
 from options import parse_evaluation, parse_training, start_from
+from readers.domains import pictures_of
 from reporting.metrics import Evaluation
 from runtime import checkpoints
 from trainer import CycleGAN
@@ -77,7 +78,7 @@ def follow(flags, arguments):
     model, options = build(flags)
     folders = {side: find_side(f"datasets/{options.dataset_name}", "test", side) for side in "AB"}
     settings = parse_evaluation(["--features=efficientnet_lite0"])
-    evaluation = Evaluation(folders, settings, CPU, model.translators, model.amp, options.channels)
+    evaluation = Evaluation(folders, settings, CPU, model.translators, model.amp, pictures_of(options))
     curve = []
 
     def measure(seconds):

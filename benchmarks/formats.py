@@ -14,6 +14,7 @@ from pathlib import Path
 import common  # noqa: F401 (makes the folder above importable)
 import numpy as np
 import tifffile
+import torch
 from PIL import Image
 
 # isort: split
@@ -30,6 +31,7 @@ WRITERS = {
 
 
 def main():
+    torch.set_num_threads(1)  # as in a loader's process
     options = parse_training(["--cache=0"])[0]
     with tempfile.TemporaryDirectory() as folder:
         for suffix, write in WRITERS.items():

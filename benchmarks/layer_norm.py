@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from layers import InstanceNorm2d, LayerNorm2d, standardize
-from utils import pick_device
+from runtime.device import pick_device
 
 WAYS = {
     "one plane": lambda x: InstanceNorm2d(1)(x.flatten(1, 2).unsqueeze(1)).view_as(x),

@@ -6,6 +6,7 @@ Both take and return what the network sees: float32 N×C×H×W.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from inference import onnx_export
 from inference.onnx_model import OnnxModel
 from options import parse_export, parse_training
+from readers.domains import pictures_of, plain
 from translators import Translators, load_translators
 
 RECIPES = "attention", "lsgan", "classic", "notebook"
@@ -40,9 +42,10 @@ def measure(recipe, arguments):
     state = {"options": vars(options), "generators": Translators(options).state_dict()}
     translators = load_translators(state, CPU)
     with tempfile.TemporaryDirectory() as folder:
-        path = onnx_export.write(translators, "AtoB", Path(folder), {}, parse_export(["--io=float"]))
+        about = {"domains": json.dumps(plain(pictures_of(options)))}
+        path = onnx_export.write(translators, "AtoB", Path(folder), about, parse_export(["--io=float"]))
         model, size = OnnxModel(path), path.stat().st_size
-    x = torch.rand(1, options.channels, arguments.size, arguments.size) * 2 - 1
+    x = torch.rand(1, options.channels_A, arguments.size, arguments.size) * 2 - 1
     networks = {"torch": translators, "ONNX Runtime": model}
     seconds = medians({name: lambda n=n: n.translate("A", x) for name, n in networks.items()}, CPU, arguments.rounds)
     translated = [network.translate("A", x)[0] for network in networks.values()]

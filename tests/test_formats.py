@@ -250,7 +250,7 @@ def test_volumes_are_cut_along_the_axis_and_stacks_into_pages(tmp_path):
 @pytest.mark.parametrize("n_cpu", [0, 2])
 def test_a_side_may_be_an_archive(workplace, run, archive, n_cpu):
     name, suffix = archive.split(".")
-    for part in ("trainA", "trainB"):
+    for part in ("testA", "testB", "trainA", "trainB"):
         files = sorted((workplace / "datasets/tiny" / part).iterdir())
         target = workplace / f"datasets/{name}/{part}.{suffix}"
         target.parent.mkdir(exist_ok=True)
@@ -268,6 +268,13 @@ def test_a_side_may_be_an_archive(workplace, run, archive, n_cpu):
     assert run("cycle_gan", *SMALL, f"--dataset_name={name}", "--n_epochs=1", f"--n_cpu={n_cpu}").code == 0
     result = run("test", f"--dataset_name={name}", f"--input={target}", "--output=out", "--direction=BtoA", "--n_cpu=0")
     assert result.code == 0 and (workplace / "out/deep/0.png").exists()
+    for program, *flags in (
+        ("cycle_gan", "--epoch=latest", "--n_epochs=2"),
+        ("test", "--tile=32", "--n_cpu=0"),
+        ("evaluate", "--features=efficientnet_lite0"),
+    ):
+        result = run(program, f"--dataset_name={name}", *flags)
+        assert result.code == 0, result.err
 
 
 # ---- range and channels ----
