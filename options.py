@@ -155,7 +155,14 @@ class Alias(NamedTuple):
     meaning: object
 
 
-OTHER_NAMES = {"crop_height": "img_height", "crop_width": "img_width", "epochs": "n_epochs", "lamda": "lambda_cyc"}
+OTHER_NAMES = {
+    "crop_height": "img_height",
+    "crop_width": "img_width",
+    "epochs": "n_epochs",
+    "lamda": "lambda_cyc",
+    "input_nc": "channels_A",
+    "output_nc": "channels_B",
+}
 OTHER_FLAGS = {
     "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device, options: device),
     "idt_coef": Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
