@@ -16,6 +16,7 @@ from runtime.libraries import library
 from translators import load_translators
 
 MOST_PIXELS = 2**21  # of an image; larger ones are for test.py --tile
+CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # cameras' own sizes are above that number of pixels
 MOST_IMAGES = 100  # of a folder
 KEPT = 2  # models in memory
 HEIGHT = 400  # of the images on the page, in pixels
@@ -51,7 +52,8 @@ class Models:
 
     @torch.inference_mode()
     def translate(self, run, epoch, direction, path):
-        """The image ``path`` translated, and translated back: two PIL images. Raises UserError."""
+        """The image ``path`` as it is seen, translated, and translated back: three PIL images, of which the last may be
+        None. Raises UserError."""
         translators, domains = self.load(run, epoch)
         side = translators.pick(direction)[0][0]
         try:
@@ -61,16 +63,16 @@ class Models:
                 raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
             fit = dict(multiple=translators.multiple, least=translators.min_size)
             sample = WholeImages([path], domains[side], **fit)[0]
-            _, fake, back = translators.cycle(side, sample["image"][None].to(self.device))
+            real = sample["image"][None]
+            _, fake, back = translators.cycle(side, real.to(self.device))
         except BadImage as error:  # whose message names the server's path
             raise UserError("this file is not an image that can be read") from error
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
             raise UserError(f"{width} × {height} pixels are too many for the memory") from error
-        made = (images for images in (fake, back) if images is not None)
-        images = [as_image(images[0, :, : sample["height"], : sample["width"]]) for images in made]
-        return images + [None] * (2 - len(images))
+        height, width = sample["height"], sample["width"]
+        return [None if images is None else as_image(images[0, :, :height, :width]) for images in (real, fake, back)]
 
 
 def as_image(tensor):
@@ -97,13 +99,14 @@ def build(models):
 
     @told
     def one(run, epoch, direction, path):
-        return models.translate(run, epoch, direction, path) if path else (None, None)
+        return models.translate(run, epoch, direction, path)[1:] if path else (None, None)
 
     @told
     def many(run, epoch, direction, paths):
         if len(paths := paths or []) > MOST_IMAGES:
             raise UserError(f"{len(paths)} files are more than the {MOST_IMAGES} of this app; test.py takes any number")
-        return [(models.translate(run, epoch, direction, path)[0], Path(path).name) for path in paths]
+        pairs = ((models.translate(run, epoch, direction, path)[:2], Path(path).name) for path in paths)
+        return [shown for (real, fake), name in pairs for shown in ((real, name), (fake, f"{name}, translated"))]
 
     def epochs_of(run):
         epochs = models.epochs(run) if run in models.runs() else []
@@ -125,13 +128,14 @@ def build(models):
             with gr.Row():
                 given = dict(type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"], height=HEIGHT)
                 made = dict(format="png", interactive=False, buttons=["download", "fullscreen"], height=HEIGHT)
-                image = gr.Image(label="Image", elem_id="image", **given)
+                camera = gr.WebcamOptions(constraints={"video": CAMERA})
+                image = gr.Image(label="Image", elem_id="image", webcam_options=camera, **given)
                 fake = gr.Image(label="Translation", elem_id="translation", **made)
                 back = gr.Image(label="Reconstruction", elem_id="reconstruction", **made)
             gr.on([image.change, epoch.change, direction.change], one, [*choice, image], [fake, back])
         with gr.Tab("Folder"):
             files = gr.File(label="Images", file_count="directory", file_types=["image"], elem_id="files")
-            gallery = gr.Gallery(label="Translations", elem_id="gallery", **made)
+            gallery = gr.Gallery(label="Images and translations", elem_id="gallery", columns=2, **made)
             files.upload(many, [*choice, files], gallery)
         run.change(epochs_of, run, epoch)
         app.load(refresh, None, [run, epoch])

@@ -83,6 +83,33 @@ def test_in_a_browser(app, trained, tmp_path):
         assert np.abs(translation - expected).max() <= 1
 
 
+def test_a_folder_in_a_browser(app, trained, tmp_path):
+    with chromium(tmp_path) as browser:
+        browser.get(app.address)
+        tab = "//button[@role='tab'][contains(., 'Folder')]"
+        until(browser, lambda: browser.find_elements("xpath", tab))[0].click()
+        chooser = until(browser, lambda: browser.find_elements("css selector", "#files input[type=file]"))[0]
+        chooser.send_keys(str(trained / "datasets/tiny/testA"))
+        count = 2 * len(list((trained / "datasets/tiny/testA").iterdir()))
+        shown = "#gallery .thumbnail-item img"
+        until(browser, lambda: len(browser.find_elements("css selector", shown)) == count)
+        assert "0.png, translated" in browser.find_element("css selector", "#gallery").text
+
+
+def test_the_camera_in_a_browser(app, tmp_path):
+    """Chromium's made-up camera: its picture is translated."""
+    with chromium(tmp_path) as browser:
+        browser.get(app.address)
+
+        def click(words):
+            button = f"//*[@id='image']//button[@aria-label='{words}' or contains(., '{words}')]"
+            until(browser, lambda: browser.find_elements("xpath", button))[0].click()
+
+        for words in ("Capture from camera", "Click to Access Webcam", "capture photo"):
+            click(words)
+        until(browser, lambda: browser.find_elements("css selector", "#reconstruction img"))
+
+
 def test_nothing_of_the_server_can_be_read(app, trained):
     for path in ("/etc/passwd", trained / "saved_models/tiny/runs.jsonl", trained / "app.log", ROOT / "options.py"):
         assert path == "/etc/passwd" or path.exists()
@@ -111,7 +138,7 @@ def test_only_runs_and_epochs_that_are_there(trained, tmp_path):
     models = Models(trained / "saved_models", "cpu")
     assert models.runs() == ["tiny"] and models.epochs("tiny") == ["2", "1"]
     image = trained / "datasets/tiny/testA/0.png"
-    assert [made.size for made in models.translate("tiny", "1", "BtoA", image)] == [(23, 18)] * 2
+    assert [shown.size for shown in models.translate("tiny", "1", "BtoA", image)] == [(23, 18)] * 3
     for run, epoch in (("../saved_models/tiny", "2"), ("tiny", "3"), ("tiny", "../2"), ("..", "best")):
         with pytest.raises(UserError, match="there is no epoch"):
             models.translate(run, epoch, "AtoB", image)
