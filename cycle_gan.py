@@ -18,9 +18,9 @@ from readers.domains import domains_of, plain
 from readers.files import files_of
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
-from reporting.texts import command, how_to_go_on, schedule_change, summary
+from reporting.texts import command, departures, how_to_go_on, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
-from runtime.device import explained_errors, pick_device, set_tf32, tuned_kernels
+from runtime.device import arithmetic, explained_errors, pick_device, set_tf32, tuned_kernels
 from runtime.folders import check_writable, set_aside
 from runtime.lock import FolderLock
 from runtime.saver import Saver
@@ -181,8 +181,8 @@ class Run:
                 set_aside(output)
             check_writable(output)
         checkpoints.remove_temporary(self.saves)
-        if saved is not None and saved["data"] != self.data:
-            warn(f"the training images changed: they were {saved['data']}, now they are {self.data}")
+        for departure in departures(self.position(), saved) if saved is not None else ():
+            warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)
         self.monitor.open(self.steps)
 
@@ -194,6 +194,7 @@ class Run:
     def position(self):
         """What every checkpoint says of itself."""
         place = {"epoch": self.epoch, "sample": self.sample, "steps": self.steps, "data": self.data}
+        place["arithmetic"] = arithmetic(self.device, self.model.amp)
         return {**place, "options": vars(self.options), "given": self.given, "domains": plain(self.domains)}
 
     def generators(self):

@@ -102,7 +102,7 @@ TRAIN = {
              number(float, 0, 1)),
         Flag("seed", 0, "decides every random draw", NATURAL, fixed=True),
         Flag("amp", "auto", "precision of the networks; losses, penalty and weights stay float32; auto is bf16 on a "
-             "GPU that has it, else off", str, ("auto", "off", "bf16", "fp16")),
+             "GPU that has it and on a CPU with AMX, else off", str, ("auto", "off", "bf16", "fp16")),
         Flag("tf32", True, "let a GPU that can compute float32 products in TF32, those of the penalty too", bool),
         Flag("compile", False, "compile both objectives: minutes at the start, faster steps; a last batch of an epoch "
              "that is not full is left out", bool),

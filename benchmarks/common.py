@@ -22,17 +22,19 @@ def medians(versions, device, rounds, calls=1):
     """Seconds per call of each of ``versions`` (name → function): the median of several rounds, after one to warm up.
 
     The versions take turns within a round, there and back, so that a slower minute of the machine meets all of them.
+    With one thread (OMP_NUM_THREADS=1) on a CPU it is processor time, which other programs lengthen less.
     """
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     seconds = {name: [] for name in versions}
     for round in range(rounds + 1):
         for name, function in list(versions.items())[:: 1 if round % 2 else -1]:
             synchronize(device)
-            begin = time.perf_counter()
+            begin = clock()
             for _ in range(calls):
                 function()
             synchronize(device)
             if round:
-                seconds[name].append((time.perf_counter() - begin) / calls)
+                seconds[name].append((clock() - begin) / calls)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

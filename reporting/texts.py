@@ -18,6 +18,9 @@ def summary(run):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
     needed = dataset.bytes / 2**30
+    precision = "" if amp == "off" else f" in {amp}"
+    if options.amp == "auto" and amp != "off":
+        precision += ", for which it has instructions (--amp off: float32)"
     start = f"starting from the networks of {run.origin['file']}" if run.origin else "starting from scratch"
     if run.steps:
         start = f"resuming after epoch {run.epoch}" + (f" and {run.sample} images" if run.sample else "")
@@ -28,7 +31,7 @@ def summary(run):
         f"networks    {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"
         f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {options.penalty}\n"
-        f"training    {start}, up to epoch {options.n_epochs}, on {name}{'' if amp == 'off' else f' in {amp}'}\n"
+        f"training    {start}, up to epoch {options.n_epochs}, on {name}{precision}\n"
         f"output      {run.images}/ and {run.saves}/"
     )
 
@@ -51,6 +54,19 @@ def schedule_change(before, options, epoch):
     old, new = rate(before, min(epoch, before.n_epochs - 1)), rate(options, epoch)
     keep = "" if old == new else f"; to keep {old}: --lr {old} --decay_epoch {options.n_epochs}"
     return f"schedule    the learning rate goes from {old} ({shape(before)}) to {new} ({shape(options)}){keep}"
+
+
+def departures(now, saved):
+    """In which ways a resumed run, at the position ``now``, is not quite the ``saved`` one: a list of lines."""
+    lines = []
+    if saved["data"] != now["data"]:
+        lines.append(f"the training images changed: they were {saved['data']}, now they are {now['data']}")
+    if (before := saved.get("arithmetic", now["arithmetic"])) != now["arithmetic"]:
+        lines.append(
+            f"the run was computed on {before}, now on {now['arithmetic']}: it goes on, but what comes is no longer "
+            "equal to the last bit to what would have come there"
+        )
+    return lines
 
 
 def how_to_go_on(options):

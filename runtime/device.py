@@ -38,10 +38,32 @@ def tuned_kernels(on):
 
 
 def pick_amp(amp, device):
-    """``--amp``, where ``auto`` is bf16 on a GPU that has it in hardware, and off elsewhere."""
+    """``--amp``, where ``auto`` is bf16 on a device that has instructions for it, and off elsewhere."""
     if amp != "auto":
         return amp
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "off"
+    return "bf16" if computes_bf16(device) else "off"
+
+
+def computes_bf16(device):
+    """Whether ``device`` multiplies matrices in bf16 by instructions of its own, which on a CPU means AMX.
+
+    Without, bf16 is slower than float32, with AVX512-BF16 too (docs/performance.md). (ARM processors, some of which
+    have such instructions, have not been measured.)
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return onednn and torch.cpu.get_capabilities().get("amx_bf16", False)
+
+
+def arithmetic(device, amp):
+    """What decides the last bits of a result, in words: the kind of ``device``, and the precision ``amp``."""
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    else:
+        processor = torch.cpu.get_capabilities().get("cpu_name", "processor")
+        kind = f"{device.type} ({processor}, {torch.backends.cpu.get_cpu_capability()})"
+    return f"{kind} in {'float32' if amp == 'off' else amp}"
 
 
 def autocast(device, amp):
@@ -49,17 +71,19 @@ def autocast(device, amp):
     return torch.autocast(device.type, AMP_TYPES.get(amp), enabled=amp != "off")
 
 
-def memory_format(network, device):
-    """The order of memory in which ``network`` computes fastest on ``device``.
+def memory_format(network, device, amp):
+    """The order of memory in which ``network`` computes fastest on ``device`` in the precision ``amp``.
 
     Tensor cores want channels last (NVIDIA, Convolutional Layers User's Guide, "Tensor Layouts"). But torch's instance
     norm views N×C×H×W as 1×NC×H×W, for which it copies to the usual order and back, so that networks with one lose
-    more than they gain. On a CPU only batch norm gains from it (docs/performance.md).
+    more than they gain. On a CPU networks with batch norm gain, and in float32 all of them where it has AVX-512; in
+    bf16 the others lose half as much again (docs/performance.md).
     """
     kinds = {type(module) for module in network.modules()}
     copies = any(issubclass(kind, nn.InstanceNorm2d) for kind in kinds)
     batch_norm = any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
-    gains = not copies if device.type == "cuda" else batch_norm
+    wide = device.type == "cpu" and amp == "off" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    gains = not copies if device.type == "cuda" else batch_norm or wide
     return torch.channels_last if gains else torch.contiguous_format
 
 

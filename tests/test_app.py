@@ -25,7 +25,8 @@ def trained(tmp_path_factory):
     """A working directory with a trained model and its translations."""
     place = tmp_path_factory.mktemp("app")
     make_dataset(place / "datasets/tiny")
-    for script, flags in (("cycle_gan.py", [*TINY, "--n_epochs=2"]), ("test.py", ["--dataset_name=tiny", "--n_cpu=0"])):
+    translation = ["--dataset_name=tiny", "--n_cpu=0", "--amp=off"]  # the app's precision
+    for script, flags in (("cycle_gan.py", [*TINY, "--n_epochs=2"]), ("test.py", translation)):
         result = run_process(script, *flags, cwd=place)
         assert result.returncode == 0, result.stderr
     return place

@@ -11,6 +11,7 @@ from PIL import Image
 import options
 from readers.pictures import load_image
 from runtime import checkpoints
+from runtime.device import pick_amp
 
 
 def checkpoint(workplace, epoch, folder="saved_models"):
@@ -24,7 +25,16 @@ def saved_epochs(workplace):
 # ---- training ----
 
 
-@pytest.mark.parametrize("flags", [[], ["--gan_mode=lsgan", "--batch_size=2"], ["--n_critic=2", "--no_attention"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--amp=off"],
+        ["--amp=bf16"],
+        ["--amp=bf16", "--recipe=notebook", "--img_height=32", "--img_width=32"],
+        ["--gan_mode=lsgan", "--batch_size=2"],
+        ["--n_critic=2", "--no_attention"],
+    ],
+)
 def test_two_epochs_straight_equal_one_and_one_resumed_to_the_last_bit(workplace, run, flags):
     schedule = ["--decay_epoch=1"]
     assert run("cycle_gan", *TINY, *flags, *schedule, "--n_epochs=2", "--checkpoint_dir=straight").code == 0
@@ -35,6 +45,21 @@ def test_two_epochs_straight_equal_one_and_one_resumed_to_the_last_bit(workplace
     for part in ("epoch", "steps", "generators", "training"):
         assert equal(straight[part], stopped[part]), part
     assert not equal(checkpoint(workplace, 1)["generators"], stopped["generators"])
+
+
+def test_resuming_on_another_kind_of_processor_goes_on_and_says_so(workplace, run, monkeypatch):
+    """Precision is that of the processor at hand, unless it was given."""
+    for kind, precision in (({"amx_bf16": True}, "bf16"), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda kind=kind: {"cpu_name": "Chip", **kind})
+        epoch = len(saved_epochs(workplace)) if (workplace / "saved_models").exists() else 0
+        flags = ["--dataset_name=tiny", "--epoch=latest"] if epoch else TINY
+        result = run("cycle_gan", *flags, f"--n_epochs={epoch + 1}")
+        assert result.code == 0, result.err
+        assert ("on cpu in bf16" in result.out) == (precision == "bf16")
+        assert ("no longer equal to the last bit" in result.err) == bool(epoch)
+    assert re.search(r"computed on cpu \(Chip, \w+\) in bf16, now on cpu \(Chip, \w+\) in float32", result.err)
+    again = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3")
+    assert again.code == 0 and "last bit" not in again.err
 
 
 def test_grids_and_checkpoints_have_their_names_and_sizes(workplace, run):
@@ -160,7 +185,8 @@ def test_a_translation_is_that_of_the_averaged_generator(trained, run):
     from translators import Translators
 
     noise_image(3, 16, 20).save(trained / "one.png")
-    assert run("test", "--dataset_name=tiny", "--input=one.png", "--output=out", "--direction=BtoA").code == 0
+    flags = ["--dataset_name=tiny", "--input=one.png", "--output=out", "--direction=BtoA", "--amp=off"]
+    assert run("test", *flags).code == 0
     saved = checkpoint(trained, 1)
     translators = Translators(Namespace(**saved["options"])).eval()
     translators.load_state_dict(saved["generators"])
@@ -179,12 +205,12 @@ def test_the_batch_size_changes_nothing(trained, run):
 
 
 def test_half_precision_translates_within_rounding(trained, run):
-    """By default as the model was trained; --amp overrules."""
+    """By default as the model was trained, which is what this processor computes fast; --amp overrules."""
     flags = ["--dataset_name=tiny", "--input=datasets/tiny/testA", "--n_cpu=0"]
     for amp in ("trained", "off", "bf16"):
         assert run("test", *flags, f"--output={amp}", f"--amp={amp}").code == 0
     images = {amp: np.asarray(Image.open(f"{amp}/0.png")).astype(int) for amp in ("trained", "off", "bf16")}
-    assert (images["trained"] == images["off"]).all()
+    assert (images["trained"] == images[pick_amp("auto", torch.device("cpu"))]).all()
     assert 0 < np.abs(images["off"] - images["bf16"]).max() <= 16
 
 

@@ -118,7 +118,7 @@ def test_as_a_user_would(workplace, run, refused):
     for path in (str(workplace), onnx_export.__file__):
         assert path.encode() not in content  # nothing of the machine
 
-    assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--amp=off").code == 0
     assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--onnx=exports/tiny/AtoB.onnx").code == 0
     for path in (workplace / "results/tiny/epoch_1/AtoB").iterdir():
         torch_image, onnx_image = (

@@ -204,9 +204,22 @@ def test_what_no_scale_can_mend_is_reported_in_fp16_too():
         log.read()
 
 
-def test_the_precision_that_is_chosen():
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        ({"avx2": True, "avx512_f": True}, "off"),
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, "off"),  # slower than float32
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"neon": True, "bf16": True}, "off"),  # an ARM processor, where nothing has been measured
+    ],
+)
+def test_a_processor_computes_in_bf16_where_it_has_instructions_for_it(monkeypatch, instructions, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert pick_amp("auto", CPU) == expected
+    assert CycleGAN(parse_training(SMALL)[0], CPU).amp == expected
+    assert [pick_amp(amp, CPU) for amp in ("off", "bf16", "fp16")] == ["off", "bf16", "fp16"]
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert pick_amp("auto", CPU) == "off"
-    assert pick_amp("bf16", CPU) == "bf16"
 
 
 # ---- compiled ----
@@ -247,21 +260,27 @@ def test_a_batch_that_is_not_full_is_left_out_when_compiled(sizes):
 
 
 @pytest.mark.parametrize(
-    ("flags", "cpu", "cuda"),
+    ("flags", "norms", "cuda"),
     [
-        ((), (False, False), (False, True)),  # the attention critic has no norm
-        (("--recipe=classic",), (False, False), (False, False)),
-        (("--recipe=notebook",), (True, True), (True, True)),
+        ((), False, (False, True)),  # the attention critic has no norm
+        (("--recipe=classic",), False, (False, False)),
+        (("--recipe=notebook",), True, (True, True)),
     ],
 )
-def test_channels_last_is_decided_for_each_objective_and_device(flags, cpu, cuda):
+def test_channels_last_is_decided_for_each_objective_device_and_precision(monkeypatch, flags, norms, cuda):
     model = build(CycleGAN, *flags)
-    for device, expected in (("cpu", cpu), ("cuda", cuda)):
-        chosen = [memory_format(network, torch.device(device)) for network in networks(model)]
-        assert [order == torch.channels_last for order in chosen] == list(expected)
-    for network, last in zip(networks(model), cpu, strict=True):
-        weight = next(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
-        assert weight.is_contiguous(memory_format=torch.channels_last) or not last
+
+    def chosen(device, amp):
+        orders = (memory_format(network, torch.device(device), amp) for network in networks(model))
+        return tuple(order == torch.channels_last for order in orders)
+
+    assert chosen("cuda", "bf16") == cuda
+    for capability, amp, gains in (("AVX512", "off", True), ("AVX512", "bf16", norms), ("AVX2", "off", norms)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda value=capability: value)
+        assert chosen("cpu", amp) == (gains, gains)
+        for network in networks(build(CycleGAN, *flags, f"--amp={amp}")):
+            weight = next(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
+            assert weight.is_contiguous(memory_format=torch.channels_last) or not gains
 
 
 # ---- on a GPU ----
