@@ -18,7 +18,7 @@ from readers.domains import domains_of, plain
 from readers.files import files_of
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
-from reporting.texts import command, departures, how_to_go_on, schedule_change, summary
+from reporting.texts import command, departures, finished, how_to_go_on, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
 from runtime.device import arithmetic, explained_errors, pick_device, set_tf32, tuned_kernels
 from runtime.folders import check_writable, set_aside
@@ -26,6 +26,7 @@ from runtime.lock import FolderLock
 from runtime.saver import Saver
 from runtime.signals import StopSignal
 from trainer import CycleGAN
+from utils import TimeBudget
 
 ROLLBACKS = 3
 
@@ -35,12 +36,17 @@ def main():
     device = distributed.local_device(pick_device(options.device))
     with distributed.process_group(device):
         saved = source = None
+        folder, auto = Path(options.checkpoint_dir) / options.dataset_name, options.epoch == "auto"
+        if auto:
+            options.epoch = distributed.broadcast(lambda: "latest" if checkpoints.listed(folder) else 0)
         if options.epoch != 0:
-            path, saved = load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+            path, saved = load(folder, options.epoch)
             options = resume(options, given, saved["options"], saved["given"])
             given = {*given, *saved["given"]}
-            if saved["epoch"] >= options.n_epochs:
-                raise UserError(f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on")
+            if at_its_end := finished(path, saved, options):
+                if auto:
+                    return print(at_its_end)
+                raise UserError(at_its_end)
         elif options.init_from:
             source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
             options = start_from(given, source[1]["options"])
@@ -84,6 +90,7 @@ class Run:
         self.images = Path(options.images_dir) / options.dataset_name
         self.saves = Path(options.checkpoint_dir) / options.dataset_name
         self.epoch = self.sample = self.steps = 0
+        self.time = TimeBudget(options.minutes)
         self.origin = None  # the checkpoint whose networks it began with, in short
 
         with distributed.local_main_first():
@@ -105,11 +112,11 @@ class Run:
         self.monitor = Monitor(self.images, options, device, self.model.translators, folder, self.dataset)
 
     def loop(self, stop):
-        """Train until the last epoch is done, or a signal or ``--patience`` ends it; returns the signal, or 0."""
+        """Train until the last epoch is done, or time, a signal or ``--patience`` ends it; returns the signal, or 0."""
         model, monitor, saver = self.model, self.monitor, self.saver
         if self.epoch == self.options.n_epochs:  # resumed or rolled back to where nothing is left to train
             saver.save(self)
-        model.start_epoch(self.epoch)
+        model.start_epoch(self.epoch, *distributed.all_reduce_max(self.time.share()))
         with monitor.progress(self):
             for batch in self.batches():
                 self.steps += 1
@@ -122,10 +129,11 @@ class Run:
                     monitor.show(self)  # stops at a value that is not finite, before it is measured
                     monitor.evaluate(self)
                 # What all agree on is kept apart from ``stop``: a signal that arrives in here waits for the next step.
-                drawn, due, signal, stalled = distributed.all_reduce_max(
-                    drawn, saver.due(self), stop.received, monitor.stalled
+                drawn, due, signal, stalled, spent = distributed.all_reduce_max(
+                    drawn, saver.due(self), stop.received, monitor.stalled, self.time.share()
                 )
-                ends = signal or stalled
+                model.start_epoch(self.epoch, spent)
+                ends = signal or stalled or spent >= 1
                 if drawn or due or ends:
                     monitor.show(self)  # stops at a value that is not finite, before it is saved
                 if monitor.grid_due(self):
@@ -150,7 +158,6 @@ class Run:
         self.sample += n_samples
         if len(self.dataset) - self.sample < self.smallest:
             self.epoch, self.sample = self.epoch + 1, 0
-            self.model.start_epoch(self.epoch)
 
     # ---- how it starts, what is saved of it, how it ends ----
 
@@ -165,6 +172,7 @@ class Run:
         if saved is not None:
             self.model.load_state_dict(saved["training"])
             self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
+            self.time.go_on(saved.get("seconds", 0))
             self.monitor.best.load_state_dict(saved["best"])
             self.advance(0)  # with more processes than before, what is left of the epoch may be too little
         if distributed.is_main():
@@ -194,7 +202,7 @@ class Run:
     def position(self):
         """What every checkpoint says of itself."""
         place = {"epoch": self.epoch, "sample": self.sample, "steps": self.steps, "data": self.data}
-        place["arithmetic"] = arithmetic(self.device, self.model.amp)
+        place |= {"seconds": self.time.spent(), "arithmetic": arithmetic(self.device, self.model.amp)}
         return {**place, "options": vars(self.options), "given": self.given, "domains": plain(self.domains)}
 
     def generators(self):
@@ -218,7 +226,7 @@ class Run:
             raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how_to_go_on(options)}")
         if signal and self.epoch < options.n_epochs:
             print(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
-            sys.exit(128 + signal)
+            sys.exit(128 + int(signal))
         if options.sample_interval:
             monitor.save_grid(self)
         if monitor.stalled:

@@ -19,11 +19,11 @@ from runtime.flags import (
     Flag,
     build_parser,
     complete,
-    epoch,
     gpu,
     interval,
     number,
     some_of,
+    start,
     underscored,
 )
 
@@ -32,6 +32,8 @@ __version__ = "1.0.0"
 # ---------------------------------------------------------------------------------------------------------------------
 # The flags of training; those of the other programs stand in inference/flags.py
 # ---------------------------------------------------------------------------------------------------------------------
+
+ENDLESS = 10**6  # epochs
 
 TRAIN = {
     "data": [
@@ -88,8 +90,13 @@ TRAIN = {
         Flag("critic_first", False, "the critics' step comes before the generators'", bool),
     ],
     "training": [
-        Flag("n_epochs", 200, "epochs in all; one is as many images as the larger side has", POSITIVE),
-        Flag("epoch", 0, "resume after this epoch, or after the latest; 0 starts from scratch", epoch),
+        Flag("minutes", 0.0, "train for so long: the learning rate falls linearly in the second half; 0 for --n_epochs",
+             WEIGHT),
+        Flag("n_epochs", lambda options: ENDLESS if options.minutes else 200,
+             "epochs in all; one is as many images as the larger side has (default: 200; with --minutes no limit)",
+             POSITIVE),
+        Flag("epoch", 0, "resume after this epoch, or after the latest; 0 starts from scratch; auto resumes after the "
+             "latest where there is one", start),
         Flag("init_from", None, "start with the generators, and the networks' shapes, of this checkpoint: a file, or a "
              "run's folder", fixed=True),
         Flag("batch_size", 1, "images of each side in a step, in each process", POSITIVE),

@@ -76,9 +76,11 @@ class CycleGAN:
         for name, weights in source.get("critics", {}).items() if same else ():
             load_weights(getattr(self.critic_objective, name), weights)
 
-    def start_epoch(self, epoch):
-        """Set what depends on the epoch: the learning rate, and whether learned masks are fixed."""
-        self.scale_lr(lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch))
+    def start_epoch(self, epoch, spent=0.0):
+        """Set what depends on the epoch, and on the share ``spent`` of the time: the learning rate, and whether learned
+        masks are fixed."""
+        by_epoch = lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch)
+        self.scale_lr(by_epoch * lr_factor(spent, 1, 0.5))
         masks = self.translators.masks
         before = masks.frozen
         masks.start_epoch(epoch)

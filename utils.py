@@ -1,12 +1,38 @@
 """What training needs beside networks and losses: schedule, replay buffer, averages, random state, augmentation."""
 
+import math
+import time
+
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 
 def lr_factor(epoch, n_epochs, decay_epoch):
-    """What ``lr`` is multiplied by: 1 up to ``decay_epoch``, then falling linearly to reach 0 after the last epoch."""
-    return 1 - max(0, epoch - decay_epoch) / max(1, n_epochs - decay_epoch)
+    """What ``lr`` is multiplied by: 1 up to ``decay_epoch``, then falling linearly to reach 0 after the last epoch.
+
+    The three may be counted in anything, shares of a time too.
+    """
+    return 1 if epoch <= decay_epoch else max(0, 1 - (epoch - decay_epoch) / (n_epochs - decay_epoch))
+
+
+class TimeBudget:
+    """The time that a run may take, and how much of it is gone: that of all its starts together. 0 ``minutes``: any."""
+
+    def __init__(self, minutes):
+        self.seconds = 60 * minutes or math.inf
+        self.begin = time.monotonic()
+
+    def spent(self):
+        """Seconds."""
+        return time.monotonic() - self.begin
+
+    def share(self):
+        """The share of the budget that is gone."""
+        return self.spent() / self.seconds
+
+    def go_on(self, spent):
+        """Count on from ``spent`` seconds."""
+        self.begin = time.monotonic() - spent
 
 
 class RandomState:

@@ -37,14 +37,18 @@ class Models:
         return [path.name for path in newest]
 
     def epochs(self, run):
-        """The epochs of a run, the newest first, and ``best`` where there is one: a list of str."""
-        numbers = [str(name.epoch) for name in checkpoints.listed(self.folder / run) if not name.sample]
+        """The epochs of a run, the newest first, and ``best`` where there is one: a list of str.
+
+        ``latest`` comes first where the newest checkpoint is of a part of an epoch.
+        """
+        listed = checkpoints.listed(self.folder / run)
+        numbers = [str(name.epoch) for name in listed if not name.sample] + ["latest"] * bool(listed[-1].sample)
         return numbers[::-1] + ["best"] * (self.folder / run / "best.pth").exists()
 
     def _load(self, run, epoch):
         if run not in self.runs() or epoch not in self.epochs(run):
             raise UserError(f"there is no epoch {epoch} of {run}")
-        _, state = checkpoints.load(self.folder / run, epoch if epoch == "best" else int(epoch))
+        _, state = checkpoints.load(self.folder / run, epoch if epoch in ("best", "latest") else int(epoch))
         domains = domains_of(state)
         if not all(domain.picture for domain in domains.values()):
             raise UserError(f"{run} is not of 8-bit pictures; test.py translates its files")

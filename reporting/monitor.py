@@ -11,6 +11,7 @@ from reporting import metrics, pages
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite
 from reporting.scalars import Scalars
+from reporting.texts import Forecast, place
 from runtime import distributed
 from runtime.errors import UserError, describe, warn
 
@@ -41,8 +42,9 @@ class Monitor:
 
     def progress(self, run):
         """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""
+        self.forecast = Forecast(run)
         self.bar = tqdm(
-            total=len(run.dataset) * self.options.n_epochs,
+            total=None if self.options.minutes else len(run.dataset) * self.options.n_epochs,
             initial=len(run.dataset) * run.epoch + run.sample,
             unit="img",
             mininterval=1 if sys.stderr.isatty() else 30,
@@ -56,8 +58,9 @@ class Monitor:
     def count(self, run, batch):
         """Move the bar on by ``batch``; returns whether it was drawn, and the losses are to be shown."""
         self.skipped.update(batch["skipped"])
-        epoch = min(run.epoch + 1, self.options.n_epochs)
-        self.bar.set_description(f"epoch {epoch}/{self.options.n_epochs}", refresh=False)
+        self.bar.set_description(place(run), refresh=False)
+        if line := self.forecast.after(run):
+            tqdm.write(line)
         return bool(self.bar.update(len(batch["A"]) * distributed.WORLD))
 
     def show(self, run):

@@ -1,6 +1,7 @@
 """What a training run says in words: what is about to happen, and how to go on."""
 
 import shlex
+import time
 
 import torch
 
@@ -31,9 +32,73 @@ def summary(run):
         f"networks    {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"
         f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {options.penalty}\n"
-        f"training    {start}, up to epoch {options.n_epochs}, on {name}{precision}\n"
+        f"training    {start}, {until(options)}, on {name}{precision}\n"
         f"output      {run.images}/ and {run.saves}/"
     )
+
+
+def until(options):
+    """When a run ends, in words."""
+    if not options.minutes:
+        return f"up to epoch {options.n_epochs}"
+    return f"for {options.minutes:g} minutes (so it is not repeatable to the last bit)"
+
+
+def place(run):
+    """Where ``run`` stands, in words."""
+    options = run.options
+    if options.minutes:
+        return f"epoch {run.epoch + 1}, {100 * min(run.time.share(), 1):.0f} % of {options.minutes:g} minutes"
+    return f"epoch {min(run.epoch + 1, options.n_epochs)}/{options.n_epochs}"
+
+
+def finished(path, saved, options):
+    """Why there is nothing left to do after the checkpoint ``saved`` at ``path``: one line, or "" where there is."""
+    if saved["epoch"] >= options.n_epochs:
+        return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on"
+    if options.minutes and saved.get("seconds", 0) >= 60 * options.minutes:
+        return f"{path} has had its {options.minutes:g} minutes; raise --minutes above that to go on"
+    return ""
+
+
+class Forecast:
+    """Says once, after the first steps, how long a run will take."""
+
+    WARM, STEPS, SECONDS = 3, 10, 5  # steps that do not count, and how much is measured behind them at least
+    LONG = 48 * 3600  # seconds from which it says what would make the run shorter
+
+    def __init__(self, run):
+        self.first, self.begin, self.said = run.steps + self.WARM, None, bool(run.options.minutes)
+
+    def after(self, run):
+        """One line where ``run`` has made enough steps, else ""."""
+        if self.said or run.steps < self.first:
+            return ""
+        now = time.monotonic()
+        if run.steps == self.first:
+            self.begin, self.done = now, done(run)
+        steps, seconds = run.steps - self.first, now - self.begin
+        if steps < self.STEPS or seconds < self.SECONDS:
+            return ""
+        self.said = True
+        left = len(run.dataset) * run.options.n_epochs - done(run)
+        return duration(left * seconds / (done(run) - self.done), seconds / steps, run.options)
+
+
+def done(run):
+    """How many samples ``run`` has trained with."""
+    return len(run.dataset) * run.epoch + run.sample
+
+
+def duration(seconds, step, options):
+    """How long a run takes, in words: ``seconds`` in all, ``step`` for one step."""
+    shown = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+    line = f"duration    about {shown} from here on this machine, {step:.2g} s a step"
+    if seconds < Forecast.LONG:
+        return line
+    crop = f"--img_height {options.img_height // 8 * 4} --img_width {options.img_width // 8 * 4}"
+    filters = f"--ngf {max(1, options.ngf // 2)} --ndf {max(1, options.ndf // 2)}"
+    return f"{line}; anew, it would be shorter with {crop}, with {filters}, or with --minutes 600 for as long as that"
 
 
 def schedule_change(before, options, epoch):
@@ -43,6 +108,8 @@ def schedule_change(before, options, epoch):
     """
 
     def shape(options):
+        if minutes := getattr(options, "minutes", 0):
+            return f"falling in the second half of {minutes:g} minutes"
         start, end = options.decay_epoch, options.n_epochs
         return "constant" if start >= end else f"falling after epoch {start} to 0 at {end}"
 
@@ -51,6 +118,8 @@ def schedule_change(before, options, epoch):
 
     if shape(before) == shape(options):
         return ""
+    if options.minutes or getattr(before, "minutes", 0):
+        return f"schedule    the learning rate was {shape(before)}, now it is {shape(options)}"
     old, new = rate(before, min(epoch, before.n_epochs - 1)), rate(options, epoch)
     keep = "" if old == new else f"; to keep {old}: --lr {old} --decay_epoch {options.n_epochs}"
     return f"schedule    the learning rate goes from {old} ({shape(before)}) to {new} ({shape(options)}){keep}"

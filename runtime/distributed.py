@@ -61,9 +61,9 @@ def all_reduce_max(*numbers):
     """For each number, the largest that any process has: so all of them do the same."""
     if WORLD == 1:
         return numbers
-    numbers = torch.tensor([float(number) for number in numbers])
+    numbers = torch.tensor([float(number) for number in numbers], dtype=torch.double)
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
-    return [int(number) for number in numbers]
+    return numbers.tolist()
 
 
 def all_gather(value):

@@ -44,9 +44,14 @@ def word_or_number(word):
     return check
 
 
-def epoch(text):
+def epoch(text, words=("latest", "best")):
     """A check for argparse: an epoch's number, ``latest`` or ``best``."""
-    return text if text in ("latest", "best") else number(int, 0)(text)
+    return text if text in words else number(int, 0)(text)
+
+
+def start(text):
+    """A check for argparse: where a training begins, an epoch's number, ``latest`` or ``auto``."""
+    return epoch(text, ("latest", "auto"))
 
 
 def interval(text):
