@@ -66,7 +66,7 @@ def main():
         **({"images": arguments.images} if arguments.images else {}),
         "steps": steps,
         "losses": {name: round(value, 4) for name, value in log.items()},
-        **evaluate(model, arguments.dataset),
+        **Measure(model, arguments.dataset)(),
     }
     print(json.dumps(line))
     if arguments.json:
@@ -108,16 +108,23 @@ def train(model, options, seconds, every=math.inf, watch=None, images=None):
     return means, steps
 
 
-@torch.inference_mode()
-def evaluate(model, name):
-    """Direction → numbers."""
-    options = parse_evaluation(["--features=efficientnet_lite0"])
-    folders = {side: find_side(f"datasets/{name}", "test", side) for side in "AB"}
-    evaluation = Evaluation(folders, options, model.device, model.translators, model.amp, pictures_of(model.options))
-    numbers = evaluation(model.average.module)
-    for direction, coast in agreements(model.average.module, folders, styles(name), model.device).items():
-        numbers[direction]["coast"] = coast
-    return {direction: {key: round(value, 4) for key, value in values.items()} for direction, values in numbers.items()}
+class Measure:
+    """Measures the averaged generators of ``model`` on the test folders of a data set: direction → numbers."""
+
+    def __init__(self, model, name):
+        self.model, self.styles = model, styles(name)
+        options = parse_evaluation(["--features=efficientnet_lite0"])
+        self.folders = {side: find_side(f"datasets/{name}", "test", side) for side in "AB"}
+        device, amp, domains = model.device, model.amp, pictures_of(model.options)
+        self.evaluation = Evaluation(self.folders, options, device, model.translators, amp, domains)
+
+    @torch.inference_mode()
+    def __call__(self):
+        average = self.model.average.module
+        numbers = self.evaluation(average)
+        for direction, coast in agreements(average, self.folders, self.styles, self.model.device).items():
+            numbers[direction]["coast"] = coast
+        return {direction: {key: round(x, 4) for key, x in row.items()} for direction, row in numbers.items()}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import time_to_quality
 from conftest import ROOT
 
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
@@ -30,3 +31,32 @@ def test_small_ones_run(line):
     script, *flags = line.split()
     result = python(ROOT / "benchmarks" / script, *flags)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("numbers", "smaller", "expected"),
+    [
+        ([5, 4, 3, 2], True, 30),  # equal to the level is enough
+        ([5, 2, 4, 2], True, 40),  # for good: not what got worse again
+        ([5, 4, 2, 4], True, None),
+        ([3, 3, 3, 3], True, 10),
+        ([1, 2, 3, 4], False, 30),
+        ([4, 4, 2, 3], False, 40),
+    ],
+)
+def test_a_level_is_reached_when_it_is_never_lost_again(numbers, smaller, expected):
+    course = list(zip([10, 20, 30, 40], numbers, strict=True))
+    assert time_to_quality.reached(course, 3, smaller) == expected
+
+
+def test_the_table_of_time_to_quality():
+    """Two seeds, of which one misses the coasts."""
+
+    def line(seed, coast):
+        good = {"KID": 0.1, "SSIM": 0.6, "coast": coast}
+        course = [{"seconds": s, **dict.fromkeys(time_to_quality.DIRECTIONS, good)} for s in (5, 10)]
+        settings = dict(dataset="topo2relief", flags="--recipe lsgan", seconds=10, steps=100 + seed)
+        return settings | {"seed": seed, "course": course}
+
+    (row,) = time_to_quality.rows([line(0, 0.95), line(1, 0.5)])
+    assert row["KID AtoB"] == "5" and row["coast BtoA"] == row["all six"] == "5 (1 of 2)"
