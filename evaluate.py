@@ -1,7 +1,9 @@
 """Measure a model, or a folder of translations: ``python evaluate.py --dataset_name monet2photo``; see ``--help``.
 
-FID, KID with its standard error, precision and recall compare translations with real images of the domain. Where both
-test folders hold the same names, L1, PSNR and SSIM compare each translation with its truth. All in [0, 1], PSNR in dB.
+FID, KID with its standard error, precision and recall compare translations with real images of the domain, and so do,
+without a pretrained network, the sliced Wasserstein distance of their patches (SWD) and their sharpness at scales of 1,
+2 and 4 pixels (1 is that of real images). Where both test folders hold the same names, L1, PSNR and SSIM compare each
+translation with its truth. All in [0, 1], PSNR in dB.
 """
 
 from options import check_range, parse_evaluation
@@ -12,12 +14,13 @@ if __name__ == "__main__":
 
 import json
 import math
+from argparse import Namespace
 from pathlib import Path
 
 from datasets import find_side, list_images
 from readers.domains import domains_of
 from readers.survey import check_headers, find_domain, ways_of
-from reporting.metrics import Evaluation, Folder, build_features, features_of, set_distances
+from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download
 from runtime.device import pick_device, set_tf32
 from translators import load_translators
@@ -53,12 +56,12 @@ def measure_folders(options, device):
     headers = check_headers(list_images(options.real, ways), options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
-    features = [features_of(folder.shown(), network, device) for folder in folders.values()]
+    fake, real = (describe(folder.shown(), network, device) for folder in folders.values())
     return {
         "of": f"{options.fake} against {options.real}",
         "features": options.features,
         "images": {name: len(folder.paths) for name, folder in folders.items()},
-        "numbers": {"fake": set_distances(*features)},
+        "numbers": {"fake": fake.distances(real)},
         "width": network.width,
         "json": "metrics.json",
     }
@@ -75,6 +78,7 @@ def measure_model(options, device):
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     folder = download.find_dataset(options)
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
+    check_measure(options.features, Namespace(**trained))
     set_tf32(trained["tf32"])
     translators = load_translators(state, device)
     directions = translators.pick(options.direction)

@@ -1,4 +1,4 @@
-"""The networks: generators and critics, assembled from the same few blocks.
+"""The generators, and the blocks that networks are made of.
 
 Images are float tensors N×C×H×W in [-1, 1]. All networks are fully convolutional. Their names, and the sizes of images
 that they take, stand in registry.py.
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from layers import add_spectral_norm, norm_layer, run_stages
-from registry import CRITICS, GENERATORS, build
+from registry import GENERATORS, build
 
 
 def weights_init_normal(module):
@@ -87,23 +87,6 @@ class ResidualBlock(nn.Module):
             *([nn.Dropout(0.5)] if dropout else []),
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=bias),
             norm_layer(norm, channels),
-        )
-
-    def forward(self, x):
-        return x + self.block(x)
-
-
-class CriticResidualBlock(nn.Module):
-    """x + conv(dropout(lrelu(conv(lrelu(x))))), the convolutions 3×3."""
-
-    def __init__(self, channels, dropout_rate):
-        super().__init__()
-        self.block = nn.Sequential(
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Dropout(dropout_rate),
-            nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, x):
@@ -231,82 +214,6 @@ class GeneratorNotebook(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Critics
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class CriticAttention(nn.Module):
-    """A critic with self-attention: N×C×H×W in [-1, 1] to a patch map of scores, N×1×H//8×W//8, without bounds.
-
-    Twelve convolutions where the 70×70 PatchGAN has five: three halve the image, two residual blocks with dropout
-    (four) and the attention (three) work at an eighth of it, and the last two score each patch. No norm: the gradient
-    penalty constrains it instead.
-    """
-
-    def __init__(self, channels=3, ndf=64, attention=True, spectral_norm=True, dropout_rate=0.2):
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Conv2d(channels, ndf, 4, stride=2, padding=1),  # → ndf × H/2 × W/2
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(ndf, 2 * ndf, 4, stride=2, padding=1),  # → 2·ndf × H/4 × W/4
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(2 * ndf, 4 * ndf, 4, stride=2, padding=1),  # → 4·ndf × H/8 × W/8
-        )
-        self.blocks = nn.Sequential(*(CriticResidualBlock(4 * ndf, dropout_rate) for _ in range(2)))
-        self.attention = SelfAttention(4 * ndf) if attention else nn.Identity()
-        self.score = nn.Sequential(
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(4 * ndf, 8 * ndf, 3, padding=1),
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(8 * ndf, 1, 3, padding=1),  # → 1 × H/8 × W/8
-        )
-        initialise(self, spectral_norm)
-
-    def forward(self, x):
-        return self.score(self.attention(self.blocks(self.encoder(x))))
-
-
-class PatchGAN(nn.Module):
-    """Four 4×4 convolutions, then one that scores: N×C×H×W in [-1, 1] to a patch map of scores N×1×H'×W'.
-
-    ``strides`` are those of the four. Each patch sees as many pixels as they add up to: 94×94 for (2, 2, 2, 2), and the
-    70×70 of the CycleGAN paper for (2, 2, 2, 1). ``pad_before_score`` adds a row above and a column at the left, so
-    that the last convolution keeps the size: H//16 × W//16 with strides of 2.
-    """
-
-    def __init__(
-        self,
-        channels=3,
-        ndf=64,
-        norm="instance",
-        attention=False,
-        spectral_norm=False,
-        strides=(2, 2, 2, 1),
-        pad_before_score=False,
-        activation="leaky_relu",
-        bias=True,
-    ):
-        super().__init__()
-        widths = [channels, ndf, 2 * ndf, 4 * ndf, 8 * ndf]
-        layers = []
-        for i, stride in enumerate(strides):
-            layers.append(nn.Conv2d(widths[i], widths[i + 1], 4, stride, padding=1, bias=bias))
-            if i > 0:  # none on the first layer, which would hide the colours
-                layers.append(norm_layer(norm, widths[i + 1]))
-            layers.append(nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(0.2, inplace=True))
-        if attention:
-            layers.append(SelfAttention(8 * ndf))
-        if pad_before_score:
-            layers.append(nn.ZeroPad2d((1, 0, 1, 0)))
-        layers.append(nn.Conv2d(8 * ndf, 1, 4, padding=1, bias=bias))
-        self.model = nn.Sequential(*layers)
-        initialise(self, spectral_norm)
-
-    def forward(self, x):
-        return self.model(x)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # By name
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -318,9 +225,3 @@ def build_generator(options, source="A"):
     channels, channels_out = (there, back) if source == "A" else (back, there)
     sizes = {"channels": channels, "channels_out": channels_out}
     return build(GENERATORS[options.gen_net], Namespace(**{**vars(options), **sizes}))
-
-
-def build_critic(options, side="A"):
-    """The critic ``options.dis_net`` of domain ``side``; ``options`` as above."""
-    channels = options.channels_A if side == "A" else options.channels_B
-    return build(CRITICS[options.dis_net], Namespace(**{**vars(options), "channels": channels}))

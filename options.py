@@ -9,7 +9,7 @@ import sys
 from typing import NamedTuple
 
 from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
-from registry import AUGMENTATIONS, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
+from registry import AUGMENTATIONS, BACKBONES, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
 from runtime.download import PRETRAINED
 from runtime.errors import UserError
 from runtime.flags import (
@@ -63,6 +63,11 @@ TRAIN = {
              ("attention", "lsgan", "classic", "notebook", "segmentation"), fixed=True),
         Flag("gen_net", "attention", "the generators", str, tuple(GENERATORS), fixed=True),
         Flag("dis_net", "attention", "the critics", str, tuple(CRITICS), fixed=True),
+        Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
+             "through", str, tuple(BACKBONES), fixed=True),
+        Flag("feature_size", 0, "pixels to which it sees the shorter side of crops resized; 0 for as they are", NATURAL,
+             fixed=True),
+        Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True),
         Flag("ngf", 64, "filters in the generators' first convolution", POSITIVE, fixed=True),
         Flag("ndf", 64, "filters in the critics' first convolution", POSITIVE, fixed=True),
         Flag("n_residual_blocks", 9, "residual blocks in the generators", NATURAL, fixed=True),
@@ -337,7 +342,7 @@ def start_from(given, saved):
     recipe and the critics. Raises UserError where a given option contradicts the generators.
     """
     shape = {name: saved[name] for name in FIXED if name in saved and name not in ("seed", "init_from")}
-    changeable = ("recipe", "dis_net", "ndf")
+    changeable = ("recipe", "dis_net", "ndf", "backbone", "feature_size", "feature_mixing")
     of_generators = [name for name in shape if name not in changeable]
     check_agreement(of_generators, given, saved, "leave the flag out to start from it, or leave --init_from out")
     recipe = RECIPES[{**shape, **given}["recipe"]]
@@ -367,6 +372,8 @@ def check(options):
         raise UserError(
             "a penalty needs the critic's gradient at each image alone: --norm batch goes with --penalty none"
         )
+    if options.penalty != "none" and not critic.penalty:
+        raise UserError(f"--dis_net {options.dis_net} has no second derivative: it goes with --penalty none")
     if options.checkpoint_activations and options.norm == "batch":
         raise UserError("--checkpoint_activations would count each batch twice in the averages of --norm batch")
     least = max(generator.min_size, critic.min_size)

@@ -22,7 +22,8 @@ class Network(NamedTuple):
     A generator translates N×C×H×W in [-1, 1] to the same, or to ``channels_out`` channels where it has that parameter;
     a critic scores it by a patch map N×1×H'×W'. Each is a
     module class whose parameters, where they are called like flags (ngf, norm, dropout …), get those flags' values.
-    ``norm``: whether ``--norm`` has a meaning for it.
+    ``norm``: whether ``--norm`` has a meaning for it; ``features``: whether it looks through ``--backbone``;
+    ``penalty``: whether it has the second derivative that penalties need.
     """
 
     where: str
@@ -30,6 +31,8 @@ class Network(NamedTuple):
     multiple: int = 1
     keywords: dict = {}
     norm: bool = True
+    features: bool = False
+    penalty: bool = True
 
 
 class Penalty(NamedTuple):
@@ -45,10 +48,17 @@ GENERATORS = {
     "notebook": Network("models:GeneratorNotebook", min_size=16, multiple=8),
 }
 CRITICS = {
-    "attention": Network("models:CriticAttention", min_size=8, norm=False),
-    "patchgan": Network("models:PatchGAN", 32, keywords=dict(strides=(2, 2, 2, 2), pad_before_score=True)),
-    "patch70": Network("models:PatchGAN", 32),
-    "notebook": Network("models:PatchGAN", 32, keywords=dict(strides=(2, 2, 2, 2), activation="relu", bias=False)),
+    "attention": Network("critics:CriticAttention", min_size=8, norm=False),
+    "patchgan": Network("critics:PatchGAN", 32, keywords=dict(strides=(2, 2, 2, 2), pad_before_score=True)),
+    "patch70": Network("critics:PatchGAN", 32),
+    "features": Network("critics:FeatureCritic", 32, norm=False, features=True),
+    "features+patch": Network("critics:FeaturesAndPatches", 32, features=True, penalty=False),
+    "notebook": Network("critics:PatchGAN", 32, keywords=dict(strides=(2, 2, 2, 2), activation="relu", bias=False)),
+}
+BACKBONES = {  # functions (purpose, requirements) → frozen network of images to feature maps
+    "efficientnet_lite0": Entry("runtime.pretrained:Backbone", dict(version=0)),
+    "efficientnet_lite1": Entry("runtime.pretrained:Backbone", dict(version=1)),
+    "efficientnet_lite2": Entry("runtime.pretrained:Backbone", dict(version=2)),
 }
 NORMS = {
     "instance": Entry("layers:InstanceNorm2d"),
@@ -79,7 +89,8 @@ AUGMENTATIONS = {
 }
 FEATURES = {
     "inception": Entry("reporting.metrics:Inception"),
-    "efficientnet_lite0": Entry("reporting.metrics:EfficientNetLite0"),
+    "efficientnet_lite0": Entry("reporting.metrics:EfficientNetLite", dict(version=0)),
+    "efficientnet_lite1": Entry("reporting.metrics:EfficientNetLite", dict(version=1)),
 }
 FORMATS = {  # functions (translators, direction, folder, metadata, options) → path of what they wrote
     "onnx": Entry("inference.onnx_export:write"),

@@ -3,9 +3,10 @@
 import torch
 from torch.nn.utils import parametrize
 
+from critics import build_critic
 from layers import one_power_iteration
 from losses import CriticObjective, GeneratorObjective, critic_terms, generator_terms
-from models import SelfAttention, build_critic
+from models import SelfAttention
 from registry import AUGMENTATIONS, load
 from runtime import distributed
 from runtime.device import autocast, memory_format, pick_amp

@@ -29,7 +29,7 @@ from options import parse_evaluation, parse_training
 from readers.domains import PICTURES, pictures_of
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog
-from reporting.metrics import Evaluation
+from reporting.metrics import Evaluation, check_measure
 from reporting.monitor import grid_images
 from runtime.device import pick_device
 from trainer import CycleGAN
@@ -53,6 +53,7 @@ def main():
 
     flags = [*SMALL, f"--dataset_name={arguments.dataset}", f"--seed={arguments.seed}", *arguments.flags]
     options = parse_training(flags)[0]
+    check_measure("efficientnet_lite0", options)
     torch.manual_seed(options.seed)
     model = CycleGAN(options, pick_device(options.device))
     change(model, arguments.variant)

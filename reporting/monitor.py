@@ -128,7 +128,9 @@ def grid_images(data, side, train_paths, options, domain):
 
 
 def build_evaluation(data, options, device, translators, domains):
-    """The evaluation of ``--eval_interval``. Raises UserError where there is too little to measure."""
+    """The evaluation of ``--eval_interval``. Raises UserError where there is too little to measure, or nothing to
+    measure it by."""
+    metrics.check_measure(options.features, options)
     folders = {side: find_side(data, "test", side) for side in "AB"}
     for side, path in folders.items():  # before Evaluation fetches weights
         if len(list_images(path, domains[side])) < metrics.FEWEST:

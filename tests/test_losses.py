@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
+from critics import CriticAttention
 from losses import (
     CriticObjective,
     GeneratorObjective,
@@ -21,7 +22,6 @@ from losses import (
     gradient_penalty,
     r1_penalty,
 )
-from models import CriticAttention
 from options import parse_training
 from registry import GAN_LOSSES, PENALTIES, load
 from translators import Translators

