@@ -102,6 +102,41 @@ def one_power_iteration(*networks):
         yield
 
 
+def convolve_doubled(x, weight, bias):
+    """x N×C×H×W, doubled by nearest neighbours and padded by reflection, convolved with a 3×3 ``weight``:
+    N×C'×2H×2W.
+
+    Nearest neighbours are a transposed convolution with 2×2 ones, so that both convolutions are one, transposed, 4×4
+    and of stride 2, with four ninths of the products: exactly the same. Reflection on the doubled image repeats the
+    border of x.
+    """
+    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+    kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3).transpose(0, 1)
+    return F.conv_transpose2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias, stride=2, padding=3)
+
+
+class Decoder(nn.Sequential):
+    """Layers one after the other; an upsampling by nearest neighbours and the 3×3 convolution behind it as one, where
+    that is faster: in bf16 on a CPU, from 128 channels on (docs/performance.md)."""
+
+    WIDE = 128
+
+    def forward(self, x):
+        layers = iter(self)
+        for layer in layers:
+            if isinstance(layer, nn.Upsample) and layer.mode == "nearest" and self.folds(x):
+                convolution = next(layers)
+                x = convolve_doubled(x, convolution.weight, convolution.bias)
+            else:
+                x = layer(x)
+        return x
+
+    def folds(self, x):
+        """Whether x is so wide, and in such a precision."""
+        half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        return half and torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.shape[1] >= self.WIDE
+
+
 def run_stages(stages, x, checkpoint_activations):
     """x through each of ``stages``. With ``checkpoint_activations`` only what passes between the stages is kept for
     backward, which computes the rest again: the same result with less memory, about a third slower.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from layers import add_spectral_norm, norm_layer, run_stages
+from layers import Decoder, add_spectral_norm, norm_layer, run_stages
 from registry import GENERATORS, build
 
 
@@ -152,7 +152,7 @@ class GeneratorResNet(nn.Module):
         )
         self.transformer = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout) for _ in range(n_residual_blocks)))
         self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()
-        self.decoder = nn.Sequential(
+        self.decoder = Decoder(
             *up(norm, 4 * ngf, 2 * ngf),
             *up(norm, 2 * ngf, ngf),
             nn.Conv2d(ngf, channels_out or channels, 7, padding=3, padding_mode="reflect"),  # → C×H×W

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from inference.activations import Activation, kept
-from layers import LayerNorm2d
+from layers import Decoder, LayerNorm2d
 from models import SelfAttention
 from runtime.errors import UserError
 
@@ -179,6 +179,13 @@ def geometry(layer):
     """How many pixels a convolution's kernel spans, its stride and its padding: of rows, and of columns."""
     sizes = zip(layer.kernel_size, layer.dilation, layer.stride, layer.padding, strict=True)
     return [(dilation * (kernel - 1) + 1, stride, padding) for kernel, dilation, stride, padding in sizes]
+
+
+@advance.register
+def one_by_one(layers: Decoder, x):
+    for layer in layers:
+        x = advance(layer, x)
+    return x
 
 
 @advance.register

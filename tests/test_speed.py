@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+import layers
 from datasets import epoch_batches
+from layers import convolve_doubled
 from models import SelfAttention
 from options import RECIPES, parse_training
 from reporting.loss_log import LossLog, NotFinite
@@ -220,6 +222,55 @@ def test_a_processor_computes_in_bf16_where_it_has_instructions_for_it(monkeypat
     assert [pick_amp(amp, CPU) for amp in ("off", "bf16", "fp16")] == ["off", "bf16", "fp16"]
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert pick_amp("auto", CPU) == "off"
+
+
+# ---- less work ----
+
+
+@pytest.mark.parametrize("size", [(1, 2), (5, 4), (8, 7)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_an_upsampling_and_the_convolution_behind_it_are_exactly_one(size, biased):
+    """In float64, with all gradients, those of the gradients too."""
+    torch.manual_seed(0)
+    shapes = (2, 3, *size), (5, 3, 3, 3), *([(5,)] if biased else [])
+    inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+
+    def plain(x, weight, bias=None):
+        doubled = nn.functional.interpolate(x, scale_factor=2)
+        return nn.functional.conv2d(nn.functional.pad(doubled, (1, 1, 1, 1), mode="reflect"), weight, bias)
+
+    def folded(x, weight, bias=None):
+        return convolve_doubled(x, weight, bias)
+
+    torch.testing.assert_close(folded(*inputs), plain(*inputs), rtol=0, atol=1e-12)
+    found = []
+    for function in (plain, folded):
+        gradients = torch.autograd.grad(function(*inputs).square().sum(), inputs, create_graph=True)
+        found.append((*gradients, *torch.autograd.grad(sum(g.square().sum() for g in gradients), inputs)))
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-9)
+
+
+def test_decoders_fold_wide_layers_in_bf16_on_a_cpu(monkeypatch):
+    decoder = build(CycleGAN, "--ngf=32", "--no_spectral_norm").translators.G_AB.decoder
+    x, calls = torch.randn(1, 128, 8, 8), []
+
+    def counted(x, weight, bias):
+        calls.append(x.shape[1])
+        return convolve_doubled(x, weight, bias)
+
+    monkeypatch.setattr(layers, "convolve_doubled", counted)
+    plain = decoder(x)
+    torch.testing.assert_close(nn.Sequential.forward(decoder, x), plain, rtol=0, atol=0)
+    assert not calls
+    with torch.autocast("cpu", torch.bfloat16):
+        folded, unfolded = decoder(x), nn.Sequential.forward(decoder, x)
+    assert calls == [128]  # and not the one behind it, of 64
+    error = (folded - plain).abs().mean()
+    assert 0 < error < 1.5 * (unfolded - plain).abs().mean()
+    decoder[0] = nn.Upsample(scale_factor=2, mode="bilinear")
+    with torch.autocast("cpu", torch.bfloat16):
+        decoder(x)
+    assert calls == [128]
 
 
 # ---- compiled ----
