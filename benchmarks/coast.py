@@ -33,8 +33,9 @@ def agreement(found, true):
 
 
 def styles(name):
-    """The styles of A and B of the data set ``name``, e.g. topo2relief."""
-    return dict(zip("AB", name.split("2"), strict=True))
+    """The styles of A and B of the data set ``name``, e.g. topo2relief; None where it is not of maps with a coast."""
+    found = name.split("2")
+    return dict(zip("AB", found, strict=True)) if BLUE_OVER_GREEN.keys() >= set(found) else None
 
 
 def true_maps(folders):

@@ -123,8 +123,9 @@ class Measure:
     def __call__(self):
         average = self.model.average.module
         numbers = self.evaluation(average)
-        for direction, coast in agreements(average, self.folders, self.styles, self.model.device).items():
-            numbers[direction]["coast"] = coast
+        if self.styles:
+            for direction, coast in agreements(average, self.folders, self.styles, self.model.device).items():
+                numbers[direction]["coast"] = coast
         return {direction: {key: round(x, 4) for key, x in row.items()} for direction, row in numbers.items()}
 
 

