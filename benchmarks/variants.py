@@ -8,7 +8,6 @@
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -101,34 +100,6 @@ def antialiased(model, which):
     replace(networks(model, which), (nn.Conv2d, nn.Upsample), build)
 
 
-def diffaugment(model, policy):
-    """Each image that a critic sees, real or not, is first varied (https://arxiv.org/abs/2006.10738) by ``policy``:
-    ``shift`` moves it by up to an eighth and cuts a quarter out, ``color`` varies its brightness and contrast."""
-
-    def uniform(images, low, high):
-        return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(low, high)
-
-    def color(images):
-        images = images + uniform(images, -0.5, 0.5)
-        mean = images.mean((1, 2, 3), keepdim=True)
-        return (images - mean) * uniform(images, 0.5, 1.5) + mean
-
-    def shift(images):
-        size = images.shape[-1]
-        reach = size // 8
-        padded = F.pad(images, [reach] * 4)
-        corners = torch.randint(2 * reach + 1, (len(images), 2)).tolist()
-        moved = torch.stack([x[:, i : i + size, j : j + size] for x, (i, j) in zip(padded, corners, strict=True)])
-        kept = torch.ones_like(moved)
-        for x, (i, j) in zip(kept, torch.randint(size // 2 + 1, (len(images), 2)).tolist(), strict=True):
-            x[:, i : i + size // 2, j : j + size // 2] = 0
-        return moved * kept
-
-    vary = {"shift": shift, "color": color}[policy]
-    for critic in model.critic_objective.D_A, model.critic_objective.D_B:
-        critic.register_forward_pre_hook(lambda module, images: vary(*images))
-
-
 def penalty(model, kind):
     """Another gradient penalty at the points between real and fake, weighted by --lambda_gp. In place of (s − 1)²,
     where s is the gradient norm of the mean patch score in RMS pixel distance:
@@ -149,6 +120,5 @@ def penalty(model, kind):
 
 
 VARIANTS = {
-    function.__name__: function
-    for function in (critic_lr, no_attention, no_spectral_norm, norm, antialiased, diffaugment, penalty)
+    function.__name__: function for function in (critic_lr, no_attention, no_spectral_norm, norm, antialiased, penalty)
 }
