@@ -1,7 +1,7 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
 from options import fit, parse_training, resume, start_from
-from runtime.errors import UserError, exit_cleanly, warn
+from runtime.errors import UserError, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
     exit_cleanly(parse_training)  # answers --help and bad flags, before torch is imported
@@ -15,17 +15,20 @@ import torch
 
 from datasets import UnpairedImages, epoch_batches, find_training_images, load_batches
 from readers.domains import domains_of, plain
-from readers.files import files_of
+from readers.files import BadImage, files_of
+from readers.folders import side_sources
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
 from reporting.texts import command, departures, finished, how_to_go_on, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
 from runtime.device import arithmetic, explained_errors, pick_device, set_tf32, tuned_kernels
-from runtime.folders import check_writable, set_aside
-from runtime.lock import FolderLock
+from runtime.files import remove_leftovers
+from runtime.folders import check_apart, check_ours, check_writable, set_aside
+from runtime.lock import locked
 from runtime.saver import Saver
 from runtime.signals import StopSignal
-from trainer import CycleGAN
+from trainer import CycleGAN, check_critics
+from translators import check_generators
 from utils import TimeBudget
 
 ROLLBACKS = 3
@@ -42,6 +45,8 @@ def main():
         if options.epoch != 0:
             path, saved = load(folder, options.epoch)
             options = resume(options, given, saved["options"], saved["given"])
+            check_generators(saved)
+            check_critics(saved)
             given = {*given, *saved["given"]}
             if at_its_end := finished(path, saved, options):
                 if auto:
@@ -50,10 +55,11 @@ def main():
         elif options.init_from:
             source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
             options = start_from(given, source[1]["options"])
+            check_generators(source[1])
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):
             run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
-            with FolderLock(run.saves) if distributed.is_main() else nullcontext():
+            with locked(run.saves, run.images) if distributed.is_main() else nullcontext():
                 run.start(saved, source)
                 train(run)
 
@@ -71,6 +77,9 @@ def train(run):
             try:
                 signal = run.loop(stop)
                 break
+            except BadImage as error:
+                run.saver.rescue(run)
+                raise UserError(f"{error}; {how_to_go_on(run.options)}") from error
             except NotFinite as error:
                 if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
                     raise
@@ -95,6 +104,9 @@ class Run:
 
         with distributed.local_main_first():
             folder = download.find_dataset(options)
+        for output in (self.images, self.saves):
+            check_apart(output, side_sources(folder))
+            check_ours(output)
         images, self.domains, size = find_training_images(folder, options, given, domains)
         fit(options, given, {side: self.domains[side].channels for side in "AB"}, size)
         self.data = {side: provenance.fingerprint(len(images[side]), files_of(images[side])) for side in "AB"}
@@ -185,10 +197,10 @@ class Run:
 
     def make_room(self, saved):
         for output in (self.images, self.saves):
-            if saved is None and output.exists() and any(output.iterdir()):
+            if saved is None:
                 set_aside(output)
             check_writable(output)
-        checkpoints.remove_temporary(self.saves)
+        remove_leftovers(self.saves)
         for departure in departures(self.position(), saved) if saved is not None else ():
             warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)
@@ -219,9 +231,7 @@ class Run:
         """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""
         monitor, options = self.monitor, self.options
         if monitor.skipped:
-            print(
-                f"{len(monitor.skipped)} images could not be read, others took their place: {sorted(monitor.skipped)}"
-            )
+            tell(f"{len(monitor.skipped)} images could not be read, others took their place: {sorted(monitor.skipped)}")
         if unsaved := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how_to_go_on(options)}")
         if signal and self.epoch < options.n_epochs:

@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import functools
 import multiprocessing
-import os
 import signal
 from pathlib import Path
 
@@ -16,76 +15,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from readers.archives import ARCHIVES, is_archive, list_archive
 from readers.domains import PICTURES, count_outside, load_pixels, pictures_of, to_tensor
 from readers.files import BadImage
-from readers.formats import READERS, expand, suffix_of
+from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
 from readers.survey import check_headers, check_known, check_sizes, find_domain, none_readable, squashed, ways_of
 from runtime.errors import UserError
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Files
+# Training images
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-SEGMENTATION_NAMES = {"trainA": "segTrain", "testA": "segTest", "trainB": "realTrain", "testB": "realTest"}
-
-
-def find_side(folder, part, side):
-    """The folder, .zip or .tar of ``part`` ("train" or "test") and ``side`` ("A" or "B"): trainA or, where none of them
-    is there, segTrain."""
-    usual = Path(folder) / f"{part}{side}"
-    other = Path(folder) / SEGMENTATION_NAMES[usual.name]
-    archives = [usual.with_suffix(suffix) for suffix in ARCHIVES]
-    return next((path for path in (usual, *archives, other) if path.exists()), usual)
-
-
-def list_images(folder, ways=PICTURES):
-    """The Places of all images below ``folder`` or in an archive, by suffix, sorted. Linked folders are followed, never
-    in a circle. ``ways``: a Domain that says what an image is, where a file may hold several.
-
-    Raises UserError if the folder is missing or has none.
-    """
-    if is_archive(folder):
-        found = [place for place in list_archive(folder) if is_image(os.path.basename(place))]
-    elif Path(folder).is_dir():
-        found = list(walk(str(folder)))
-    else:
-        raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB")
-    if not found:
-        kind = "folder" if Path(folder).is_dir() else "archive"
-        raise UserError(f"the {kind} {folder} holds no images ({' '.join(sorted(READERS))})")
-    return list(expand(sorted(found), ways))
-
-
-def is_image(name):
-    return bool(suffix_of(name)) and not name.startswith(".")
-
-
-def walk(folder):
-    """The paths of all images below ``folder``."""
-    seen, waiting = set(), [folder]
-    while waiting:
-        current = waiting.pop()
-        real = os.path.realpath(current)
-        if real in seen:
-            continue
-        seen.add(real)
-        with os.scandir(current) as entries:
-            for entry in entries:
-                if is_folder(entry):
-                    waiting.append(entry.path)
-                elif is_image(entry.name):
-                    yield entry.path
-
-
-def is_folder(entry):
-    """``entry.is_dir()``, but False for a link that leads to itself."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def find_training_images(folder, options, given, known=None):
@@ -110,7 +49,7 @@ def find_training_images(folder, options, given, known=None):
                                         options.skip_bad_images)  # fmt: skip
         domains[side] = domains[side]._replace(limit=options.decoded_limit)
     if options.saturation_noise and not (domains["A"].picture and domains["A"].channels == 3):
-        raise UserError("--saturation_noise is for 8-bit colour pictures in A; leave it out")
+        raise UserError("--saturation_noise is for 8-bit colour pictures in A; add --saturation_noise 0")
     headers = {**images["A"], **images["B"]}
     check_sizes(headers, lambda size: PREPROCESS[options.preprocess](size, load), crop, options)
     if line := squashed(headers.values(), options.preprocess, load):

@@ -7,7 +7,7 @@ translation with its truth. All in [0, 1], PSNR in dB.
 """
 
 from options import check_range, parse_evaluation
-from runtime.errors import UserError, exit_cleanly
+from runtime.errors import UserError, exit_cleanly, tell
 
 if __name__ == "__main__":
     exit_cleanly(parse_evaluation)  # answers --help and bad flags, before torch is imported
@@ -17,12 +17,13 @@ import math
 from argparse import Namespace
 from pathlib import Path
 
-from datasets import find_side, list_images
 from readers.domains import domains_of
+from readers.folders import find_side, list_images
 from readers.survey import check_headers, find_domain, ways_of
 from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
-from runtime import checkpoints, download
+from runtime import checkpoints, download, files
 from runtime.device import pick_device, set_tf32
+from runtime.folders import claim
 from translators import load_translators
 
 
@@ -31,10 +32,16 @@ def main():
     device = pick_device(options.device)
     report = measure_folders(options, device) if options.real or options.fake else measure_model(options, device)
     show(report)
-    path = Path(options.json or report["json"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_json(report), indent=1) + "\n")
-    print(f"the numbers are in {path}")
+    path = report["json"]
+    files.write(path, (json.dumps(as_json(report), indent=1) + "\n").encode())
+    tell(f"the numbers are in {path}")
+
+
+def file_for_numbers(options, usual):
+    """Where the numbers go, found free before anything is measured. Raises UserError."""
+    path = Path(options.json or usual)
+    claim(path.parent, [path], (), options.overwrite)
+    return path
 
 
 def as_json(report):
@@ -50,6 +57,7 @@ def measure_folders(options, device):
     """A report on --real and --fake."""
     if not (options.real and options.fake):
         raise UserError("--real and --fake go together: the folder of real images, and that of translations")
+    path = file_for_numbers(options, "metrics.json")
     network = build_features(options.features, device)
     check_range("range", options.range)
     ways = ways_of(options)
@@ -63,7 +71,7 @@ def measure_folders(options, device):
         "images": {name: len(folder.paths) for name, folder in folders.items()},
         "numbers": {"fake": fake.distances(real)},
         "width": network.width,
-        "json": "metrics.json",
+        "json": path,
     }
 
 
@@ -76,6 +84,7 @@ def measure_model(options, device):
         state = checkpoints.load_file(path)
     else:
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+    numbers = file_for_numbers(options, Path(options.results_dir) / options.dataset_name / path.stem / "metrics.json")
     folder = download.find_dataset(options)
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
     check_measure(options.features, Namespace(**trained))
@@ -92,14 +101,15 @@ def measure_model(options, device):
         "numbers": evaluation(translators, directions),
         "width": evaluation.network.width,
         "domains": domains,
-        "json": Path(options.results_dir) / options.dataset_name / path.stem / "metrics.json",
+        "json": numbers,
     }
 
 
 def show(report):
     """A table on the screen, and what a reader must know of it."""
     counts = ", ".join(f"{count} {name}" for name, count in report["images"].items())
-    print(f"{report['of']}\nimages: {counts}; features: {report['features']}")
+    tell(report["of"])
+    print(f"images: {counts}; features: {report['features']}")
     columns = list(report["numbers"])
     print(f"{'':12}" + "".join(f"{column:>20}" for column in columns))
     rows = [name for name in report["numbers"][columns[0]] if name != "KID error"]

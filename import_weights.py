@@ -93,12 +93,12 @@ def checkpoint(networks, options):
         first = first or path
     if not (generators := of_kind(networks, "G")):
         raise UserError("there is no generator among the files; add one, such as latest_net_G_A.pth")
-    settings = RECIPES["classic"] | dict(recipe="classic", dis_net="patch70", amp="off", n_epochs=0) | shape
+    settings = RECIPES["classic"] | dict(recipe="classic", dis_net="patch70", amp="off") | shape
     settings |= dict(dataset_name=options.name or options.pretrained, checkpoint_dir=options.checkpoint_dir)
     completed = complete(TRAIN, settings)
     return {
         "format": checkpoints.FORMAT,
-        **dict(epoch=0, sample=0, steps=0, data={"A": None, "B": None}),
+        **dict(epoch=0, sample=0, steps=0, data={}),
         "options": vars(completed),
         "given": sorted(shape),
         "imported": {name: origin(path) for name, (path, _) in networks.items()},

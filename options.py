@@ -13,7 +13,10 @@ from registry import AUGMENTATIONS, BACKBONES, CRITICS, GAN_LOSSES, GENERATORS, 
 from runtime.download import PRETRAINED
 from runtime.errors import UserError
 from runtime.flags import (
+    BLOCKS,
+    FILTERS,
     NATURAL,
+    PIXELS,
     POSITIVE,
     WEIGHT,
     Flag,
@@ -38,13 +41,14 @@ ENDLESS = 10**6  # epochs
 TRAIN = {
     "data": [
         *WHERE,
-        Flag("img_height", 256, "height of the training crops, in pixels", POSITIVE),
-        Flag("img_width", 256, "width of the training crops, in pixels", POSITIVE),
-        Flag("load_factor", 1.12, "images are resized to so many times the crop before it is cut", number(float, 1)),
+        Flag("img_height", 256, "height of the training crops, in pixels", PIXELS),
+        Flag("img_width", 256, "width of the training crops, in pixels", PIXELS),
+        Flag("load_factor", 1.12, "images are resized to so many times the crop before it is cut",
+             number(float, 1, 100)),
         Flag("load_height", lambda options: round(options.load_factor * options.img_height),
-             "the height to which they are resized (default: by --load_factor)", POSITIVE),
+             "the height to which they are resized (default: by --load_factor)", PIXELS),
         Flag("load_width", lambda options: round(options.load_factor * options.img_width),
-             "the width to which they are resized (default: by --load_factor)", POSITIVE),
+             "the width to which they are resized (default: by --load_factor)", PIXELS),
         *SIDES,
         Flag("preprocess", "resize_and_crop", "how an image comes to its crop: squashed to the load size; its width or "
              "its shorter side scaled to that; not resized; or whole, without a crop", str,
@@ -65,12 +69,12 @@ TRAIN = {
         Flag("dis_net", "attention", "the critics", str, tuple(CRITICS), fixed=True),
         Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
              "through", str, tuple(BACKBONES), fixed=True),
-        Flag("feature_size", 0, "pixels to which it sees the shorter side of crops resized; 0 for as they are", NATURAL,
-             fixed=True),
+        Flag("feature_size", 0, "pixels to which it sees the shorter side of crops resized; 0 for as they are",
+             number(int, 0, 2**12), fixed=True),
         Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True),
-        Flag("ngf", 64, "filters in the generators' first convolution", POSITIVE, fixed=True),
-        Flag("ndf", 64, "filters in the critics' first convolution", POSITIVE, fixed=True),
-        Flag("n_residual_blocks", 9, "residual blocks in the generators", NATURAL, fixed=True),
+        Flag("ngf", 64, "filters in the generators' first convolution", FILTERS, fixed=True),
+        Flag("ndf", 64, "filters in the critics' first convolution", FILTERS, fixed=True),
+        Flag("n_residual_blocks", 9, "residual blocks in the generators", BLOCKS, fixed=True),
         Flag("norm", "instance", "norm in the generators, and in the critics but the attention one", str,
              tuple(NORMS), fixed=True),
         Flag("dropout", False, "dropout in the generators' residual blocks", bool, fixed=True),
@@ -112,7 +116,7 @@ TRAIN = {
              "epoch from which lr falls linearly to 0 (default: half of --n_epochs)", NATURAL),
         Flag("ema_decay", 0.999, "memory of the averaged generators, used for grids and translation",
              number(float, 0, 1)),
-        Flag("seed", 0, "decides every random draw", NATURAL, fixed=True),
+        Flag("seed", 0, "decides every random draw", number(int, 0, 2**32), fixed=True),
         Flag("amp", "auto", "precision of the networks; losses, penalty and weights stay float32; auto is bf16 on a "
              "GPU that has it and on a CPU with AMX, else off", str, ("auto", "off", "bf16", "fp16")),
         Flag("tf32", True, "let a GPU that can compute float32 products in TF32, those of the penalty too", bool),
@@ -168,13 +172,9 @@ class Alias(NamedTuple):
 
 
 OTHER_NAMES = {
-    "crop_height": "img_height",
-    "crop_width": "img_width",
-    "epochs": "n_epochs",
-    "lamda": "lambda_cyc",
-    "input_nc": "channels_A",
-    "output_nc": "channels_B",
-}
+    "crop_height": "img_height", "crop_width": "img_width", "epochs": "n_epochs", "lamda": "lambda_cyc",
+    "input_nc": "channels_A", "output_nc": "channels_B",
+}  # fmt: skip
 OTHER_FLAGS = {
     "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device, options: device),
     "idt_coef": Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
@@ -294,7 +294,10 @@ def parse(groups, description, argv=None, files=None):
 # ---------------------------------------------------------------------------------------------------------------------
 
 FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
-HERE_AND_NOW = ("dataset_name", "checkpoint_dir", "device", "n_cpu", "epoch")  # never taken from a checkpoint
+# Never taken from a checkpoint, which may be a stranger's: where files are read, fetched and written, and by what.
+HERE_AND_NOW = (
+    "dataset_name", "dataset_dir", "dataset_url", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch"
+)  # fmt: skip
 
 
 def resume(options, given, saved, given_before):

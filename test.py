@@ -4,7 +4,7 @@ The networks' shape comes from the checkpoint. Each image is translated at its o
 """
 
 from options import parse_translation
-from runtime.errors import UserError, exit_cleanly
+from runtime.errors import UserError, exit_cleanly, printable, tell
 
 if __name__ == "__main__":
     exit_cleanly(parse_translation)  # answers --help and bad flags, before torch is imported
@@ -14,18 +14,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from datasets import WholeImages, find_side, group_by_size, list_images, load_one_by_one, unpadded
+from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
 from inference.onnx_model import OnnxModel
 from inference.output import Output
 from inference.tiles import OneWay, translate_in_tiles
 from inference.writers import Writers
-from readers.archives import is_archive
 from readers.domains import domains_of, to_pixels
-from readers.formats import expand
+from readers.folders import find_side, has_images, list_images, list_input, side_sources
 from reporting import pages
 from runtime import checkpoints, download
 from runtime.device import autocast, pick_amp, pick_device, ran_out_of_memory, set_tf32
-from runtime.folders import check_writable
+from runtime.folders import check_apart, claim
 from translators import load_translators
 
 THREADS = 4  # that write
@@ -35,13 +34,16 @@ def main():
     options = parse_translation()
     device = pick_device(options.device)
     path, translators, domains = load_onnx(options) if options.onnx else load_checkpoint(options, device)
+    check_tile(options.tile, translators)
     results = Path(options.results_dir) / options.dataset_name / path.stem
+    folder, outputs = Path(options.output or results), plan(options, results, translators, domains)
+    written = [*(folder / name for name in pages.FILES), *(path for output in outputs for path in output.files())]
+    claim(folder, written, [path for output in outputs for path in output.sources()], options.overwrite)
     done = []
-    for direction, source, output in work(options, results, translators):
-        done += translate_folder(translators, direction, source, output, domains, device, options)
-    folder = Path(options.output or results)
+    for output in outputs:
+        done += translate_all(translators, output, device, options)
     pages.write_results(folder, done)
-    print(f"look at {folder}/index.html")
+    tell(f"look at {folder}/index.html")
 
 
 def load_checkpoint(options, device):
@@ -62,58 +64,64 @@ def load_onnx(options):
     return model.path, model, model.domains
 
 
-def work(options, results, translators):
-    """What is to be done: a list of (direction, folder or image, folder for the translations)."""
+def check_tile(tile, translators):
+    """Raise UserError where the networks cannot take strips of this size."""
+    multiple, least = translators.multiple, translators.min_size
+    if tile and (tile % multiple or tile < 4 * least):
+        raise UserError(f"--tile must be divisible by {multiple} and at least {4 * least}, not {tile}")
+
+
+def plan(options, results, translators, domains):
+    """What is to be done, found before any of it is: a list of Outputs."""
     wanted = translators.pick(options.direction)
     if options.output and not options.input:
         raise UserError("--output goes with --input; translations of test folders go under --results_dir")
     if options.input:
-        if not (source := Path(options.input)).exists():
-            raise UserError(f"--input {source} does not exist")
-        return [(wanted[0], source, Path(options.output or results / wanted[0]))]
+        direction, output = wanted[0], Path(options.output or results / wanted[0])
+        places, root = list_input(options.input, domains[direction[0]])
+        check_apart(output, [options.input])
+        return [Output(direction, output, places, root, domains, options.output_format)]
     folder = download.find_dataset(options)
+    check_apart(results, side_sources(folder))
     sources = {direction: find_side(folder, "test", direction[0]) for direction in wanted}
-    there = [direction for direction, source in sources.items() if source.exists()]
-    return [(direction, sources[direction], results / direction) for direction in there or wanted]
+    there = [direction for direction, source in sources.items() if has_images(source)]
+    return [
+        Output(
+            direction,
+            results / direction,
+            list_images(sources[direction], domains[direction[0]]),
+            sources[direction],
+            domains,
+            options.output_format,
+        )
+        for direction in there or wanted
+    ]
 
 
-def translate_folder(translators, direction, source, output, domains, device, options):
-    """Translate every image of ``source`` (a folder, an archive, or one file) into ``output``, under the same names.
-
-    Returns a list of (direction, name, picture of the input, picture of the translation).
-    """
-    origin, target = (domains[side] for side in direction.split("to"))
-    whole = is_archive(source) or not source.is_file()
-    root = source if whole else source.parent
-    paths = list_images(source, origin) if whole else list(expand([source], origin))
-    if output.resolve() == root.resolve():
-        raise UserError(f"--output {output} would overwrite the images in --input; choose another folder")
-    check_writable(output)
-
-    multiple, least = translators.multiple, translators.min_size
-    if options.tile and (options.tile % multiple or options.tile < 4 * least):
-        raise UserError(f"--tile must be divisible by {multiple} and at least {4 * least}, not {options.tile}")
-    written = Output(output, paths, root, origin, target, options.output_format)
-    images = WholeImages(paths, origin, multiple, least)
+def translate_all(translators, output, device, options):
+    """Translate what goes to ``output``: a list of (direction, name, picture of input, picture of translation)."""
+    places, origin = output.places, output.origin
+    images = WholeImages(places, origin, translators.multiple, translators.min_size)
     skipped, done, outside, values = [], [], 0, 0
-    singles = load_one_by_one(images, range(len(paths)), options.n_cpu, options.skip_bad_images, skipped)
+    singles = load_one_by_one(images, range(len(places)), options.n_cpu, options.skip_bad_images, skipped)
+    way = printable(f"{output.root} → {output.folder}")
     with (
-        tqdm(total=len(paths), desc=f"{source} → {output}", unit="img", dynamic_ncols=True) as bar,
+        tqdm(total=len(places), desc=way, unit="img", dynamic_ncols=True) as bar,
         Writers(THREADS) as writers,
     ):
         for batch in group_by_size(singles, options.batch_size):
-            translations = translate(translators, direction[0], batch, device, options)
-            real, arrays = unpadded(batch, batch["image"]), to_pixels(translations, target)
+            translations = translate(translators, output.direction[0], batch, device, options)
+            real, arrays = unpadded(batch, batch["image"]), to_pixels(translations, output.target)
             outside, values = outside + int(batch["outside"].sum()), values + real.numel()
             for index, *one in zip(batch["index"].tolist(), arrays, real, translations, strict=True):
-                done.append((direction, *written.save(writers, index, *one)))
+                done.append((output.direction, *output.save(writers, index, *one)))
                 bar.update()
     if outside:
         print(f"{outside} of {values} values lay outside of {origin.low:g} to {origin.high:g}, and were clipped")
-    if written.volumes and written.volumes.incomplete:
-        print(f"volumes that lack slices are not written: {', '.join(written.volumes.incomplete)}")
+    if output.volumes and output.volumes.incomplete:
+        tell(f"volumes that lack slices are not written: {', '.join(output.volumes.incomplete)}")
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""
-    print(f"{len(done)} translations are in {output}/{bad}")
+    tell(f"{len(done)} translations are in {output.folder}/{bad}")
     return sorted(done, key=lambda row: row[1])
 
 

@@ -1,5 +1,7 @@
 """What is trained: two generators, two critics, and all that a training step of theirs depends on."""
 
+from argparse import Namespace
+
 import torch
 from torch.nn.utils import parametrize
 
@@ -10,7 +12,8 @@ from models import SelfAttention
 from registry import AUGMENTATIONS, load
 from runtime import distributed
 from runtime.device import autocast, memory_format, pick_amp
-from translators import Translators, load_weights
+from runtime.errors import UserError
+from translators import Translators, check_shapes, load_weights
 from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
 
@@ -166,17 +169,56 @@ class CycleGAN:
         return {**shared, "masks_frozen": self.translators.masks.frozen, "processes": distributed.gather(own)}
 
     def load_state_dict(self, state):
-        """Go on from ``state``; with another number of processes, histories are dealt out and new random draws."""
-        for name in self.SHARED:
+        """Go on from ``state``; with another number of processes, histories are dealt out and new random draws.
+
+        Raises UserError where it is not the state of these networks.
+        """
+        try:
+            self._load(state)
+        except Exception as error:  # torch raises what it likes: RuntimeError, KeyError, TypeError …
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(f"the checkpoint does not fit its networks ({reason}); choose another --epoch") from error
+
+    def _load(self, state):
+        for name in ("generator_objective", "critic_objective", "average"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("optimizer_G", "optimizer_D"):
+            restore_moments(getattr(self, name), state[name]["state"])
+        for name in ("scaler_G", "scaler_D"):
             if state[name]:  # that of a scaler which had nothing to do is empty
-                getattr(self, name).load_state_dict(state[name])
-        for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
-            group["betas"] = self.options.b1, self.options.b2  # which a resumed run may change, as it may the rate
-        self.translators.masks.frozen = state["masks_frozen"]  # as they were for the images in the replay buffers
+                getattr(self, name).load_state_dict(plain_numbers(state[name]))
+        self.translators.masks.frozen = bool(state["masks_frozen"])  # as they were for the images in the replay buffers
         saved = state["processes"]
         own = saved[distributed.RANK % len(saved)]
         for name in self.PER_PROCESS if len(saved) == distributed.WORLD else ("buffer_A", "buffer_B"):
             getattr(self, name).load_state_dict(own[name])
+        size = self.options.img_height, self.options.img_width
+        for buffer in (self.buffer_A, self.buffer_B):  # a resumed run may have other crops
+            buffer.images = [image for image in buffer.images if image.shape[1:] == size]
+
+
+def plain_numbers(state):
+    """A scaler's state, which is of numbers alone. Raises ValueError."""
+    if not all(type(value) in (int, float) for value in state.values()):
+        raise ValueError("the scale of losses is no number")
+    return state
+
+
+def restore_moments(optimizer, moments):
+    """Give Adam the ``moments`` of another one; its settings stay those of the options. Raises ValueError where they
+    are not those of these weights."""
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    for weight, moment in optimizer.state.items():
+        shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+        if {name: tensor.shape for name, tensor in moment.items()} != shapes:
+            raise ValueError("Adam's moments are of another shape")
+
+
+def check_critics(state):
+    """Raise UserError where a checkpoint does not hold the critics of its options; before they get any memory."""
+    with torch.device("meta"):
+        critics = {f"D_{side}": build_critic(Namespace(**state["options"]), side) for side in "AB"}
+    check_shapes(torch.nn.ModuleDict(critics), state["training"]["critic_objective"])
 
 
 def gradient_norms(networks, scaler):

@@ -5,6 +5,7 @@ A mask is N×1×H×W in [0, 1]; the translation of x is mask · G(x) + (1 − ma
 (an attention network for each domain finds it).
 """
 
+import reprlib
 from argparse import Namespace
 
 import torch
@@ -168,23 +169,50 @@ class Translators(nn.Module):
         return mask, fake, compose(mask_back, forward_as(self.generator(other), fake), fake)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# From a checkpoint
+# ---------------------------------------------------------------------------------------------------------------------
+
+
 def load_translators(state, device):
-    """The averaged generators of a checkpoint, ready to translate. Raises UserError where they do not fit together."""
+    """The averaged generators of a checkpoint, ready to translate. Raises UserError where it does not hold them."""
+    check_generators(state)
+    translators = assemble(state)
+    translators.load_state_dict(state["generators"])
+    return fold_spectral_norm(translators).requires_grad_(False).to(device)
+
+
+def assemble(state):
+    """The Translators of a checkpoint's options, with None for a generator that it lacks."""
     translators = Translators(Namespace(**state["options"]))
     for name in GENERATOR_NAMES:
         if not any(key.startswith(f"{name}.") for key in state["generators"]):
             setattr(translators, name, None)
-    load_weights(translators, state["generators"])
-    return fold_spectral_norm(translators).requires_grad_(False).to(device)
+    return translators
+
+
+def check_generators(state):
+    """Raise UserError where a checkpoint does not hold the generators of its options; before they get any memory."""
+    with torch.device("meta"):
+        check_shapes(assemble(state), state["generators"])
+
+
+def check_shapes(network, weights):
+    """Raise UserError where the state_dict ``weights`` of a checkpoint is not one of ``network``."""
+    wanted, found = (
+        {name: x.shape for name, x in part.items() if torch.is_tensor(x)} for part in (network.state_dict(), weights)
+    )
+    if differing := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
+        raise UserError(
+            f"the checkpoint's weights do not have the shape that its options say: {len(differing)} tensors differ, "
+            f"such as {reprlib.repr(differing[0])}; choose another --epoch"
+        )
 
 
 def load_weights(network, weights):
     """Copy the state_dict ``weights`` of a checkpoint into ``network``. Raises UserError where they do not fit."""
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise UserError(f"the checkpoint's weights do not have the shape that its options say: {reason}") from error
+    check_shapes(network, weights)
+    network.load_state_dict(weights)
 
 
 def load(path, epoch="latest", device="auto"):

@@ -82,7 +82,7 @@ class ReplayBuffer:
         return {"images": [image.cpu() for image in self.images], "random": self.random.get_state()}
 
     def load_state_dict(self, state):
-        self.images = [image.to(self.device) for image in state["images"]]
+        self.images = [image.to(self.device, torch.float32) for image in state["images"]]
         self.random.set_state(state["random"])
 
 

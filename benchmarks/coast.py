@@ -12,8 +12,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from datasets import WholeImages, find_side, list_images
+from datasets import WholeImages
 from readers.domains import to_bytes
+from readers.folders import find_side, list_images
 
 BLUE_OVER_GREEN = {"topo": -26, "satellite": -3, "relief": 6}  # of 255
 

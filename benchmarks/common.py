@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 
-from datasets import find_side, list_images
+from readers.folders import find_side, list_images
 
 
 def medians(versions, device, rounds, calls=1):

@@ -24,9 +24,10 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from coast import agreements, styles
 from variants import change
 
-from datasets import UnpairedImages, epoch_batches, find_side, list_images, load_batches
+from datasets import UnpairedImages, epoch_batches, load_batches
 from options import parse_evaluation, parse_training
 from readers.domains import PICTURES, pictures_of
+from readers.folders import find_side, list_images
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog
 from reporting.metrics import Evaluation, check_measure

@@ -19,9 +19,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from experiment import SMALL, train
 
-from datasets import find_side
 from options import parse_evaluation, parse_training, start_from
 from readers.domains import pictures_of
+from readers.folders import find_side
 from reporting.metrics import Evaluation
 from runtime import checkpoints
 from trainer import CycleGAN

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 # isort: split
-from datasets import UnpairedImages, list_images
+from datasets import UnpairedImages
 from options import parse_training
+from readers.folders import list_images
 from readers.survey import check_headers, find_domain, ways_of
 
 IMAGES, ROUNDS = 40, 5

@@ -17,13 +17,15 @@ MACHINE = [
         "n_cpu",
         lambda options: min(4, os.cpu_count()),
         "processes that load images, 0 for none (default: the cores, at most 4)",
-        NATURAL,
+        number(int, 0, 2**10),
     ),
     Flag("skip_bad_images", False, "go on without the images that cannot be read, and count them", bool),
     Flag("decoded_limit", 1.0, "GiB that an image may take when decoded; larger ones are refused", WEIGHT),
 ]
 FEATURE_FLAG = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,
                     tuple(FEATURES))  # fmt: skip
+OVERWRITE = Flag("overwrite", False, "replace files that this program did not write, where output has their names",
+                 bool)  # fmt: skip
 AMP_OF_THE_MODEL = Flag("amp", "trained", "precision of the networks: as they were trained, or another", str,
                         ("trained", "auto", "off", "bf16", "fp16"))  # fmt: skip
 
@@ -60,6 +62,7 @@ TRANSLATE = {
         Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
         Flag("output_format", "trained", "the translations' format: that of the training files, or another", str,
              ("trained", *OUTPUT_FORMATS)),
+        OVERWRITE,
     ],
     "machine": [
         Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
@@ -83,6 +86,7 @@ EVALUATE = {
         FEATURE_FLAG,
         Flag("json", None, "file for the numbers (default: metrics.json under --results_dir)"),
         Flag("results_dir", "results", "where numbers go, in a folder for each data set and epoch"),
+        OVERWRITE,
     ],
     "machine": [
         Flag("batch_size", 8, "images measured at once, where their sizes agree", POSITIVE),

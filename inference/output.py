@@ -5,28 +5,48 @@ from pathlib import Path
 from inference.previews import Previews
 from inference.volumes import Volumes
 from inference.writers import check_format, output_names
-from readers.files import as_place
+from readers.files import as_place, files_of
 from readers.formats import suffix_of
 from readers.survey import VOLUMES
 from runtime.errors import UserError
 
 
 class Output:
-    """Takes the translations of ``places`` below ``root``, from the domain ``origin`` to ``target``, into ``folder``.
+    """Where translations go in ``direction``: those of ``places`` below ``root`` to ``folder``.
 
-    ``wanted`` is ``--output_format``. Raises UserError where that cannot hold what the target domain is.
+    ``domains`` are {"A", "B"}; ``wanted`` is ``--output_format``. Raises UserError where that cannot hold what the
+    target domain is.
     """
 
-    def __init__(self, folder, places, root, origin, target, wanted):
-        self.folder, self.places = folder, [as_place(place) for place in places]
+    def __init__(self, direction, folder, places, root, domains, wanted):
+        self.direction, self.folder, self.root = direction, Path(folder), root
+        self.places = [as_place(place) for place in places]
+        self.origin, self.target = (domains[side] for side in direction.split("to"))
         self.volumes = None
-        if self._as_volumes(target, wanted):
-            self.volumes = Volumes(self.places, origin.slice_axis)
+        if self._as_volumes(self.target, wanted):
+            self.volumes = Volumes(self.places, self.origin.slice_axis)
             self.names = [Path(place).relative_to(root) for place in self.places]
         else:
-            check_format(wanted, target)
-            self.names = output_names(self.places, root, origin, target, wanted)
-        self.previews = Previews(folder.with_name(f"{folder.name}_previews"), origin, target)
+            check_format(wanted, self.target)
+            self.names = output_names(self.places, root, self.origin, self.target, wanted)
+        previews = self.folder.with_name(f"{self.folder.name}_previews")
+        self.previews = Previews(previews, self.origin, self.target)
+
+    def sources(self):
+        """The files that are read."""
+        return files_of(self.places)
+
+    def files(self):
+        """The paths of all files that may be written."""
+        for place, name in zip(self.places, self.names, strict=True):
+            path = self.path(place, name)
+            shown = self.previews.of_input(place, name), self.previews.of_output(path, name)
+            yield from (path, *filter(self.previews.writes, shown))
+
+    def path(self, place, name):
+        """The file for a translation: for a slice of several, that of its volume."""
+        path = self.folder / name
+        return path.parent if self.volumes and self.volumes.counts[place.name] > 1 else path
 
     def _as_volumes(self, target, wanted):
         """Whether slices are put together again: where both sides are volumes, or where it is asked for."""
@@ -39,11 +59,11 @@ class Output:
         """Write the translation ``array`` of place number ``index``; ``image`` and ``translation``, C×H×W in [-1, 1],
         are what previews show. Returns (name, picture of the input, picture of the translation)."""
         place, name = self.places[index], self.names[index]
-        path = self.folder / name
+        path = self.path(place, name)
         if self.volumes:
-            slices = self.volumes.counts[place.name]
-            self.volumes.add(place, array, path.parent if slices > 1 else path)
+            self.volumes.add(place, array, path)
         else:
             writers.save(array, path)
-        shown = self.previews.of_input(writers, place, name, image)
-        return name, shown, self.previews.of_output(writers, path, name, translation)
+        shown = self.previews.of_input(place, name), self.previews.of_output(path, name)
+        self.previews.write(writers, shown, image, translation)
+        return name, *shown

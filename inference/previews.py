@@ -15,18 +15,26 @@ class Previews:
     def __init__(self, folder, origin, target):
         self.folder, self.origin, self.target = Path(folder), origin, target
 
-    def of_input(self, writers, place, name, image):
-        """The path of a picture of the input at ``place``, whose pixels are ``image`` C×H×W in [-1, 1]."""
+    def of_input(self, place, name):
+        """The path of a picture of the input at ``place``: itself, where browsers show it."""
         place = as_place(place)
         there = self.origin.picture and place.size is None and suffix_of(place.name) in SHOWN
-        return Path(place) if there else self._write(writers, "inputs", name, image, self.origin)
+        return Path(place) if there else self._path("inputs", name)
 
-    def of_output(self, writers, path, name, image):
-        """The path of a picture of the translation at ``path``."""
+    def of_output(self, path, name):
+        """The path of a picture of the translation at ``path``: that, where browsers show it."""
         there = self.target.picture and suffix_of(path.name) in SHOWN
-        return path if there else self._write(writers, "translations", name, image, self.target)
+        return path if there else self._path("translations", name)
 
-    def _write(self, writers, kind, name, image, domain):
-        path = self.folder / kind / name.with_name(f"{name.name}.png")
-        writers.save(to_bytes(to_colours(image[None], domain))[0].permute(1, 2, 0).cpu().numpy(), path)
-        return path
+    def _path(self, kind, name):
+        return self.folder / kind / name.with_name(f"{name.name}.png")
+
+    def writes(self, path):
+        """Whether the picture at ``path`` is one of these, and not a file that browsers show."""
+        return path.is_relative_to(self.folder)
+
+    def write(self, writers, paths, *images):
+        """Write those of the ``paths`` of input and translation that are previews; the images are C×H×W in [-1, 1]."""
+        for path, image, domain in zip(paths, images, (self.origin, self.target), strict=True):
+            if self.writes(path):
+                writers.save(to_bytes(to_colours(image[None], domain))[0].permute(1, 2, 0).cpu().numpy(), path)

@@ -1,11 +1,13 @@
 """Translated slices, put together to NIfTI volumes in the space of their sources."""
 
+import gzip
 from collections import Counter, defaultdict
 
 import numpy as np
 
 from readers.files import as_place, library
 from readers.medical import affine_of
+from runtime import files
 
 
 class Volumes:
@@ -25,9 +27,8 @@ class Volumes:
         volume = np.stack([slices[part] for part in sorted(slices)], self.axis)
         del self.slices[place.name]
         volume = volume.squeeze(-1) if volume.shape[-1] == 1 else volume
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nibabel = library("nibabel")
-        nibabel.save(nibabel.Nifti1Image(volume, affine_of(place), dtype=volume.dtype), path)
+        content = library("nibabel").Nifti1Image(volume, affine_of(place), dtype=volume.dtype).to_bytes()
+        files.write(path, gzip.compress(content) if path.suffix == ".gz" else content)
 
     @property
     def incomplete(self):

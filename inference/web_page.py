@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import find_side, list_images
 from models import SelfAttention
+from readers.folders import find_side, list_images
 from readers.pictures import load_image
 from runtime.errors import warn
 

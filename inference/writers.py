@@ -1,6 +1,5 @@
 """Translations on their way to files: in the target domain's type, range and format, never through fewer bits."""
 
-import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,36 +11,38 @@ from readers.files import as_place, library
 from readers.formats import suffix_of
 from readers.pictures import encode_png
 from runtime.errors import UserError
+from runtime.files import replacing
 
 # ---------------------------------------------------------------------------------------------------------------------
-# One function for each format: (array H×W×C, path)
+# One function for each format: (array H×W×C, open file, suffix)
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write_png(array, path):
-    path.write_bytes(encode_png(array))
+def write_png(array, file, suffix):
+    file.write(encode_png(array))
 
 
-def write_picture(array, path):
-    """8 bits in the format of the path's suffix, with as little loss as that has."""
+def write_picture(array, file, suffix):
+    """8 bits in the format of the suffix, with as little loss as that has."""
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
-    image.save(path, quality=95, subsampling=0, lossless=True)  # JPEG reads the first two, WebP the last
+    kind = Image.registered_extensions()[suffix]
+    image.save(file, kind, quality=95, subsampling=0, lossless=True)  # JPEG reads the first two, WebP the last
 
 
-def write_tiff(array, path):
+def write_tiff(array, file, suffix):
     """Channels interleaved. 8-bit pictures by Pillow, so that nothing else is needed for them."""
     if array.dtype == np.uint8 and array.shape[-1] in (1, 3):
-        return write_picture(array, path)
+        return write_picture(array, file, suffix)
     colour = array.shape[-1] == 3
     pixels = array.squeeze(-1) if array.shape[-1] == 1 else array
     library("tifffile").imwrite(
-        path, np.ascontiguousarray(pixels), photometric="rgb" if colour else "minisblack",
+        file, np.ascontiguousarray(pixels), photometric="rgb" if colour else "minisblack",
         planarconfig="contig" if pixels.ndim == 3 else None, metadata=None,
     )  # fmt: skip
 
 
-def write_npy(array, path):
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+def write_npy(array, file, suffix):
+    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
 WRITERS = {
@@ -122,5 +123,6 @@ class Writers:
 
 def save_image(array, path):
     """Write H×W×C in the format of the path's suffix."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    WRITERS[os.path.splitext(path.name)[1].lower()](array, path)
+    suffix = path.suffix.lower()
+    with replacing(path) as file:
+        WRITERS[suffix](array, file, suffix)

@@ -13,6 +13,10 @@ from readers import geometry
 from readers.files import BadImage, as_place
 from readers.formats import contents
 from readers.pictures import load_image
+from runtime.errors import UserError
+
+MOST_CHANNELS = 2**16
+PAGES, AXES = ("channels", "images"), (0, 1, 2)
 
 
 class Domain(NamedTuple):
@@ -68,8 +72,30 @@ def plain(domains):
 
 
 def domains_of(state, limit=PICTURES.limit):
-    """The domains of a checkpoint: {"A", "B"}. ``limit``: as in Domain."""
-    return {side: Domain(**fields)._replace(limit=limit) for side, fields in state["domains"].items()}
+    """The domains of a checkpoint: {"A", "B"}. ``limit``: as in Domain. Raises UserError where they cannot be used."""
+    return {side: restored(fields)._replace(limit=limit) for side, fields in state["domains"].items()}
+
+
+def restored(fields):
+    """The Domain of a dict that may be anybody's. Raises UserError."""
+    try:
+        domain = Domain(**fields)
+        kinds = {name: type(default) for name, default in Domain._field_defaults.items()}
+        kinds |= {"show": (list, tuple), "nan": (str, float)}
+        for name, value in domain._asdict().items():
+            if not isinstance(value, kinds[name]) and not (kinds[name] is float and type(value) is int):
+                raise ValueError(f"{name} is {value!r}")
+        finite = domain.low < domain.high and np.isfinite([domain.low, domain.high]).all()
+        counts = [domain.channels, *domain.show]
+        if not finite or len(counts) != 4 or not all(type(n) is int and 1 <= n <= MOST_CHANNELS for n in counts):
+            raise ValueError(f"channels and range are {counts}, {domain.low} to {domain.high}")
+        if np.dtype(domain.dtype).kind not in "uif" or domain.pages not in PAGES or domain.slice_axis not in AXES:
+            raise ValueError(f"files are read as {domain.dtype}, {domain.pages}, {domain.slice_axis}")
+        if domain.nan != "refuse":
+            float(domain.nan)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint does not say what its images are ({error}); choose another --epoch") from None
+    return domain._replace(show=tuple(domain.show))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from runtime.errors import UserError
+from runtime.files import open_regular
 from runtime.libraries import library as optional_library
 
 
@@ -36,7 +37,7 @@ def reading(path):
     except UserError:
         raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise BadImage(path, reason) from error
 
 
@@ -99,7 +100,7 @@ def opened(place):
 
     Each call opens the file anew, so that the loader's processes share no position in it.
     """
-    with open(place.file, "rb") as file:
+    with open_regular(place.file) as file:
         if place.size is None:
             yield file
         else:

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, features
 from readers.files import BadImage, Contents, as_place, library, opened, reading
 from runtime.errors import UserError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000")  # some others start programs
 Image.MAX_IMAGE_PIXELS = None  # --decoded_limit bounds them instead, and can be raised
 OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # in Pillow's names
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -76,7 +76,8 @@ def load_image(path, channels=3, limit=float("inf")):
 
 def as_seen(image, channels=3):
     """An image of any mode as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white."""
-    return flatten(ImageOps.exif_transpose(image)).convert("RGB" if channels == 3 else "L")
+    seen = flatten(ImageOps.exif_transpose(image)).convert("RGB")  # not all modes can become gray at once
+    return seen if channels == 3 else seen.convert("L")
 
 
 def flatten(image):

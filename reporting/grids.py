@@ -1,10 +1,11 @@
 """Sample grids: the same test images, there and back, at every call."""
 
-from pathlib import Path
+import io
 
 import torch
 
 from readers.domains import PICTURES, to_colours
+from runtime import files
 
 
 class SampleGrid:
@@ -33,5 +34,7 @@ class SampleGrid:
             columns += [to_colours(image, self.domains[side]) for image in (real, *shown)]
             columns += [to_colours(fake, self.domains[other]), to_colours(back, self.domains[side])]
         cells = torch.stack(columns, dim=1).flatten(0, 1)  # N·columns×C×H×W, row by row
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save_image(make_grid(cells.float().cpu(), nrow=len(columns), normalize=True, value_range=(-1, 1)), path)
+        picture = io.BytesIO()
+        grid = make_grid(cells.float().cpu(), nrow=len(columns), normalize=True, value_range=(-1, 1))
+        save_image(grid, picture, format="png")
+        files.write(path, picture.getvalue())

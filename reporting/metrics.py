@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datasets import WholeImages, group_by_size, list_images, load_one_by_one, unpadded
+from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
 from readers.domains import PICTURES, to_bytes, to_colours, to_unit
+from readers.folders import list_images
 from registry import CRITICS, FEATURES, load
 from reporting.statistics import MEASURES
 from runtime import libraries
@@ -252,7 +253,7 @@ class Best:
         return dict(vars(self))
 
     def load_state_dict(self, state):
-        vars(self).update(state)
+        self.score, self.waited = state["score"], state["waited"]
 
 
 def shown(batch, images, domain):

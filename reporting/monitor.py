@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets import find_side, list_images, sample_images
+from datasets import sample_images
+from readers.folders import find_side, has_images, list_images
 from readers.survey import check_headers
 from reporting import metrics, pages
 from reporting.grids import SampleGrid
@@ -13,7 +14,7 @@ from reporting.loss_log import LossLog, NotFinite
 from reporting.scalars import Scalars
 from reporting.texts import Forecast, place
 from runtime import distributed
-from runtime.errors import UserError, describe, warn
+from runtime.errors import UserError, describe, tell, warn
 
 SAMPLE_ROWS = 6
 
@@ -119,10 +120,10 @@ class Monitor:
 
 def grid_images(data, side, train_paths, options, domain):
     """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one."""
-    if (test := find_side(data, "test", side)).exists():
+    if has_images(test := find_side(data, "test", side)):
         chosen = list(check_headers(list_images(test, domain), options.skip_bad_images, domain))
     else:
-        print(f"there is no {test}: sample grids show training images")
+        tell(f"{test} holds no images: sample grids show training images")
         chosen = train_paths
     return sample_images(chosen, SAMPLE_ROWS, domain, options)
 

@@ -9,8 +9,11 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+from runtime import files
+
 HERE = Path(__file__).parent
 LINK = '<link rel="stylesheet" href="style.css">'  # gives way to the style itself, so that a written page is whole
+FILES = "index.html", "data.js"
 
 
 def write_run(folder, options, step, curves):
@@ -24,7 +27,7 @@ def write_results(folder, translations):
     """The page of ``translations``, tuples (direction, name, path of the input, path of the output), in ``folder``."""
 
     def address(path):
-        return quote(os.path.relpath(path, folder).replace(os.sep, "/"))
+        return quote(os.fsencode(os.path.relpath(path, folder).replace(os.sep, "/")))  # names may be in no encoding
 
     results = [[direction, str(name), address(source), address(made)] for direction, name, source, made in translations]
     write(folder, "results", results)
@@ -34,7 +37,5 @@ def write(folder, name, data):
     """The page ``name``.html with its style in ``folder``, and ``data`` beside it as the script's variable ``name``."""
     style = (HERE / "style.css").read_text(encoding="utf-8")
     page = (HERE / f"{name}.html").read_text(encoding="utf-8").replace(LINK, f"<style>\n{style}</style>")
-    (Path(folder) / "index.html").write_text(page, encoding="utf-8")
-    temporary = Path(folder) / "data.js.tmp"
-    temporary.write_text(f"var {name} = {json.dumps(data)};\n", encoding="utf-8")
-    os.replace(temporary, Path(folder) / "data.js")  # so that a browser never reads half a file
+    for file, content in zip(FILES, (page, f"var {name} = {json.dumps(data)};\n"), strict=True):
+        files.write(Path(folder) / file, content.encode())

@@ -1,7 +1,6 @@
 """What a run measures of itself: JSON lines, and TensorBoard where it is installed."""
 
 import importlib.util
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from runtime import jsonl
 from runtime.errors import UserError
 
 
@@ -36,6 +36,11 @@ class Curve:
         return self._kept + [point for point in self._newest if point != self._kept[-1]]
 
 
+def is_row(row):
+    """Whether ``row`` is one that Scalars writes: numbers by name, among them the step and the epoch."""
+    return {"step", "epoch"} <= row.keys() and all(type(number) in (int, float) for number in row.values())
+
+
 class Scalars:
     """Writes ``<folder>/scalars.jsonl``, a line for each time the losses are shown and each evaluation: the step, the
     epochs done, and numbers by name; and the same, with the sample grids, for TensorBoard. ``curves`` has them by name.
@@ -46,9 +51,8 @@ class Scalars:
 
     def __init__(self, folder, tensorboard, step):
         self.path = Path(folder) / "scalars.jsonl"
-        earlier = map(json.loads, self.path.read_text().splitlines() if self.path.exists() else [])
-        rows = [row for row in earlier if row["step"] <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows = [row for row in jsonl.read(self.path, is_row) if row["step"] <= step]
+        jsonl.write(self.path, rows)
         self.curves = defaultdict(Curve)
         for row in rows:
             self._draw(**row)
@@ -63,9 +67,7 @@ class Scalars:
 
     def add(self, step, numbers):
         """Append ``numbers``, name → number."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        jsonl.append(self.path, {"step": step, **numbers})
         self._draw(step, **numbers)
         for name, number in numbers.items() if self.writer else ():
             self.writer.add_scalar(name.replace(" ", "/", 1), number, step)

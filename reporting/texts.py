@@ -1,11 +1,13 @@
 """What a training run says in words: what is about to happen, and how to go on."""
 
+import os
 import shlex
 import time
+from pathlib import Path
 
 import torch
 
-from runtime import distributed
+from runtime import checkpoints, distributed
 from utils import lr_factor
 
 
@@ -139,11 +141,16 @@ def departures(now, saved):
 
 
 def how_to_go_on(options):
-    return f"to go on: {command('cycle_gan.py', options)} --epoch latest"
+    """The command to go on with, or to start again with where nothing is saved."""
+    saved = checkpoints.listed(Path(options.checkpoint_dir) / options.dataset_name)
+    words = command("cycle_gan.py", options)
+    return f"to go on: {words} --epoch latest" if saved else f"to start again: {words}"
 
 
 def command(script, options):
     """How to call ``script`` on this run."""
-    words = ["python", script, "--dataset_name", options.dataset_name]
+    several = distributed.WORLD > 1 and script == "cycle_gan.py"
+    start = ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", str(distributed.WORLD))]
+    words = [*(start if several else ["python"]), script, "--dataset_name", options.dataset_name]
     elsewhere = options.checkpoint_dir != "saved_models"
     return shlex.join(words + elsewhere * ["--checkpoint_dir", options.checkpoint_dir])

@@ -25,12 +25,16 @@ import io
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from runtime.errors import UserError, warn
+from options import TRAIN
+from runtime.errors import UserError, describe, warn
+from runtime.files import open_regular, replacing
+from runtime.flags import complete
 
 FORMAT = 4
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
@@ -66,7 +70,7 @@ def load(folder, epoch, resume=False):
     if not names:
         raise UserError(f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ...")
     if epoch == "best":
-        if not (path := Path(folder) / "best.pth").exists():
+        if not os.path.lexists(path := Path(folder) / "best.pth"):
             raise UserError(f"there is no best checkpoint in {folder}; train with --eval_interval, or name an --epoch")
         return path, load_file(path, resume)
     if epoch != "latest":
@@ -93,28 +97,122 @@ class DamagedFile(UserError):
 
 
 def load_file(path, resume=False):
-    """Read one file. Raises DamagedFile, or UserError where it is whole and cannot be used."""
-    content = path.read_bytes()
+    """Read one file, and check all that it says. Raises DamagedFile, or UserError where it is whole and unusable."""
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise DamagedFile(f"{describe(error)}; remove it, or choose another --epoch") from error
     size = len(NO_COMMENT) + COMMENT_SIZE
     if content[-size:] != ending(archive := content[:-size] + NO_COMMENT):
         raise DamagedFile(
             f"{path} is damaged or not a checkpoint of this program; remove it, or choose another --epoch "
             "(import_weights.py reads another program's)"
         )
-    try:
-        state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than weights and plain values, and is not loaded; remove it") from error
+    state = unpack(path, archive)
     if state["format"] > FORMAT:
         raise UserError(f"{path} has the newer format {state['format']}; update this program to read it")
     if state["format"] < FORMAT:
         raise UserError(f"{path} has the older format {state['format']}; runs.jsonl names the revision that reads it")
-    if resume and "training" not in state:
-        raise UserError(
-            f"{path} keeps only the generators, for test.py; resume from a newer one (--epoch latest), or start a new "
-            "run from it (--init_from)"
-        )
+    check_content(path, state, {**CONTENT, **{name: check for name, check in LATER.items() if name in state}})
+    if resume:
+        if "training" not in state:
+            raise UserError(
+                f"{path} keeps only the generators, for test.py; resume from a newer one (--epoch latest), or start a "
+                "new run from it (--init_from)"
+            )
+        check_content(path, state, FOR_RESUMING)
+    try:
+        state["options"] = vars(complete(TRAIN, state["options"]))
+    except UserError as error:
+        raise UserError(f"{path} cannot have been trained so: {error}; remove it") from None
     return state
+
+
+def unpack(path, archive):
+    """The dict in the bytes of a file. Raises UserError where that may do harm: run code, or take more memory than it
+    is large."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as members:
+            if sum(member.file_size for member in members.infolist()) > len(archive):
+                raise UserError(f"{path} would unpack to more than it holds, and is not loaded; remove it")
+        state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than weights and plain values, and is not loaded; remove it") from error
+    except UserError:
+        raise
+    except Exception as error:  # a forged archive makes zipfile and torch fail in any way
+        raise DamagedFile(f"{path} is damaged, and is not loaded; remove it, or choose another --epoch") from error
+    if not isinstance(state, dict) or not is_count(state.get("format")):
+        raise UserError(f"{path} is not a checkpoint of this program; remove it, or choose another --epoch")
+    return state
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a file has to hold
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def is_count(value):
+    return type(value) is int and 0 <= value < 2**53
+
+
+def is_dict(value):
+    return isinstance(value, dict)
+
+
+def are_names(value):
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def is_fingerprint(value):
+    return is_dict(value) and all(is_dict(side) and all(map(is_count, side.values())) for side in value.values())
+
+
+def is_weight(value):
+    return (
+        torch.is_tensor(value)
+        and (value.device.type, value.layout) == ("cpu", torch.strided)
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()  # no row counts twice
+        and bool(value.isfinite().all())
+    )
+
+
+def are_weights(value):
+    """Tensors by name, and what modules say of themselves beside them."""
+    return is_dict(value) and all(
+        isinstance(name, str) and (is_dict if name.endswith("_extra_state") else is_weight)(part)
+        for name, part in value.items()
+    )
+
+
+CONTENT = {
+    "epoch": is_count,
+    "sample": is_count,
+    "steps": is_count,
+    "options": is_dict,
+    "given": are_names,
+    "data": is_fingerprint,
+    "domains": lambda value: is_dict(value) and value.keys() == {"A", "B"} and all(map(is_dict, value.values())),
+    "generators": are_weights,
+}
+FOR_RESUMING = {
+    "training": lambda value: is_dict(value) and are_weights(value.get("critic_objective")),
+    "best": lambda value: is_dict(value) and type(value.get("score")) is float and is_count(value.get("waited")),
+}
+
+
+LATER = {  # what checkpoints of this format did not have at first
+    "seconds": lambda value: type(value) in (int, float) and 0 <= value < 1e12,
+    "arithmetic": lambda value: isinstance(value, str),
+}
+
+
+def check_content(path, state, checks):
+    """Raise UserError where a part of ``state`` is missing, or is not what ``checks`` say."""
+    for name, check in checks.items():
+        if name not in state or not check(state[name]):
+            raise UserError(f"{path} has no usable {name!r}; remove it, or choose another --epoch")
 
 
 def save(folder, state, keep):
@@ -150,28 +248,15 @@ def reduce_to_generators(path):
 
 
 def write(path, state):
-    """Write to a temporary file beside ``path`` and rename it: a reader sees the old file or the whole new one."""
+    """Write one file: a reader sees the old one or the whole new one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     archive = buffer.getvalue()
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(archive[: -len(NO_COMMENT)])
-            file.write(ending(archive))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, durable=True) as file:
+        file.write(archive[: -len(NO_COMMENT)])
+        file.write(ending(archive))
 
 
 def ending(archive):
     """What takes the place of NO_COMMENT in ``archive``."""
     return COMMENT_SIZE.to_bytes(2, "little") + COMMENT % hashlib.sha256(archive).hexdigest().encode()
-
-
-def remove_temporary(folder):
-    """Remove what a killed process left half written."""
-    for path in Path(folder).glob("*.tmp"):
-        path.unlink(missing_ok=True)

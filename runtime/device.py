@@ -16,7 +16,9 @@ def pick_device(name):
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
     try:
-        return torch.empty(0, device=name).device
+        tensor = torch.zeros(1, device=name)
+        tensor.item()  # what lies on the device "meta" has no values
+        return tensor.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
 

@@ -1,7 +1,10 @@
 """What a user sees when something is wrong that they can put right: one line, exit code 2, no traceback."""
 
 import errno
+import os
 import sys
+import threading
+import warnings
 from pathlib import Path
 
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -14,6 +17,11 @@ class UserError(Exception):
 def warn(message):
     """One line on the screen about something that does not stop the run."""
     say("warning", message)
+
+
+def tell(message):
+    """One line on the screen, whose names may come from anywhere."""
+    print(printable(message))
 
 
 def say(kind, message):
@@ -35,10 +43,18 @@ def exit_cleanly(main):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for file names in no encoding
+    warnings.showwarning = lambda message, category, *where: warn(next(iter(str(message).splitlines()), category))
+    threading.excepthook = lambda given: warn(f"{given.thread.name}: {describe(given.exc_value)}")  # TensorBoard's
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         stop(str(error), 2)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # what a shell makes of SIGPIPE
     except OSError as error:
         if error.filename is None and error.errno not in DISK_REFUSES:  # a defect of ours, to be seen whole
             raise

@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-import math
+import reprlib
 from typing import NamedTuple
 
 from runtime.errors import UserError
@@ -12,8 +12,11 @@ from runtime.errors import UserError
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def number(kind, least, below=math.inf):
-    """A check for argparse: text to ``kind``, finite, at least ``least`` and less than ``below``."""
+MANY = 10**9  # more than anything is counted here
+
+
+def number(kind, least, below):
+    """A check for argparse: text to ``kind``, at least ``least`` and less than ``below``."""
 
     def check(text):
         try:
@@ -21,9 +24,8 @@ def number(kind, least, below=math.inf):
         except ValueError:
             value = None
         if value is None or not least <= value < below:
-            what = "a whole number" if kind is int else "a number"
-            limit = "" if below == math.inf else f" and below {below}"
-            raise argparse.ArgumentTypeError(f"must be {what} of at least {least}{limit}, not {text!r}")
+            what = f"a{' whole' * (kind is int)} number of at least {least} and below {below:g}"
+            raise argparse.ArgumentTypeError(f"must be {what}, not {reprlib.repr(text)}")
         return value
 
     return check
@@ -31,7 +33,7 @@ def number(kind, least, below=math.inf):
 
 def gpu(text):
     """A check for argparse: the number of a GPU, or -1 for none, to a torch device's name."""
-    which = number(int, -1)(text)
+    which = number(int, -1, MANY)(text)
     return "cpu" if which < 0 else f"cuda:{which}"
 
 
@@ -39,14 +41,14 @@ def word_or_number(word):
     """A check for argparse: ``word``, or a finite number."""
 
     def check(text):
-        return text if text == word else number(float, -math.inf)(text)
+        return text if text == word else number(float, -1e38, 1e38)(text)
 
     return check
 
 
 def epoch(text, words=("latest", "best")):
     """A check for argparse: an epoch's number, ``latest`` or ``best``."""
-    return text if text in words else number(int, 0)(text)
+    return text if text in words else number(int, 0, MANY)(text)
 
 
 def start(text):
@@ -56,7 +58,7 @@ def start(text):
 
 def interval(text):
     """A check for argparse: a number of steps, or of minutes with an m behind it."""
-    number(float, 0.01)(text[:-1]) if text.endswith("m") else number(int, 0)(text)
+    number(float, 0.01, MANY)(text[:-1]) if text.endswith("m") else number(int, 0, MANY)(text)
     return text
 
 
@@ -80,7 +82,9 @@ def some_of(table):
     return check
 
 
-POSITIVE, NATURAL, WEIGHT = number(int, 1), number(int, 0), number(float, 0)
+POSITIVE, NATURAL, WEIGHT = number(int, 1, MANY), number(int, 0, MANY), number(float, 0, MANY)
+PIXELS, FILTERS, BLOCKS = number(int, 1, 2**16), number(int, 1, 2**12), number(int, 0, 2**7)
+SEED = number(int, 0, 2**32)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Tables and parsers
@@ -162,9 +166,31 @@ def underscored(word):
 
 
 def complete(groups, settings):
-    """``settings``, and the table's defaults for all other flags, as a namespace."""
+    """``settings``, and the table's defaults for all other flags, as a namespace.
+
+    Every value is checked, wherever it comes from: a command line, a recipe, a checkpoint, another option. Raises
+    UserError.
+    """
     options = argparse.Namespace()
     for flag in (flag for flags in groups.values() for flag in flags):
         default = flag.default(options) if callable(flag.default) and flag.name not in settings else flag.default
-        setattr(options, flag.name, settings.get(flag.name, default))
+        setattr(options, flag.name, checked(flag, settings.get(flag.name, default)))
     return options
+
+
+def checked(flag, value):
+    """``value`` as the command line would have it for ``flag``. Raises UserError where it would have none."""
+    if value is None and flag.default is None:
+        return None
+    if flag.several and isinstance(value, list) and value:
+        return [checked(flag._replace(several=False), item) for item in value]
+    if flag.type is bool and isinstance(value, bool):
+        return value
+    if flag.type is not bool and type(value) in (int, float, str):
+        try:
+            read = flag.type(str(value))
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise UserError(f"--{flag.name} {error}") from None
+        if not flag.choices or read in flag.choices:
+            return read
+    raise UserError(f"--{flag.name} cannot be {reprlib.repr(value)}")

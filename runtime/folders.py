@@ -1,6 +1,14 @@
-"""Folders for output: found writable at the start, and never taken from an earlier run."""
+"""Folders for output: writable, apart from what is read, and never at the cost of a file that is already there."""
 
+import json
+import os
 from pathlib import Path
+
+from runtime import files
+from runtime.errors import UserError
+
+WRITTEN = ".written.json"  # in a folder for output, the names of the files that are this program's
+SIGNS_OF_A_RUN = ("runs.jsonl", "scalars.jsonl", "epoch_*.pth")
 
 
 def check_writable(folder):
@@ -12,10 +20,82 @@ def check_writable(folder):
     probe.unlink()
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# A run's folders
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_ours(folder):
+    """Raise UserError where ``folder`` holds something else than a run of this program."""
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not any(any(folder.glob(sign)) for sign in SIGNS_OF_A_RUN):
+        raise UserError(f"{folder} holds files that are no run of this program; name another folder for its output")
+
+
 def set_aside(folder):
-    """Move an earlier run's folder to ``<folder>.1``, ``.2`` … so that a new run overwrites nothing."""
+    """Move an earlier run's folder, if there is one, to ``<folder>.1``, ``.2`` …: a new run overwrites nothing.
+
+    Raises UserError where ``folder`` holds something else.
+    """
+    check_ours(folder)
     folder, number = Path(folder), 1
+    if not folder.exists() or not any(folder.iterdir()):
+        return
     while (target := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     folder.rename(target)
     print(f"{folder} held an earlier run, which is now in {target}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Outputs and inputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_apart(output, sources):
+    """Raise UserError where the folder ``output`` lies in one of the folders ``sources``, and would be read later."""
+    for source in sources:
+        if Path(output).resolve().is_relative_to(Path(source).resolve()):
+            raise UserError(
+                f"{output} lies in {source}: what is written there would overwrite images, or be read as one; "
+                "name another folder for output"
+            )
+
+
+def claim(folder, paths, inputs, overwrite=False):
+    """Make ``folder`` ready, and note there that the files ``paths`` are this program's from now on.
+
+    Raises UserError where one of its files is one of ``inputs``, under whichever name; or where one would replace a
+    file that this program did not write there, unless ``overwrite``.
+    """
+    folder = Path(folder)
+    names = {os.path.relpath(path, folder) for path in paths}
+    ours, read = read_written(folder), {identity(path) for path in inputs} - {None}
+    for name in sorted(names | ours):
+        if identity(folder / name) in read:
+            raise UserError(f"{folder / name} would be read and overwritten; name another folder for output")
+    for name in sorted(names - ours):
+        if os.path.lexists(folder / name) and not overwrite:
+            raise UserError(
+                f"{folder / name} is there already, and not by this program; name another folder, or add --overwrite"
+            )
+    check_writable(folder)
+    files.write(folder / WRITTEN, json.dumps(sorted(names | ours)).encode())
+
+
+def read_written(folder):
+    """The names of the files in ``folder`` that are this program's."""
+    try:
+        with files.open_regular(folder / WRITTEN) as file:
+            return {name for name in json.loads(file.read()) if isinstance(name, str)}
+    except (OSError, ValueError, TypeError, RecursionError):  # missing or damaged: then it is nobody's word
+        return set()
+
+
+def identity(path):
+    """What two names of one file have in common; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -2,15 +2,26 @@
 
 import os
 import socket
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from runtime.errors import UserError
+from runtime.files import open_regular
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
     import msvcrt
+
+
+@contextmanager
+def locked(*folders):
+    """Inside, no second process can get in here with one of ``folders``. Raises UserError, as FolderLock does."""
+    with ExitStack() as locks:
+        for folder in sorted({Path(folder).resolve(): folder for folder in folders}.values()):
+            locks.enter_context(FolderLock(folder))
+        yield
 
 
 class FolderLock:
@@ -25,7 +36,7 @@ class FolderLock:
 
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a+")
+        self.file = open_regular(self.path, "a+")
         try:
             if fcntl:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,9 +46,7 @@ class FolderLock:
         except OSError:
             self.file.seek(0)
             holder = self.file.read().strip() or "another process"
-            raise UserError(
-                f"{self.folder} is in use by {holder}; wait for it, or choose another --checkpoint_dir"
-            ) from None
+            raise UserError(f"{self.folder} is in use by {holder}; wait for it, or choose another folder") from None
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self.file.flush()

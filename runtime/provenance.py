@@ -1,6 +1,5 @@
 """Where a run came from: its training images, options, versions and revision."""
 
-import json
 import os
 import platform
 import socket
@@ -10,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from runtime import jsonl
 
 
 def fingerprint(count, files):
@@ -36,15 +37,14 @@ def record(folder, options, device, data, steps, origin=None):
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or str(device),
         "data": data,
     }
-    with open(Path(folder) / "runs.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+    jsonl.append(Path(folder) / "runs.jsonl", line)
 
 
 def trained_by(folder):
     """The revision that the newest start in ``folder`` was made with; None where ``runs.jsonl`` does not say."""
     try:
-        return json.loads((Path(folder) / "runs.jsonl").read_text().splitlines()[-1])["revision"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return jsonl.read(Path(folder) / "runs.jsonl", lambda row: "revision" in row)[-1]["revision"]
+    except (OSError, IndexError):
         return None
 
 

@@ -33,6 +33,12 @@ class Saver:
         if distributed.is_main():
             self._write(run, lambda: checkpoints.save(self.folder, state, self.options.keep))
 
+    def rescue(self, run):
+        """Save the steps before an error of the data. Of several processes the others are in the middle of a step then:
+        those keep the last checkpoint."""
+        if distributed.WORLD == 1 and run.steps:
+            self.save(run)
+
     def save_best(self, run, numbers):
         """Keep the averaged generators of this moment as ``best.pth``, with the ``numbers`` of their evaluation."""
         state = {"format": checkpoints.FORMAT, **run.position(), **run.generators(), "metrics": numbers}

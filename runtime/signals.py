@@ -1,11 +1,19 @@
-"""SIGINT and SIGTERM, noted so that training can finish its step and save."""
+"""Signals that end a run, noted so that training can finish its step and save."""
 
 import os
 import signal
+import sys
+
+
+def watched():
+    """SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends, unless nohup has it ignored."""
+    closed = getattr(signal, "SIGHUP", None)
+    ignored = closed is None or signal.getsignal(closed) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [closed])]
 
 
 class StopSignal:
-    """Notes the first SIGINT or SIGTERM, so that the step in hand can be finished; the second ends the process at once.
+    """Notes the first signal that ends a run, so that the step in hand can be finished; the second ends the process.
 
     To be used in ``with``; ``received`` is the signal's number, 0 as long as there was none. A ``patient`` one ignores
     the second.
@@ -15,7 +23,7 @@ class StopSignal:
         self.received, self.patient = 0, patient
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._note) for number in watched()}
         return self
 
     def __exit__(self, *exception):
@@ -26,3 +34,12 @@ class StopSignal:
         if self.received and not self.patient:
             os._exit(128 + number)  # a checkpoint being written is a temporary file still
         self.received = number
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            leave_terminal()
+
+
+def leave_terminal():
+    """Write no more to a terminal that is closed: that would be an error before the step in hand is saved."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream.isatty():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

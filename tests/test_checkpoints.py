@@ -10,22 +10,36 @@ from conftest import equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from options import parse_training
+from readers.domains import PICTURES, plain
 from runtime import checkpoints
 from runtime.errors import UserError
 from runtime.folders import set_aside
 
+OPTIONS = vars(parse_training([])[0])
+DOMAINS = plain({"A": PICTURES, "B": PICTURES})
+
 
 def state(epoch, sample=0, **more):
-    training = {"x": torch.arange(3.0)}
-    return {"epoch": epoch, "sample": sample, "generators": {"G_AB": {}}, "training": training, **more}
+    training = {"x": torch.arange(3.0), "critic_objective": {}}
+    plain = {
+        "steps": 0,
+        "options": OPTIONS,
+        "given": [],
+        "data": {},
+        "domains": DOMAINS,
+        "best": {"score": 1.0, "waited": 0},
+    }
+    return {
+        "epoch": epoch, "sample": sample, **plain, "generators": {"w": torch.ones(2)}, "training": training, **more
+    }  # fmt: skip
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
-    options = {"a": 1, "b": None, "c": "d", "e": 0.5, "f": True}
-    path = checkpoints.save(tmp_path, state(4, options=options), keep=3)
+    path = checkpoints.save(tmp_path, state(4), keep=3)
     loaded_path, loaded = checkpoints.load(tmp_path, 4, resume=True)
     assert loaded_path == path and loaded.pop("format") == checkpoints.FORMAT
-    assert equal(loaded, state(4, options=options))
+    assert equal(loaded, state(4))
     assert os.listdir(tmp_path) == ["epoch_4.pth"]
     assert equal(torch.load(path, weights_only=True)["training"], state(4)["training"])  # torch alone reads it too
 
@@ -168,5 +182,6 @@ def test_a_failing_flush_or_rename_does_as_little_harm(tmp_path, monkeypatch, ca
 def test_an_earlier_run_is_set_aside(tmp_path):
     for _ in range(2):
         (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "runs.jsonl").touch()
         set_aside(tmp_path / "run")
     assert sorted(os.listdir(tmp_path)) == ["run.1", "run.2"]

@@ -17,9 +17,7 @@ from datasets import (
     WholeImages,
     check_headers,
     epoch_batches,
-    find_side,
     group_by_size,
-    list_images,
     load_batches,
     random_crop,
     sample_images,
@@ -28,6 +26,7 @@ from datasets import (
 )
 from options import parse_training
 from readers.domains import PICTURES, load_pixels
+from readers.folders import find_side, list_images
 from readers.pictures import load_image
 from runtime.errors import UserError
 

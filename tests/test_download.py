@@ -87,7 +87,7 @@ def test_a_broken_download_resumes(server, tmp_path, ranges):
         starts = [0 if wanted is None else int(wanted[6:-1]) for _, wanted in server.requests]
         assert starts == [0, server.break_after, 2 * server.break_after]
     else:  # a server that cannot resume starts over, and what breaks each time ends with an error
-        with pytest.raises(download.UserError, match="broke off 5 times"):
+        with pytest.raises(download.UserError, match="could not be fetched in 5 attempts"):
             download.fetch("facades", tmp_path, server.url)
         assert part.exists() and contents(tmp_path) == ["facades.zip.part"]
         server.break_after = 10**9
@@ -104,7 +104,7 @@ def test_a_download_that_was_whole_but_not_unpacked_is_not_repeated(server, tmp_
 def test_a_damaged_archive_is_removed_and_leaves_no_set(server, tmp_path):
     middle = len(GOOD) // 2
     server.content = GOOD[:middle] + bytes([GOOD[middle] ^ 255]) + GOOD[middle + 1 :]
-    with pytest.raises(download.UserError, match="is damaged"):
+    with pytest.raises(download.UserError, match="was damaged on the way"):
         download.fetch("facades", tmp_path, server.url)
     assert contents(tmp_path) == []
 
@@ -115,7 +115,7 @@ def test_an_archive_cannot_write_outside(server, tmp_path, name):
     root = tmp_path / "deep" / "datasets"
     with pytest.raises(download.UserError, match="not safe"):
         download.fetch("facades", root, server.url)
-    assert contents(tmp_path) == ["deep", "deep/datasets", "deep/datasets/facades.zip.part"]
+    assert contents(tmp_path) == ["deep", "deep/datasets"]  # and the next start can succeed
 
 
 def test_refusals(server, refused, tmp_path, monkeypatch):

@@ -17,10 +17,10 @@ from nibabel.testing import data_path as NIBABEL_FILES
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from datasets import list_images
 from readers import geometry
 from readers.domains import PICTURES, Domain, load_array, load_pixels, to_colours, to_pixels, to_tensor, to_unit
 from readers.files import BadImage
+from readers.folders import list_images
 from readers.formats import READERS, contents
 from readers.survey import check_headers, find_domain
 from runtime.errors import UserError

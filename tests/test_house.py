@@ -41,7 +41,7 @@ def test_no_import_runs_in_a_circle():
 @pytest.mark.parametrize(
     ("room", "allowed"),
     [
-        ("runtime", {"runtime"}),
+        ("runtime", {"runtime", "options"}),  # the options in a checkpoint pass the same table as a command line
         ("readers", {"readers", "runtime"}),
         ("reporting", {"reporting", "runtime", "registry", "datasets", "readers", "utils"}),
         (

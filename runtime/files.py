@@ -1,0 +1,78 @@
+"""Files: read through one door, and written whole or not at all."""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+def open_regular(path, mode="rb"):
+    """``open``, for regular files alone. Raises OSError for a pipe, a device or a socket: they may never end."""
+    return open(path, mode, opener=_opener)
+
+
+def _opener(path, flags):
+    with contextlib.suppress(FileNotFoundError):  # to open a device may already have an effect
+        _check_regular(os.stat(path), path)
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    try:
+        _check_regular(os.fstat(descriptor), path)  # it may have been replaced in between
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(status, path):
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # ``open`` refuses folders by itself
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+@contextlib.contextmanager
+def replacing(path, durable=False):
+    """Yields a binary file whose content stands at ``path`` after the block: whole, or not at all.
+
+    It is a temporary file beside ``path``, renamed at the end. ``durable``: it survives a loss of power from then on.
+    Raises OSError with the name ``path``; what was there before is then untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short, for names of any length
+    try:
+        with named_errors(path), open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path, content):
+    """Write the bytes ``content`` to ``path``, whole or not at all. Raises OSError."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def named_errors(path):
+    """Inside, an OSError that names no file, as writing to an open one raises it, gets the name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def remove_leftovers(folder):
+    """Remove what a killed process left half written in ``folder``, in which no other process may be writing."""
+    for path in Path(folder).glob(".*.tmp"):
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)

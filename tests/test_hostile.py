@@ -1,0 +1,375 @@
+"""Bad days and strangers' files: one line and exit code 2, nothing overwritten, nothing that hangs."""
+
+import contextlib
+import functools
+import io
+import json
+import math
+import os
+import shutil
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, noise_image, run_process
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import options as tables
+from readers.domains import domains_of
+from runtime import checkpoints, download, files, jsonl
+from runtime.errors import UserError
+from runtime.folders import claim
+from translators import load_translators
+
+SLOW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+TRANSLATE = ["test", "--dataset_name=tiny", "--n_cpu=0"]
+LATEST = "saved_models/tiny/epoch_1.pth"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A working directory with a trained model."""
+    from conftest import make_dataset
+
+    place = tmp_path_factory.mktemp("trained")
+    make_dataset(place / "datasets/tiny")
+    assert run_process("cycle_gan.py", *TINY, "--n_epochs=1", cwd=place).returncode == 0
+    return place
+
+
+@pytest.fixture
+def place(trained, tmp_path, monkeypatch):
+    """A copy of it, as the working directory."""
+    shutil.copytree(trained, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+def tree(folder):
+    """The files below ``folder`` and what they hold."""
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+# ---- one door for files to be read ----
+
+
+def test_what_is_no_regular_file_is_not_opened(place, run, refused):
+    os.mkfifo("datasets/tiny/testA/pipe.png")
+    assert "testA/pipe.png is not a readable image (not a regular file)" in refused(*TRANSLATE)
+    assert "not a regular file" in refused(*TRANSLATE, "--input=datasets/tiny/testA/pipe.png", "--output=out")
+    os.remove("datasets/tiny/testA/pipe.png")
+    os.mkfifo("saved_models/tiny/epoch_7.pth")
+    os.mkdir("saved_models/tiny/epoch_8.pth")
+    os.symlink("nowhere", "saved_models/tiny/epoch_9.pth")
+    result = run(*TRANSLATE)
+    assert result.code == 0 and all(f"epoch_{n}.pth: " in result.err for n in (7, 8, 9))
+    assert "not a regular file" in refused(*TRANSLATE, "--epoch=7")
+
+
+@pytest.mark.parametrize("name", ["photo", "photo.heic", "photo.txt"])
+def test_a_name_that_is_no_image_is_refused_before_the_work(place, refused, name):
+    shutil.copy("datasets/tiny/testA/0.png", name)
+    assert "is not named as an image" in refused(*TRANSLATE, f"--input={name}", "--output=out")
+    assert not os.path.exists("out")
+
+
+def test_files_of_other_formats_are_mentioned_once(place, run):
+    for name in "ab":
+        Path(f"datasets/tiny/testA/{name}.heic").write_bytes(b"")
+    result = run(*TRANSLATE)
+    assert result.code == 0 and result.out.count("2 files of datasets/tiny/testA were left out") == 1
+
+
+# ---- one way to write ----
+
+
+class FullDisk(io.BytesIO):
+    def write(self, content):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path):
+    path = tmp_path / "a.png"
+    files.write(path, b"before")
+    with pytest.raises(OSError, match="No space left") as caught, files.replacing(path) as file:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(path)
+    assert tree(tmp_path) == {path: b"before"}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "npy"])
+def test_translations_are_whole_or_not_there(place, refused, monkeypatch, suffix):
+    def failing(source, target):
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    line = refused(*TRANSLATE, f"--output_format={suffix}")
+    assert "No space left on device" in line
+    assert not [path for path in Path("results").rglob("*") if path.is_file()]
+
+
+# ---- outputs never meet inputs ----
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--input=datasets/tiny/testA", "--output=datasets/tiny/testA"],
+        ["--input=datasets/tiny/testA", "--output=datasets/tiny/testA/sub"],
+        ["--input=datasets/tiny/testA", "--output=datasets/tiny/trainB"],
+        ["--input=datasets/tiny/testA/0.png", "--output=datasets/tiny/testA"],
+        ["--input=datasets/tiny/testA", "--output=linked"],
+        ["--input=datasets/tiny/testA", "--output=hard"],
+        ["--input=datasets/tiny/testA", "--output=mine"],
+        ["--results_dir=datasets/tiny/testA"],
+    ],
+)
+def test_outputs_never_meet_inputs(place, refused, flags):
+    os.symlink(place / "datasets/tiny/testA", "linked")
+    os.mkdir("hard")
+    os.link("datasets/tiny/testA/0.png", "hard/0.png")
+    os.mkdir("mine")
+    noise_image(9).save("mine/0.png")
+    before = tree(place)
+    refused(*TRANSLATE, *flags)
+    assert tree(place) == before
+
+
+def test_own_files_are_replaced_and_others_if_asked(place, run):
+    flags = [*TRANSLATE, "--input=datasets/tiny/testA", "--output=out"]
+    assert run(*flags).code == run(*flags).code == 0
+    assert run(*flags, "--direction=BtoA").code == 0
+    shutil.copytree("datasets/tiny/testB", "mine")
+    assert run(*TRANSLATE, "--input=datasets/tiny/testA", "--output=mine", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("flag", ["--images_dir", "--checkpoint_dir"])
+def test_a_data_set_is_never_set_aside(place, refused, flag):
+    before = tree(place)
+    refused("cycle_gan", *TINY, f"{flag}=datasets")
+    assert tree(place) == before
+
+
+def test_two_runs_never_share_pages(place, run):
+    from runtime.lock import locked
+
+    with locked("saved_models/tiny", "images/tiny"):
+        result = run_process("cycle_gan.py", *TINY, "--checkpoint_dir=elsewhere", cwd=place)
+    assert result.returncode == 2 and "images/tiny is in use" in result.stderr
+
+
+@given(st.lists(st.sampled_from(["a.png", "b/a.png", "../x/a.png", ".written.json"]), unique=True))
+@SLOW
+def test_no_file_of_others_is_ever_replaced(tmp_path_factory, names):
+    folder = tmp_path_factory.mktemp("out") / "x"
+    (folder / "b").mkdir(parents=True)
+    for name in names:
+        (folder / name).write_bytes(b"[1, null")
+    wanted = [folder / "a.png", folder / "b/a.png"]
+    with contextlib.suppress(UserError):
+        claim(folder, wanted, ())
+        assert not [path for path in wanted if path.exists()]
+
+
+# ---- values are checked where they enter ----
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([10**21, "meta"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@functools.cache
+def saved(folder):
+    return torch.load(io.BytesIO((Path(folder) / LATEST).read_bytes()), weights_only=True)
+
+
+def opens_or_says_so(path, state):
+    """Whatever a file says, it ends in a model or in a UserError."""
+    checkpoints.write(path, state)
+    with contextlib.suppress(UserError):
+        loaded = checkpoints.load_file(path, resume=True)
+        domains_of(loaded)
+        tables.resume(tables.parse_training([])[0], {}, loaded["options"], loaded["given"])
+        load_translators(loaded, "cpu")
+
+
+@given(data=st.data())
+@SLOW
+def test_a_checkpoint_with_one_odd_option(trained, tmp_path_factory, data):
+    state = dict(saved(str(trained)))
+    name = data.draw(st.sampled_from(sorted(state["options"])))
+    state["options"] = {**state["options"], name: data.draw(ANYTHING)}
+    opens_or_says_so(tmp_path_factory.mktemp("odd") / "epoch_1.pth", state)
+
+
+@given(data=st.data())
+@SLOW
+def test_a_checkpoint_with_one_odd_part(trained, tmp_path_factory, data):
+    state = dict(saved(str(trained)))
+    name = data.draw(st.sampled_from(sorted(set(state) - {"format"})))
+    if data.draw(st.booleans()):
+        del state[name]
+    elif isinstance(state[name], dict) and state[name] and data.draw(st.booleans()):
+        part = data.draw(st.sampled_from(sorted(state[name])))
+        state[name] = {**state[name], part: data.draw(ANYTHING)}
+    else:
+        state[name] = data.draw(ANYTHING)
+    opens_or_says_so(tmp_path_factory.mktemp("odd") / "epoch_1.pth", state)
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.full((4, 3, 7, 7), math.nan), torch.zeros(1).expand(10**5, 10**5, 7, 7), torch.zeros(2)]
+)
+def test_a_checkpoint_with_odd_weights(place, refused, weight):
+    state = dict(saved("."))
+    name = next(name for name in state["generators"] if name.endswith("weight"))
+    state["generators"] = {**state["generators"], name: weight}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    checkpoints.write(Path(LATEST), state)
+    refused(*TRANSLATE, "--epoch=1")
+
+
+def test_a_resumed_run_takes_no_folder_from_the_file(place, run):
+    state = dict(saved("."))
+    state["options"] = {**state["options"], "images_dir": "/proc/elsewhere", "dataset_dir": "/proc/elsewhere"}
+    checkpoints.write(Path(LATEST), state)
+    assert run("cycle_gan", "--dataset_name=tiny", "--n_cpu=0", "--epoch=1", "--n_epochs=2").code == 0
+
+
+NUMBERS = [
+    (program, flag.name)
+    for program, groups in (("cycle_gan", tables.TRAIN), ("test", tables.TRANSLATE), ("evaluate", tables.EVALUATE))
+    for group in groups.values()
+    for flag in group
+    if type(flag.default) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("program", "name"), NUMBERS)
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e400", str(10**30), "1j", ""])
+def test_no_number_is_without_a_bound(program, name, value):
+    parse = {"cycle_gan": tables.parse_training, "test": tables.parse_translation, "evaluate": tables.parse_evaluation}
+    with pytest.raises(UserError):
+        parse[program]([f"--{name}={value}"])
+
+
+# ---- logs are read line by line ----
+
+
+@given(st.binary(max_size=40), st.integers(0, 3))
+@SLOW
+def test_a_damaged_line_costs_that_line_alone(tmp_path_factory, junk, where):
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    good = [{"step": n} for n in range(3)]
+    lines = [jsonl.line(row) for row in good]
+    path.write_bytes(b"".join([*lines[:where], junk.replace(b"\n", b"") + b"\n", *lines[where:]]))
+    assert [row for row in jsonl.read(path, lambda row: row.keys() == {"step"}) if row in good] == good
+
+
+def test_a_torn_log_does_not_stop_a_run(place, run):
+    for name in ("images/tiny/scalars.jsonl", "saved_models/tiny/runs.jsonl"):
+        with open(name, "ab") as file:
+            file.write(b'{"step": 3, "epo')
+    result = run("cycle_gan", "--dataset_name=tiny", "--n_cpu=0", "--epoch=latest", "--n_epochs=2")
+    assert result.code == 0 and "scalars.jsonl are damaged, and left out" in result.err
+    for line in Path("images/tiny/scalars.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+# ---- downloads: archives ----
+
+ENTRY = st.sampled_from(
+    [
+        "../x.png",
+        "/x.png",
+        "x/../../y.png",
+        "..\\x.png",
+        "C:/x.png",
+        "a" * 300 + ".png",
+        "x\0y.png",
+        "",
+        "/",
+        "ok/x.png",
+    ]
+)
+
+
+@given(ENTRY, st.sampled_from([0, 1, 0x41, 0x800]), st.sampled_from([0, stat.S_IFLNK << 16, stat.S_IFIFO << 16]))
+@SLOW
+def test_an_archive_with_one_odd_entry_writes_nothing_elsewhere(tmp_path_factory, name, flags, kind):
+    place = tmp_path_factory.mktemp("archive")
+    archive, folder = place / "a.zip", place / "deep" / "out"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("set/trainA/0.png", b"0")
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr, entry.flag_bits = kind, flags
+        file.writestr(entry, b"/etc/passwd")
+    with contextlib.suppress(Exception):  # fetch turns all of them into one line
+        download.extract(archive, folder)
+    assert {path for path in place.rglob("*") if folder not in path.parents} == {archive, folder, folder.parent}
+    assert not [path for path in folder.rglob("*") if path.is_symlink() or path.is_fifo()]
+
+
+def test_what_unpacks_to_too_much_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("set/trainA/0.png", bytes(10**7))
+    with pytest.raises(UserError, match="would unpack to 10.0 MB"):
+        download.extract(tmp_path / "a.zip", tmp_path)
+
+
+# ---- names, terminals, an image that turns bad ----
+
+
+def test_names_in_no_encoding_and_with_control_characters(place, run):
+    for side in ("trainA", "testA"):
+        noise_image(3).save(os.fsencode(f"datasets/tiny/{side}/") + b"\xff\x1b[31m.png")
+    result = run("cycle_gan", *TINY, "--n_epochs=1")
+    assert result.code == 0, result.err
+    result = run(*TRANSLATE)
+    assert result.code == 0 and "\x1b[31m" not in result.out + result.err
+    assert len(os.listdir(b"results/tiny/epoch_1/AtoB")) == 4
+    assert "%FF%1B" in Path("results/tiny/epoch_1/data.js").read_text()
+
+
+def test_an_image_that_turns_bad_while_training_loses_no_step(place, refused, monkeypatch):
+    from readers import domains
+
+    plain, calls = domains.load_image, []
+
+    def failing(path, *more):
+        calls.append(path)
+        if len(calls) > 14:
+            Path(str(path)).write_bytes(b"gone bad")
+        return plain(path, *more)
+
+    monkeypatch.setattr(domains, "load_image", failing)
+    line = refused("cycle_gan", *TINY, "--n_epochs=5", "--cache=0", "--checkpoint_interval=0")
+    assert "is not a readable image" in line and "--epoch latest" in line
+    (name,) = checkpoints.listed("saved_models/tiny")
+    assert checkpoints.load_file(name.path, resume=True)["steps"] >= 2
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly():
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} {ROOT / 'cycle_gan.py'} --help | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stderr == "" and "usage" in result.stdout
+
+
+def test_lab_colours_become_gray_or_colour(tmp_path):
+    from readers.pictures import load_image
+
+    Image.fromarray(np.full((8, 8, 3), 100, np.uint8), "LAB").save(tmp_path / "a.tif")
+    assert load_image(tmp_path / "a.tif", 1).mode == "L" and load_image(tmp_path / "a.tif", 3).mode == "RGB"
