@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datasets import pad
+from inference.steady import Steady
 from readers.domains import to_pixels, to_tensor
 from readers.pictures import as_seen
 
@@ -15,7 +15,6 @@ class PictureTranslator:
     def __init__(self, translators, domains, device):
         self.translators, self.domains, self.device = translators, domains, device
 
-    @torch.inference_mode()
     def __call__(self, picture, direction=None):
         """A PIL image of any mode and size to its translation, of the same size, RGB or L.
 
@@ -23,12 +22,27 @@ class PictureTranslator:
         or "BtoA"; without it the only one that there is, or AtoB. Raises UserError where the checkpoint has no
         generator for it.
         """
+        return next(self.translate_frames([picture], direction, steady=0.0))
+
+    def translate_frames(self, frames, direction=None, steady=0.9):
+        """Pictures or arrays, as they come from a camera, to their translations: a generator that waits for no later
+        frame. ``steady`` is that of test.py; a frame of another size begins a new shot.
+
+        ``for picture in load("saved_models/NAME").translate_frames(frames): …``
+        """
         source, target = self.translators.pick(direction)[0].split("to")
         here, there = self.domains[source], self.domains[target]
-        array = np.asarray(as_seen(picture, here.channels) if here.picture else picture)
-        padded = pad(array, self.translators.multiple, self.translators.min_size)
-        translated, _ = self.translators.translate(source, to_tensor(padded, here)[None].to(self.device))
-        height, width = array.shape[:2]
-        pixels = to_pixels(translated[:, :, :height, :width], there)[0]
-        pixels = pixels.squeeze(-1) if there.channels == 1 else pixels
-        return Image.fromarray(pixels) if there.picture else pixels
+        clip = Steady(self.translators, steady)
+        for frame in frames:
+            array = np.asarray(as_seen(as_image(frame), here.channels) if here.picture else frame)
+            with torch.inference_mode():
+                images = to_tensor(array, here)[None].to(self.device)
+                translated = clip.translate(images, lambda x: clip.networks.translate(source, x)[0])[0]
+            pixels = to_pixels(translated[None], there)[0]
+            pixels = pixels.squeeze(-1) if there.channels == 1 else pixels
+            yield Image.fromarray(pixels) if there.picture else pixels
+
+
+def as_image(picture):
+    """A PIL image, or an array H×W[×3], as the former."""
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)

@@ -211,8 +211,11 @@ def layer_norm(layer: LayerNorm2d, x):
     return normalize(x, (1, 2, 3), layer.eps)
 
 
-def normalize(x, dims, eps):
-    """x minus its mean over ``dims``, over its standard deviation there."""
+def normalize(x, dims, eps, settle=lambda statistics: statistics):
+    """x minus its mean over ``dims``, over its standard deviation there.
+
+    ``settle`` makes of the statistics of x, (mean, variance) × C, those by which it is normalised.
+    """
     parts = []
 
     def note(rows):
@@ -222,7 +225,7 @@ def normalize(x, dims, eps):
         parts.append((torch.tensor(rows.shape[2]), mean.flatten(), variance.flatten()))
 
     x = kept(x, note)
-    mean, variance = merge(*map(torch.stack, zip(*parts, strict=True)))
+    mean, variance = settle(torch.stack(merge(*map(torch.stack, zip(*parts, strict=True)))))
 
     def by_the_whole(rows):
         of_channels = (moment.expand(rows.shape[1]).contiguous() for moment in (mean, variance))
