@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
+from inference.clips import is_moving, translate_clip
 from inference.onnx_model import OnnxModel
 from inference.output import Output
 from inference.tiles import OneWay, translate_in_tiles
@@ -36,6 +37,11 @@ def main():
     path, translators, domains = load_onnx(options) if options.onnx else load_checkpoint(options, device)
     check_tile(options.tile, translators)
     results = Path(options.results_dir) / options.dataset_name / path.stem
+    if options.input and is_moving(options.input, options):
+        direction = translators.pick(options.direction)[0]
+        translations = translate_padded(direction[0], device, options)
+        output = Path(options.output or results / direction)
+        return translate_clip(translators, translations, direction, output, domains, options, device)
     folder, outputs = Path(options.output or results), plan(options, results, translators, domains)
     written = [*(folder / name for name in pages.FILES), *(path for output in outputs for path in output.files())]
     claim(folder, written, [path for output in outputs for path in output.sources()], options.overwrite)
@@ -123,6 +129,16 @@ def translate_all(translators, output, device, options):
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""
     tell(f"{len(done)} translations are in {output.folder}/{bad}")
     return sorted(done, key=lambda row: row[1])
+
+
+def translate_padded(side, device, options):
+    """A function (networks, images N×C×H×W of allowed sizes) → their translations."""
+
+    def call(networks, images):
+        batch = {"image": images, "height": [images.shape[2]], "width": [images.shape[3]]}
+        return translate(networks, side, batch, device, options)
+
+    return call
 
 
 @torch.inference_mode()

@@ -54,7 +54,7 @@ TRANSLATE = {
     "what to translate": [
         *WHERE,
         Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
-        Flag("input", None, "a folder or an image to translate instead of the test folders"),
+        Flag("input", None, "a folder, an image or a video to translate instead of the test folders"),
         Flag("onnx", None, "translate with this file of export.py instead of a checkpoint"),
         Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
         Flag("direction", None, "default: both, as far as there are test folders; with --input one, AtoB before BtoA",
@@ -63,6 +63,16 @@ TRANSLATE = {
         Flag("output_format", "trained", "the translations' format: that of the training files, or another", str,
              ("trained", *OUTPUT_FORMATS)),
         OVERWRITE,
+    ],
+    "videos and other clips": [
+        Flag("frames", False, "the images in --input are the frames of one clip, in the order of their numbers", bool),
+        Flag("fps", 25.0, "with --frames: how many a second go to a video", number(float, 0.1, 1001)),
+        Flag("steady", 0.9, "against flicker: how much of the norms' statistics comes from the frames before; 0 "
+             "translates each frame by itself", number(float, 0, 1)),
+        Flag("passes", 1, "2: look at the whole clip first, and take those statistics from all of a shot", int, (1, 2)),
+        Flag("compare", False, "show input and translation side by side", bool),
+        Flag("codec", "auto", "the encoder of videos, by FFmpeg's name; auto is H.264, in WebM VP9"),
+        Flag("crf", 18, "its quality: the smaller, the better and the larger", number(int, 0, 64)),
     ],
     "machine": [
         Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),

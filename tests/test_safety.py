@@ -508,6 +508,19 @@ def nothing(run, monkeypatch):
     pass
 
 
+def junk_video(run, monkeypatch):
+    break_file("clip.mp4", b"junk" * 1000)
+
+
+def animation(run, monkeypatch):
+    noise_image(0).save("clip.gif", save_all=True, append_images=[noise_image(1)])
+
+
+def no_pyav(run, monkeypatch):
+    junk_video(run, monkeypatch)
+    monkeypatch.setitem(sys.modules, "av", None)
+
+
 def pipe(run, monkeypatch):
     os.mkfifo("datasets/tiny/trainA/pipe.png")
 
@@ -592,6 +605,14 @@ ERRORS = {
     "nothing to translate": (nothing, [*TRANSLATE, "--input=saved_models"], "the folder saved_models holds no images"),
     "translations would overwrite their input": (
         nothing, [*TRANSLATE, "--input=datasets/tiny/testA", "--output=datasets/tiny/testA"], "would overwrite"),
+    "a video that cannot be read, is empty, or only names other files": (
+        junk_video, [*TRANSLATE, "--input=clip.mp4", "--output=out.mp4"], "clip.mp4 is not a readable video"),
+    "a video to a name of no known kind": (
+        animation, [*TRANSLATE, "--input=clip.gif", "--output=out.xyz"], "no kind of video is called .xyz"),
+    "an encoder that is not there, or does not go with the container": (
+        animation, [*TRANSLATE, "--input=clip.gif", "--output=out.mp4", "--codec=x"], "--codec x cannot be written"),
+    "no library for videos": (
+        no_pyav, [*TRANSLATE, "--input=clip.mp4", "--output=out.mp4"], "pip install -r requirements-video.txt"),
 }  # fmt: skip
 
 
@@ -635,6 +656,10 @@ REMEDIES = {
     "the name of an image has no known suffix": "rename it, or convert it",
     "nothing to translate": "give `--input` a folder with images",
     "translations would overwrite their input": "take another `--output`",
+    "a video that cannot be read, is empty, or only names other files": "try to play it; give what a playlist names",
+    "a video to a name of no known kind": "take one of those that it names",
+    "an encoder that is not there, or does not go with the container": "`--codec auto`",
+    "no library for videos": "`pip install -r requirements-video.txt`",
     "no backbone for critics on features": "`pip install -r requirements-features.txt`",
     "critics measured by their own backbone": "take the `--features` that it names",
     "a penalty on `features+patch`": "take that, or `--dis_net features`",

@@ -1,0 +1,159 @@
+"""Translated frames on their way to a clip's file: for each sort a function (frames, file, kind, clip, options, stop).
+
+``frames`` is an iterator of at least one Frame, of 8 bits with 1 or 3 channels; ``file`` is open for writing; ``stop``
+tells whether a signal has ended the frames early.
+"""
+
+from fractions import Fraction
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from readers.videos import pyav, reason, sounds
+from runtime.errors import UserError
+
+TICK = Fraction(1, 240000)  # s: in which 24000/1001 and 30000/1001 frames a second, 24, 25, 50, 60 come out even
+BT709 = dict(colorspace=1, color_primaries=1, color_trc=1, color_range=1)  # as FFmpeg counts them; the range limited
+H264 = "libx264"
+
+
+class Kind(NamedTuple):
+    """A container: its writer, its name, and the encoders that ``--codec auto`` and sound that it cannot hold get."""
+
+    write: object
+    name: str
+    codec: str = ""
+    sound: str = ""
+
+
+def write_video(frames, file, kind, clip, options, stop):
+    """Container ``kind`` by PyAV, with the sound of ``clip``. Raises UserError where an encoder is missing."""
+    av = pyav()
+    first, file = next(frames), Noting(file)
+    try:
+        with av.open(file, "w", format=kind.name) as sink:
+            stream = add_video(av, sink, first.array.shape, kind, clip, options)
+            sound = Sound(sink, kind, clip.sound)
+            for frame in chain([first], frames):
+                sound.write_until(frame.time)
+                sink.mux(stream.encode(as_picture(av, frame, stream)))
+            sink.mux(stream.encode(None))
+            sound.write_until(frame.time + frame.duration if stop.received else None)
+    except av.error.FFmpegError as error:
+        if file.refused:
+            raise file.refused from error
+        raise UserError(f"{kind.name} with --codec {options.codec}: {reason(error)}") from error
+
+
+class Noting:
+    """A file that keeps the operating system's refusal to write, of which FFmpeg tells no more than that there was
+    one."""
+
+    def __init__(self, file):
+        self.file, self.refused = file, None
+        self.seek, self.tell = file.seek, file.tell
+
+    def write(self, content):
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.refused = error
+            raise
+
+
+def add_video(av, sink, shape, kind, clip, options):
+    """A video stream in the container ``sink`` for frames of ``shape``, H×W×C."""
+    name = kind.codec if options.codec == "auto" else options.codec
+    try:
+        stream = sink.add_stream(name, rate=clip.rate, options={"crf": str(options.crf)})
+    except (ValueError, TypeError) as error:  # no such encoder, or not in such a container; or it is one for sound
+        raise UserError(f"--codec {name} cannot be written to {kind.name} by this PyAV; try --codec auto") from error
+    formats = [form.name for form in stream.codec_context.codec.video_formats or ()]
+    context = stream.codec_context
+    context.pix_fmt = "yuv420p" if "yuv420p" in formats or not formats else formats[0]
+    even = 2 if context.format.chroma_width(2) == 1 else 1
+    context.height, context.width = (side + -side % even for side in shape[:2])
+    context.time_base, context.sample_aspect_ratio = TICK, clip.aspect
+    if not context.format.is_rgb:
+        for field, value in BT709.items():
+            setattr(context, field, value)
+    return stream
+
+
+def as_picture(av, frame, stream):
+    """A Frame as ``stream`` encodes it. An odd side gets one more row or column, a copy of the last."""
+    context = stream.codec_context
+    more = [(0, context.height - frame.array.shape[0]), (0, context.width - frame.array.shape[1]), (0, 0)]
+    colours = np.broadcast_to(frame.array, (*frame.array.shape[:2], 3))
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.pad(colours, more, mode="edge")), format="rgb24")
+    if not context.format.is_rgb:
+        picture = picture.reformat(format=context.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+    picture.time_base, picture.pts = TICK, round(frame.time / TICK)
+    picture.duration = round(frame.duration / TICK)
+    return picture
+
+
+class Sound:
+    """The sound of the video ``path``, or none, on its way to the container ``sink``: as it is where that can hold it,
+    encoded again where not."""
+
+    def __init__(self, sink, kind, path):
+        self.sink, self.packets = sink, sounds(path) if path else iter([((), 0)])
+        streams, self.start = next(self.packets)
+        self.ways = {stream.index: self._way(stream, kind) for stream in streams if stream.codec_context}
+        self.next = self._following()
+
+    def _way(self, stream, kind):
+        """(the stream in ``sink``, whether it is encoded again)."""
+        if stream.codec_context.codec.canonical_name in self.sink.supported_codecs:
+            return self.sink.add_stream_from_template(stream), False
+        rate = 48000 if kind.sound == "libopus" else stream.codec_context.sample_rate
+        return self.sink.add_stream(kind.sound, rate=rate, layout=stream.codec_context.layout.name), True
+
+    def _following(self):
+        return next((packet for packet in self.packets if packet.stream.index in self.ways), None)
+
+    def write_until(self, time):
+        """Write what sounds before ``time`` in seconds; without it all that is left."""
+        while self.next and (time is None or self.next.pts * self.next.time_base - self.start < time):
+            self._write(self.next)
+            self.next = self._following()
+        if time is None:
+            for stream, again in self.ways.values():
+                self.sink.mux(stream.encode(None) if again else [])
+
+    def _write(self, packet):
+        stream, again = self.ways[packet.stream.index]
+        earlier = round(self.start / packet.time_base)
+        if not again:
+            packet.pts, packet.dts = packet.pts - earlier, (packet.dts or packet.pts) - earlier
+            packet.stream = stream
+            self.sink.mux(packet)
+            return
+        for samples in packet.decode():
+            samples.pts -= earlier
+            self.sink.mux(stream.encode(samples))
+
+
+def write_animation(frames, file, kind, clip, options, stop):
+    """An animated picture by Pillow, for which all frames are in memory at the end."""
+    frames = list(frames)
+    first, *rest = [Image.fromarray(frame.array.squeeze(-1) if frame.array.shape[-1] == 1 else frame.array)
+                    for frame in frames]  # fmt: skip
+    durations = [max(1, round(frame.duration * 1000)) for frame in frames]
+    first.save(file, kind.name, save_all=True, append_images=rest, duration=durations, loop=clip.loops, quality=90)
+
+
+MP4 = Kind(write_video, "mp4", H264, "aac")
+KINDS = {
+    ".mp4": MP4,
+    ".m4v": MP4,
+    ".mov": MP4._replace(name="mov"),
+    ".mkv": MP4._replace(name="matroska"),
+    ".webm": Kind(write_video, "webm", "libvpx-vp9", "libopus"),
+    ".gif": Kind(write_animation, "GIF"),
+    ".webp": Kind(write_animation, "WEBP"),
+    ".png": Kind(write_animation, "PNG"),
+}

@@ -1,0 +1,50 @@
+"""Animated pictures, by Pillow: GIF, WebP, PNG, AVIF."""
+
+from fractions import Fraction
+
+import numpy as np
+
+from readers.files import as_place, opened, reading
+from readers.moving import BadClip, Clip, Frame
+from readers.pictures import as_seen, open_image
+
+SUFFIXES = (".gif", ".webp", ".png", ".avif")
+UNSAID = 100  # ms a frame where a file says 0, as browsers show it
+
+
+def is_animated(path):
+    with reading(path), opened(as_place(path)) as file, open_image(file) as image:
+        return getattr(image, "n_frames", 1) > 1
+
+
+def clip(path, domain):
+    with reading(path), opened(as_place(path)) as file, open_image(file) as image:
+        count, loops = image.n_frames, image.info.get("loop", 1)
+        if (size := image.width * image.height * 4 / 2**30) > domain.limit:
+            raise BadClip(path, f"a frame takes {size:.1f} GiB, and --decoded_limit is {domain.limit:g}; raise that")
+        image.seek(1)
+        rate = 1 / shown_for(image)
+    found = Clip(rate, count, None, loops=loops)
+
+    def read():
+        time = Fraction(0)
+        with opened(as_place(path)) as file, open_image(file) as image:
+            for number in range(count):
+                try:
+                    image.seek(number)
+                    seen = np.asarray(as_seen(image, domain.channels))
+                except Exception as error:  # decoders raise what they like
+                    if not number:
+                        raise BadClip(path, error) from error
+                    found.problems.append(f"{path} is damaged or cut short: {number} of {count} frames could be read")
+                    return
+                yield Frame(seen.reshape(*seen.shape[:2], -1), time, shown_for(image))
+                time += shown_for(image)
+
+    found.read = read
+    return found
+
+
+def shown_for(image):
+    """Seconds for which the present frame is shown."""
+    return Fraction(image.info.get("duration") or UNSAID).limit_denominator(1000) / 1000

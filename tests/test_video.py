@@ -1,0 +1,351 @@
+"""Moving pictures: what goes in comes out with its times, sound and shape; damage, signals and strangers' files."""
+
+import io
+import os
+import signal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, make_dataset, noise_image, run_process
+from PIL import Image
+
+from inference import clips
+from readers import videos
+from readers.clips import by_number, is_clip, open_clip
+from readers.domains import PICTURES
+from runtime.errors import UserError
+from runtime.folders import WRITTEN
+
+av = pytest.importorskip("av")
+RATE, SAMPLES = 25, 1920  # frames and samples of sound a second and a frame
+
+
+def make_video(path, times=range(0, 800, 40), size=(32, 24), sound="aac", rotation=None, aspect=1, kind=None, **more):
+    """A video whose frame number i has the brightness 8·i, at ``times`` in milliseconds."""
+    height, width = size[::-1]
+    with open(path, "wb") as file, av.open(file, "w", format=kind or "mp4", options=more.get("options", {})) as sink:
+        stream = sink.add_stream(more.get("codec", "libx264"), rate=RATE, options={"crf": "1", "bf": "0", "g": "4"})
+        stream.width, stream.height, stream.pix_fmt = width, height, more.get("pix_fmt", "yuv420p")
+        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.sample_aspect_ratio = aspect
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        sounding = sink.add_stream(sound, rate=48000, layout="mono") if sound else None
+        for i, time in enumerate(times):
+            picture = np.full((height, width, 3), 8 * i % 256, np.uint8)
+            picture[:4, : width // 2] = 255  # what is up, and what is left
+            if more.get("noise"):
+                picture = np.random.default_rng(i).integers(0, 256, picture.shape, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            sink.mux(stream.encode(frame))
+            if sounding:
+                wave = (np.sin(np.arange(SAMPLES) / 20) / 4).astype(np.float32)[None]
+                samples = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+                samples.rate, samples.pts, samples.time_base = 48000, i * SAMPLES, Fraction(1, 48000)
+                sink.mux(sounding.encode(samples))
+        for stream in sink.streams:
+            sink.mux(stream.encode(None))
+    return path
+
+
+def look(path):
+    """(frames as RGB, their times, width by height of a pixel, sound's codec or None, format of the pixels)."""
+    with av.open(str(path)) as source:
+        video = source.streams.video[0]
+        sound = [stream.codec_context.name for stream in source.streams.audio]
+        frames = list(source.decode(video))
+        times = [float(frame.pts * frame.time_base) for frame in frames]
+        pictures = [frame.to_ndarray(format="rgb24") for frame in frames]
+        return pictures, times, video.sample_aspect_ratio or 1, sound, frames[0].format.name
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    place = tmp_path_factory.mktemp("model")
+    make_dataset(place / "datasets/tiny")
+    result = run_process("cycle_gan.py", *TINY, "--n_epochs=1", "--sample_interval=0", cwd=place)
+    assert result.returncode == 0, result.stderr
+    return place
+
+
+@pytest.fixture
+def trained(model, tmp_path, monkeypatch):
+    """An empty working directory with a trained model."""
+    (tmp_path / "saved_models").symlink_to(model / "saved_models")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def same(trained, run, monkeypatch):
+    """``same(*flags)``: test.py, whose network changes nothing: so what comes out can be compared with what went in."""
+    monkeypatch.setattr("translators.Translators.translate", lambda self, side, x: (x, None))
+    return lambda *flags: run("test", "--dataset_name=tiny", "--direction=AtoB", "--device=cpu", *flags)
+
+
+# ---- what stays ----
+
+
+@pytest.mark.parametrize("output", ["out.mp4", "out.mkv", "out.mov", "out.webm"])
+def test_frames_times_aspect_and_sound_stay(same, output):
+    times = [0, 40, 80, 200, 240, 500, 540]  # a variable frame rate
+    make_video("clip.mp4", times, aspect=Fraction(4, 3))
+    result = same("--input=clip.mp4", f"--output={output}", "--crf=1")
+    assert result.code == 0 and "7 frames are in" in result.out, result.err
+    before, after = look("clip.mp4"), look(output)
+    assert np.allclose(np.diff(after[1]), np.diff(times) / 1000, atol=1.1e-3)
+    assert after[2] == (1 if output == "out.webm" else Fraction(4, 3))
+    assert np.abs(np.stack(after[0]).astype(int) - np.stack(before[0])).mean() < 3
+    assert after[3] == (["opus"] if output == "out.webm" else ["aac"]) and after[4] == "yuv420p"
+
+
+def test_sound_that_fits_is_copied_bit_by_bit(same):
+    make_video("clip.mp4")
+    assert same("--input=clip.mp4", "--output=out.mp4").code == 0
+
+    def packets(path):
+        with av.open(str(path)) as source:
+            return [bytes(packet) for packet in source.demux(source.streams.audio[0]) if packet.size]
+
+    assert packets("clip.mp4") == packets("out.mp4") and len(packets("clip.mp4")) > 10
+
+
+@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="an older PyAV cannot make such a file")
+@pytest.mark.parametrize("turn", [90, 180, -90])
+def test_a_turned_video_comes_out_upright(same, turn):
+    make_video("clip.mp4", rotation=turn, aspect=Fraction(2, 1))
+    assert same("--input=clip.mp4", "--output=out.mp4", "--crf=1").code == 0
+    pictures, _, aspect, _, _ = look("out.mp4")
+    upright = np.rot90(look("clip.mp4")[0][5], turn // 90)
+    assert pictures[5].shape == upright.shape and np.abs(pictures[5].astype(int) - upright).mean() < 3
+    assert aspect == (2 if turn == 180 else Fraction(1, 2))
+    with av.open("out.mp4") as source:
+        assert next(source.decode(video=0)).rotation == 0
+
+
+def test_an_odd_size_gets_one_more_row_and_column(same):
+    make_video("clip.mkv", size=(33, 25), kind="matroska", codec="ffv1", pix_fmt="bgr0", sound=None)
+    assert same("--input=clip.mkv", "--output=out.mp4", "--crf=1").code == 0
+    pictures = look("out.mp4")[0]
+    assert pictures[3].shape == (26, 34, 3)
+    assert np.abs(pictures[3][:25, :33].astype(int) - look("clip.mkv")[0][3]).mean() < 3
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx265", "yuv420p10le"), ("ffv1", "yuva420p"), ("ffv1", "gray16le")])
+def test_other_depths_and_alpha(same, codec, pix_fmt):
+    make_video("clip.mkv", kind="matroska", codec=codec, pix_fmt=pix_fmt, sound=None)
+    result = same("--input=clip.mkv", "--output=out.mp4")
+    assert result.code == 0, result.err
+    assert abs(look("out.mp4")[0][10][20].mean() - 80) < 4
+
+
+def test_compare_shows_both(same):
+    make_video("clip.mp4")
+    assert same("--input=clip.mp4", "--output=out.mp4", "--compare", "--crf=1").code == 0
+    picture = look("out.mp4")[0][10]
+    assert picture.shape == (24, 64, 3) and np.abs(picture[:, :32].astype(int) - picture[:, 32:]).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png"])
+def test_animated_pictures_keep_their_times(same, kind):
+    frames = [Image.new("RGB", (23, 18), (20 * i, 100, 50)) for i in range(5)]
+    durations = [40, 80, 40, 120, 200]
+    frames[0].save(f"in.{kind}", save_all=True, append_images=frames[1:], duration=durations, loop=3)
+    assert is_clip(f"in.{kind}")
+    result = same(f"--input=in.{kind}", f"--output=out.{kind}")
+    assert result.code == 0, result.err
+    with Image.open(f"out.{kind}") as image:
+        assert (image.n_frames, image.size, image.info["loop"]) == (5, (23, 18), 3)
+        found = []
+        for number in range(5):
+            image.seek(number)
+            image.load()
+            found.append(image.info["duration"])
+            assert np.abs(np.asarray(image.convert("RGB")).mean((0, 1)) - (20 * number, 100, 50)).max() < 6
+    assert found == durations
+    assert same(f"--input=in.{kind}", "--output=out.mp4").code == 0
+    assert np.allclose(look("out.mp4")[1], np.cumsum([0, *durations[:-1]]) / 1000, atol=1e-3)
+
+
+def test_numbered_frames_in_their_order(same):
+    os.mkdir("shots")
+    for i in (1, 2, 9, 10, 11, 100):
+        Image.new("RGB", (24, 16), (2 * i, 2 * i, 2 * i)).save(f"shots/f{i}.png")
+    assert same("--input=shots", "--output=out.mp4", "--frames", "--fps=10", "--crf=1").code == 0
+    pictures, times, *_ = look("out.mp4")
+    assert np.allclose(times, np.arange(6) / 10, atol=1e-3)
+    assert np.allclose([picture.mean() for picture in pictures], [2, 4, 18, 20, 22, 200], atol=3)
+    assert same("--input=shots", "--output=out", "--frames").code == 0
+    made = sorted(set(os.listdir("out")) - {WRITTEN}, key=by_number)
+    assert made == [f"f{i}.png" for i in (1, 2, 9, 10, 11, 100)]
+    for name in made:
+        assert (np.asarray(Image.open(f"out/{name}")) == np.asarray(Image.open(f"shots/{name}"))).all()
+
+
+# ---- what goes wrong ----
+
+
+@pytest.fixture
+def says(trained, refused):
+    """``says(*flags)``: the line with which test.py refuses; nothing is left behind."""
+
+    def call(*flags):
+        before = set(os.listdir())
+        line = refused("test", "--dataset_name=tiny", "--direction=AtoB", "--device=cpu", *flags)
+        assert set(os.listdir()) - {WRITTEN} == before - {WRITTEN}
+        return line
+
+    return call
+
+
+def test_bad_videos_and_outputs_are_one_line(says, monkeypatch):
+    make_video("clip.mp4", range(0, 200, 40))
+    for name, content in (("empty.mp4", b""), ("junk.mp4", os.urandom(4000)), ("text.mkv", b"hello\n" * 50)):
+        with open(name, "wb") as file:
+            file.write(content)
+        assert f"{name} is not a readable video" in says(f"--input={name}", "--output=out.mp4")
+    with open("sound.m4a", "wb") as file, av.open(file, "w", format="mp4") as sink:
+        stream = sink.add_stream("aac", rate=48000, layout="mono")
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        samples.rate = 48000
+        sink.mux([*stream.encode(samples), *stream.encode(None)])
+    assert "it has no video stream" in says("--input=sound.m4a", "--output=out.mp4")
+    with open("mine.mp4", "w") as file:
+        file.write("somebody's")
+    assert "is there already" in says("--input=clip.mp4", "--output=mine.mp4")
+    assert "no kind of video is called .xyz" in says("--input=clip.mp4", "--output=out.xyz")
+    assert "would overwrite" in says("--input=clip.mp4", "--output=clip.mp4")
+    assert "--codec nothing cannot be" in says("--input=clip.mp4", "--output=out.mp4", "--codec=nothing")
+    assert "--codec libx264 cannot be" in says("--input=clip.mp4", "--output=out.webm", "--codec=libx264")
+    assert "--codec aac cannot be" in says("--input=clip.mp4", "--output=out.mp4", "--codec=aac")
+    assert "it goes with --steady" in says("--input=clip.mp4", "--output=out.mp4", "--passes=2", "--steady=0")
+    assert "a frame takes" in says("--input=clip.mp4", "--output=out.mp4", "--decoded_limit=1e-6")
+    monkeypatch.setattr("inference.clips.replacing", full)
+    assert "No space left on device" in says("--input=clip.mp4", "--output=out.mp4")
+
+
+class full:
+    """A disk that is full half way."""
+
+    def __init__(self, path):
+        self.left = 600
+
+    def __enter__(self):
+        self.file = io.BytesIO()
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def write(self, content):
+        self.left -= len(content)
+        if self.left < 0:
+            raise OSError(28, "No space left on device")
+        return self.file.write(content)
+
+    def seek(self, *where):
+        return self.file.seek(*where)
+
+    def tell(self):
+        return self.file.tell()
+
+
+def test_without_the_library(says, monkeypatch):
+    make_video("clip.mp4", range(0, 200, 40))
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    assert "pip install -r requirements-video.txt" in says("--input=clip.mp4", "--output=out.mp4")
+
+
+PLAYLISTS = {
+    "x.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{clip}\n#EXT-X-ENDLIST\n",
+    "x.ffconcat": "ffconcat version 1.0\nfile clip.mp4\n",
+    "x.txt": "ffconcat version 1.0\nfile {clip}\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_opens_no_other_file(says, name):
+    clip = os.path.abspath(make_video("clip.mp4"))
+    with open(name, "w") as file:
+        file.write(PLAYLISTS[name].format(clip=clip))
+    if name != "x.txt":  # so these do lead there, where nothing forbids it
+        with av.open(name, options={"safe": "0"} if "concat" in name else {"allowed_extensions": "ALL"}) as source:
+            assert len(list(source.decode(video=0))) == 20
+    assert f"{name} is not a readable video" in says(f"--input={name}", "--output=out.mp4")
+
+
+@pytest.mark.parametrize("kind", ["matroska", "mpegts", "mp4"])
+def test_a_damaged_video_goes_as_far_as_it_can(same, kind):
+    options = {"movflags": "frag_keyframe+empty_moov"} if kind == "mp4" else {}
+    path = make_video("clip.bin", size=(64, 48), kind=kind, options=options, sound=None, noise=True)
+    content = bytearray(path_bytes(path))
+    cut, middle = content[: len(content) * 3 // 4], len(content) // 2
+    content[middle : middle * 5 // 4] = np.random.default_rng(0).bytes(middle * 5 // 4 - middle)
+    for name, damaged in (("cut.mp4", cut), ("holes.mp4", content)):
+        with open(name, "wb") as file:
+            file.write(damaged)
+        result = same(f"--input={name}", "--output=out.mp4")
+        assert result.code == 0, result.err
+        assert 5 <= len(look("out.mp4")[0]) < 20
+        if kind == "matroska":  # the others do not tell how long they are
+            assert f"{name} is damaged or cut short" in result.err or f"{name} is cut short" in result.err
+
+
+def path_bytes(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("output", ["out.mp4", "out.gif"])
+def test_a_signal_leaves_what_is_done_under_another_name(same, monkeypatch, output):
+    make_video("clip.mp4")
+    plain, seen = clips.side_by_side, []
+
+    def interrupted(*pictures):
+        seen.append(1)
+        if len(seen) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(*pictures)
+
+    monkeypatch.setattr(clips, "side_by_side", interrupted)
+    result = same("--input=clip.mp4", f"--output={output}", "--compare", "--batch_size=1")
+    partial = output.replace("out", "out.partial")
+    assert result.code == 130 and f"8 frames are in {partial}" in result.out
+    assert not os.path.exists(output) and len(look(partial)[0]) == 8
+    assert not [name for name in os.listdir() if name.endswith(".tmp")]
+
+
+def test_frames_of_another_size_in_a_folder(same, says):
+    os.mkdir("shots")
+    for i in range(4):
+        noise_image(i, 18, 20 + 4 * (i > 1)).save(f"shots/{i}.png")
+    assert same("--input=shots", "--output=out", "--frames").code == 0
+    assert Image.open("out/3.png").size == (24, 18)
+
+
+def test_other_data_than_pictures_is_no_video(tmp_path):
+    with pytest.raises(UserError, match="8-bit pictures"):
+        clips.check_eight_bits("x.mp4", PICTURES._replace(dtype="uint16", picture=False))
+
+
+def test_memory_is_that_of_a_batch():
+    """Frames are read when they are asked for."""
+    made = []
+
+    def frames():
+        for i in range(100):
+            made.append(i)
+            yield videos.Frame(np.zeros((4, 4, 3), np.uint8), Fraction(i), Fraction(1))
+
+    batches = clips.in_batches(frames(), 4)
+    assert len(next(batches)) == 4 and len(made) == 5
+
+
+def test_a_clip_can_be_read_again(tmp_path):
+    clip = open_clip(make_video(tmp_path / "clip.mp4"), PICTURES)
+    first, second = list(clip.read()), list(clip.read())
+    assert len(first) == len(second) == clip.count == 20 and not clip.problems
+    assert all((a.array == b.array).all() and a.time == b.time for a, b in zip(first, second, strict=True))
+    assert torch.is_inference_mode_enabled() is False
