@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
@@ -23,7 +24,7 @@ from common import show
 
 from inference.steady import Steady
 from readers.clips import by_number
-from readers.domains import to_tensor
+from readers.domains import to_bytes, to_tensor
 from readers.pictures import load_image
 from reporting.metrics import build_features, set_distances
 from runtime.device import pick_device
@@ -40,12 +41,15 @@ def main():
     parser.add_argument("--steady", type=float, nargs="+", default=[0, 1e-6, 0.5, 0.9, 0.98])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument("--film", help="instead of measuring, write this WebP: input, frame by frame, steady")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = pick_device("auto")
     translators = load(arguments.checkpoint, device=device).translators
     windows = json.loads((arguments.clip / "windows.json").read_text())[: arguments.frames]
     clip, truth = (load_clip(arguments.clip / side, len(windows)) for side in "AB")
+    if arguments.film:
+        return film([clip, *(translated(translators, clip, strength, 1) for strength in (0, 0.9))], arguments.film)
     measure = Measure(windows, clip, truth, build_features("efficientnet_lite0", device))
     rows = [measure("input", clip), measure("truth", truth)]
     for strength, passes in [*((strength, 1) for strength in arguments.steady), (0.9, 2)]:
@@ -70,6 +74,12 @@ def translated(translators, clip, strength, passes):
         batches = (steady.translate(frames, lambda x: steady.networks.translate("A", x)[0]) for frames in clip.split(4))
         result = [frame for batch in batches for frame in batch]
     return torch.stack(result).clamp(-1, 1)
+
+
+def film(clips, path):
+    """Write clips N×3×H×W in [-1, 1] side by side, 24 frames a second."""
+    pictures = [Image.fromarray(frame) for frame in to_bytes(torch.cat(clips, 3)).permute(0, 2, 3, 1).numpy()]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=42, loop=0, quality=80)
 
 
 class Measure:
