@@ -120,7 +120,7 @@ class FeatureCritic(nn.Module):
     ``feature_mixing`` mixes channels and depths by fixed random convolutions, as that paper does.
 
     The features come in a standard deviation of about 8. At that, the heads' first gradients drown the cycle loss, and
-    a young generator answers with a hatching (docs/experiments.md): hence SCALE.
+    a young generator hatches more (docs/experiments.md): hence SCALE.
 
     The backbone is part of no checkpoint; ``get_extra_state`` says which it was.
     """

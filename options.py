@@ -64,7 +64,7 @@ TRAIN = {
     ],
     "networks": [
         Flag("recipe", "attention", "a set of defaults; flags given by hand overrule it", str,
-             ("attention", "lsgan", "classic", "notebook", "segmentation"), fixed=True),
+             ("attention", "lsgan", "features", "classic", "notebook", "segmentation"), fixed=True),
         Flag("gen_net", "attention", "the generators", str, tuple(GENERATORS), fixed=True),
         Flag("dis_net", "attention", "the critics", str, tuple(CRITICS), fixed=True),
         Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
@@ -149,6 +149,7 @@ PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5
 RECIPES = {
     "attention": {},
     "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
+    "features": dict(PLAIN, dis_net="features", lambda_id=10.0),
     "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
     "notebook": dict(
         PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,

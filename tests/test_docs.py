@@ -47,10 +47,12 @@ def test_commands_in_the_documents_are_understood(name):
 
 
 def test_commands_are_found():
-    assert len(list(commands(DOCUMENTS["README.md"]))) >= 9 and len(list(commands(DOCUMENTS["experiments.md"]))) > 50
+    assert (
+        len(list(commands(DOCUMENTS["README.md"]))) >= 9 and len(list(commands(DOCUMENTS["experiment-tables.md"]))) > 50
+    )
 
 
-@pytest.mark.parametrize("name", ["README.md", "data.md", "errors.md", "how-it-works.md"])
+@pytest.mark.parametrize("name", ["README.md", "data.md", "errors.md", "how-it-works.md", "training.md"])
 def test_flags_in_the_documents_exist(name):
     named = re.findall(r"`--(\w+)", DOCUMENTS[name])
     assert len(named) > 3

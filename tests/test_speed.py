@@ -156,7 +156,7 @@ def test_mixed_precision_leaves_weights_losses_and_history_in_float32(recipe, am
         assert told[name].item() == pytest.approx(expected[name].item(), rel=0.05, abs=0.15)
     assert all(image.dtype == torch.float for image in mixed.buffer_A.images)
     for network in networks(mixed):
-        assert all(value.dtype in (torch.float, torch.long) for value in network.state_dict().values())
+        assert all(value.dtype in (torch.float, torch.long) for value in (*network.parameters(), *network.buffers()))
 
 
 def test_autocast_is_off_in_power_iterations(monkeypatch):
