@@ -128,13 +128,15 @@ class Run:
         model, monitor, saver = self.model, self.monitor, self.saver
         if self.epoch == self.options.n_epochs:  # resumed or rolled back to where nothing is left to train
             saver.save(self)
-        model.start_epoch(self.epoch, *distributed.all_reduce_max(self.time.share()))
+        (spent,) = distributed.all_reduce_max(self.time.share())
+        model.start_epoch(self.epoch, spent)
         with monitor.progress(self):
             for batch in self.batches():
                 self.steps += 1
                 for update in model.updates(self.steps):
                     monitor.losses.add(self.steps, update(batch))
                 self.advance(len(batch["A"]) * distributed.WORLD)
+                model.start_epoch(self.epoch, spent)
 
                 drawn = monitor.count(self, batch)
                 if monitor.evaluation_due(self):
@@ -144,7 +146,6 @@ class Run:
                 drawn, due, signal, stalled, spent = distributed.all_reduce_max(
                     drawn, saver.due(self), stop.received, monitor.stalled, self.time.share()
                 )
-                model.start_epoch(self.epoch, spent)
                 ends = signal or stalled or spent >= 1
                 if drawn or due or ends:
                     monitor.show(self)  # stops at a value that is not finite, before it is saved

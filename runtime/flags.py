@@ -52,8 +52,8 @@ def epoch(text, words=("latest", "best")):
 
 
 def start(text):
-    """A check for argparse: where a training begins, an epoch's number, ``latest`` or ``auto``."""
-    return epoch(text, ("latest", "auto"))
+    """A check for argparse: where a training begins, an epoch's number, ``latest``, ``best`` or ``auto``."""
+    return epoch(text, ("latest", "best", "auto"))
 
 
 def interval(text):
