@@ -14,9 +14,11 @@ import json
 from pathlib import Path
 
 from inference import web_page
+from readers.domains import domains_of, plain
 from registry import FORMATS, load
 from runtime import checkpoints, provenance
-from runtime.folders import check_writable
+from runtime.errors import tell
+from runtime.folders import check_writable, write_ours
 from translators import load_translators
 
 
@@ -27,11 +29,15 @@ def main():
     check_writable(folder)
     translators = load_translators(state, "cpu")
     directions = translators.pick(options.direction)
-    write = load(FORMATS[options.format])
+    encode = load(FORMATS[options.format])
     metadata = about(options.dataset_name, state, provenance.trained_by(saves))
-    written = {direction: write(translators, direction, folder, metadata, options) for direction in directions}
+    encoded = {direction: encode(translators, direction, metadata, options) for direction in directions}
+    write_ours(folder, {name: content for name, content, _ in encoded.values()}, options.overwrite)
+    for name, content, said in encoded.values():
+        tell(f"{folder / name}: {len(content) / 1e6:.1f} MB; {said}")
     if options.web:
-        web_page.write(folder / "web", written, translators, options)
+        models = {direction: (name, content) for direction, (name, content, _) in encoded.items()}
+        web_page.write(folder / "web", models, translators, options)
 
 
 def about(name, state, revision):
@@ -41,7 +47,7 @@ def about(name, state, revision):
         "name": name,
         "epoch": str(state["epoch"]),
         "options": json.dumps(told),
-        "domains": json.dumps(state["domains"]),
+        "domains": json.dumps(plain(domains_of(state))),
         "training_revision": revision or "unknown",
     }
 

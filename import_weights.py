@@ -19,7 +19,7 @@ from pathlib import Path
 from inference.pytorch_cyclegan import read_pytorch_cyclegan
 from readers.domains import pictures_of, plain
 from reporting.texts import command
-from runtime import checkpoints, download
+from runtime import checkpoints, download, files
 from runtime.flags import complete
 from runtime.folders import check_writable, set_aside
 from runtime.lock import FolderLock
@@ -33,11 +33,11 @@ def main():
     options = parse_import()
     root = Path(options.checkpoint_dir)
     if options.pretrained:
-        files = download.fetch_pretrained(options.pretrained, root, options.pretrained_url, LARGEST)
+        paths = download.fetch_pretrained(options.pretrained, root, options.pretrained_url, LARGEST)
     else:
-        files = assign(map(Path, options.files), options.direction)
+        paths = assign(map(Path, options.files), options.direction)
     read = read_fetched if options.pretrained else read_pytorch_cyclegan
-    state = checkpoint({network: (path, read(path)) for network, path in files.items()}, options)
+    state = checkpoint({network: (path, read(path)) for network, path in paths.items()}, options)
     folder = root / state["options"]["dataset_name"]
     with FolderLock(folder):
         if folder.exists() and any(folder.iterdir()):
@@ -45,7 +45,7 @@ def main():
         check_writable(folder)
         checkpoints.write(checkpoints.path_of(folder, 0), state)
     if options.pretrained:
-        for path in files.values():
+        for path in paths.values():
             path.unlink()
     report(state, Namespace(**state["options"]))
 
@@ -64,20 +64,20 @@ def assign(paths, direction):
 
     Names that do not say it are generators, in the order AtoB, BtoA, or the other way round if ``direction`` says so.
     """
-    files, unnamed = {}, []
+    named, unnamed = {}, []
     for path in paths:
         if (network := NAMED.get(path.stem[-7:])) is None:
             unnamed.append(path)
-        elif other := files.get(network):
+        elif other := named.get(network):
             raise UserError(f"{other} and {path} are both {path.stem[-7:]}; name one of them")
         else:
-            files[network] = path
+            named[network] = path
     free = [
-        network for network in (("G_AB", "G_BA") if direction == "AtoB" else ("G_BA", "G_AB")) if network not in files
+        network for network in (("G_AB", "G_BA") if direction == "AtoB" else ("G_BA", "G_AB")) if network not in named
     ]
     if len(unnamed) > len(free):
         raise UserError(f"{unnamed[len(free)]} is one generator too many; there is one for each direction")
-    return files | dict(zip(free, unnamed, strict=False))
+    return named | dict(zip(free, unnamed, strict=False))
 
 
 def checkpoint(networks, options):
@@ -113,7 +113,7 @@ def of_kind(networks, letter):
 
 
 def origin(path):
-    return {"file": path.name.removesuffix(".part"), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"file": path.name.removesuffix(".part"), "sha256": hashlib.sha256(files.read(path)).hexdigest()}
 
 
 def report(state, options):

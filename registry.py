@@ -92,9 +92,9 @@ FEATURES = {
     "efficientnet_lite0": Entry("reporting.metrics:EfficientNetLite", dict(version=0)),
     "efficientnet_lite1": Entry("reporting.metrics:EfficientNetLite", dict(version=1)),
 }
-FORMATS = {  # functions (translators, direction, folder, metadata, options) → path of what they wrote
-    "onnx": Entry("inference.onnx_export:write"),
-    "pytorch-cyclegan": Entry("inference.pytorch_cyclegan:write"),
+FORMATS = {  # functions (translators, direction, metadata, options) → name of a file, its bytes, a line about it
+    "onnx": Entry("inference.onnx_export:encode"),
+    "pytorch-cyclegan": Entry("inference.pytorch_cyclegan:encode"),
 }
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from datasets import WholeImages
 from readers.domains import domains_of, to_bytes
-from readers.files import BadImage, reading
+from readers.files import BadImage
+from readers.pictures import seen_size
 from runtime import checkpoints
 from runtime.device import ran_out_of_memory
 from runtime.errors import UserError
@@ -61,8 +62,7 @@ class Models:
         translators, domains = self.load(run, epoch)
         side = translators.pick(direction)[0][0]
         try:
-            with reading(path), Image.open(path) as image:
-                width, height = image.size
+            height, width = seen_size(path)
             if width * height > MOST_PIXELS:
                 raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
             fit = dict(multiple=translators.multiple, least=translators.min_size)

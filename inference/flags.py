@@ -125,6 +125,7 @@ EXPORT = {
         Flag("direction", None, "default: both", str, ("AtoB", "BtoA")),
         Flag("exports_dir", "exports", "where the files go, in a folder for each data set"),
         Flag("format", "onnx", "the kind of file", str, tuple(FORMATS)),
+        OVERWRITE,
     ],
     "ONNX": [
         Flag("io", "uint8", "images as they come, N×H×W×C, of any size; or as the network sees them, N×C×H×W in "
@@ -137,6 +138,7 @@ EXPORT = {
              "own copy; or the http address of one, from where visitors load it"),
         Flag("examples", 0, "so many test images of each direction, which the page offers to try, and publishes",
              NATURAL),
+        *[flag for flag in MACHINE if flag.name == "decoded_limit"],
     ],
 }  # fmt: skip
 

@@ -106,8 +106,8 @@ def reflected(length, translators):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write(translators, direction, folder, about, options):
-    """Write ``<folder>/<direction>.onnx`` and return its path; ``about`` goes into its metadata, dict of str.
+def encode(translators, direction, about, options):
+    """``<direction>.onnx``: (name, bytes, a line about it); ``about`` goes into its metadata, dict of str.
 
     Raises UserError where what onnxruntime makes of it differs from torch by more than TOLERANCE.
     """
@@ -119,27 +119,23 @@ def write(translators, direction, folder, about, options):
     network = IO[options.io](translators, direction[0]).eval()
     model = convert(network)
     model.metadata_props.update(about | facts(network, translators, direction, options))
-    path = folder / f"{direction}.onnx"
-    said = save(model, path, network, TOLERANCE)
+    content, said = checked(model, network, TOLERANCE)
     if options.half:
         halve(model)
-        said += f"; with float16 weights {save(model, path, network, HALF_TOLERANCE)}"
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; largest difference from torch, of a range of 2: {said}")
-    return path
+        content, of_half = checked(model, network, HALF_TOLERANCE)
+        said += f"; with float16 weights {of_half}"
+    return f"{direction}.onnx", content, f"largest difference from torch, of a range of 2: {said}"
 
 
-def save(model, path, network, tolerance):
-    """Write ``model`` as ``path`` if it does what ``network`` does; return the largest difference, in words."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        needs("onnx_ir").save(model, temporary)
-        difference = largest_difference(temporary, network)
-        if not difference <= tolerance:  # so that it stops at what is not a number, too
-            raise UserError(f"{path}: ONNX Runtime differs from torch by {difference:.1e}, more than {tolerance}")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return f"{difference:.1e}"
+def checked(model, network, tolerance):
+    """``model`` as the bytes of a file, if it does what ``network`` does; and the largest difference, in words."""
+    content = needs("onnx_ir").to_proto(model).SerializeToString()
+    difference = largest_difference(content, network)
+    if not difference <= tolerance:  # so that it stops at what is not a number, too
+        raise UserError(
+            f"ONNX Runtime differs from torch by {difference:.1e}, more than {tolerance}; nothing is written"
+        )
+    return content, f"{difference:.1e}"
 
 
 def facts(network, translators, direction, options):
@@ -196,9 +192,9 @@ def halve(model):
 
 
 @torch.inference_mode()
-def largest_difference(path, network):
-    """How far onnxruntime with the file ``path`` is from ``network``, over images of several sizes."""
-    session = needs("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def largest_difference(content, network):
+    """How far onnxruntime with a file's bytes is from ``network``, over images of several sizes."""
+    session = needs("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def difference(size):
         image = network.example(*size)

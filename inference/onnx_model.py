@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from readers.domains import domains_of, to_bytes
+from runtime import files
 from runtime.errors import UserError
 from runtime.libraries import library
 
@@ -23,7 +24,7 @@ class OnnxModel:
             raise UserError(f"--onnx {path} does not exist; write it: python export.py --dataset_name NAME")
         try:
             # From bytes, so that it cannot refer to other files by paths of its own.
-            self.session = runtime.InferenceSession(self.path.read_bytes(), providers=["CPUExecutionProvider"])
+            self.session = runtime.InferenceSession(files.read(path), providers=["CPUExecutionProvider"])
             about = self.session.get_modelmeta().custom_metadata_map
             self.direction, self.bytes = about["direction"], {"uint8": True, "float": False}[about["io"]]
             self.multiple, self.min_size = int(about["multiple"]), int(about["min_size"])

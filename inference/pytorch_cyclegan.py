@@ -5,9 +5,9 @@ Both programs have the same layers in the same order, and number them differentl
 no biases where a batch norm follows, and in its old files keeps statistics of instance norms, which nobody reads.
 """
 
+import io
 import json
 from argparse import Namespace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -174,20 +174,20 @@ def advice(tensor, name):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write(translators, direction, folder, about, options):
-    """Write one averaged generator into ``folder`` as that program's test.py reads it, and return its path.
+def encode(translators, direction, about, options):
+    """One averaged generator as that program's test.py reads it: (name, bytes, a line about it).
 
     ``about`` says how it was trained. Raises UserError where that program has no such generators.
     """
     trained, (here, there) = Namespace(**json.loads(about["options"])), direction.split("to")
     if reason := no_counterpart(trained):
         raise UserError(f"pytorch-CycleGAN-and-pix2pix has no generators {reason}; export to another format")
-    path = Path(folder) / FILES[f"G_{here}{there}"]
-    torch.save(published(translators.generator(here).state_dict(), trained), path)
+    content = io.BytesIO()
+    torch.save(published(translators.generator(here).state_dict(), trained), content)
     flags = f"--netG resnet_{trained.n_residual_blocks}blocks --ngf {trained.ngf} --norm {trained.norm}"
     flags += f" --input_nc {translators.channels[here]} --output_nc {translators.channels[there]}"
-    print(f"{path}: {direction}, for that program's {flags}{'' if trained.dropout else ' --no_dropout'}")
-    return path
+    said = f"{direction}, for that program's {flags}{'' if trained.dropout else ' --no_dropout'}"
+    return FILES[f"G_{here}{there}"], content.getvalue(), said
 
 
 def no_counterpart(options):

@@ -5,15 +5,16 @@ onnxruntime-web, which runs the models.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from models import SelfAttention
 from readers.folders import find_side, list_images
-from readers.pictures import load_image
-from runtime.errors import warn
+from readers.pictures import encode_png, load_image
+from runtime import files
+from runtime.errors import tell, warn
+from runtime.folders import write_ours
 
 SOURCE = Path(__file__).parent / "web"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -21,29 +22,30 @@ TILE, TILE_WITH_ATTENTION = 512, 256  # pixels a side; attention takes memory by
 
 
 def write(folder, models, translators, options):
-    """Write the page to ``folder``. ``models``: direction → path of its ONNX file."""
-    folder.mkdir(exist_ok=True)
-    shutil.rmtree(folder / "examples", ignore_errors=True)  # of an earlier export: nothing is published by accident
-    for file in SOURCE.iterdir():
-        shutil.copyfile(file, folder / file.name)
-    listed = [describe(direction, path, folder, translators, options) for direction, path in models.items()]
-    about = {"name": options.dataset_name, "ort": runtime_address(options.ort, folder), "models": listed}
-    (folder / "models.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    print(f"{folder}: a page for any web host; to try it: python -m http.server --directory {folder} --bind 127.0.0.1")
+    """Write the page to ``folder``. ``models``: direction → (name, bytes) of its ONNX file.
 
-
-def describe(direction, path, folder, translators, options):
-    """A model's entry in ``models.json``; its files are copied to ``folder``."""
-    shutil.copyfile(path, folder / path.name)
-    here, there = direction.split("to")
-    return {
-        "direction": direction,
-        "file": path.name,
-        "channels_in": translators.channels[here],
-        "channels_out": translators.channels[there],
-        "tile": tile_side(translators),
-        "examples": copy_examples(here, folder, translators.channels[here], options) if options.examples else [],
-    }
+    What an earlier export wrote there goes, so that no example is published by accident. Raises UserError where the
+    page would replace somebody's files.
+    """
+    ort, runtime = runtime_files(options.ort, folder)
+    page = {file.name: files.read(file) for file in SOURCE.iterdir()} | dict(models.values()) | runtime
+    listed = []
+    for direction, (name, _) in models.items():
+        here, there = direction.split("to")
+        examples = example_files(here, translators.channels[here], options) if options.examples else {}
+        page |= examples
+        listed.append({
+            "direction": direction,
+            "file": name,
+            "channels_in": translators.channels[here],
+            "channels_out": translators.channels[there],
+            "tile": tile_side(translators),
+            "examples": list(examples),
+        })  # fmt: skip
+    about = {"name": options.dataset_name, "ort": ort, "models": listed}
+    page["models.json"] = (json.dumps(about, indent=1) + "\n").encode()
+    write_ours(folder, page, options.overwrite, alone=True)
+    tell(f"{folder}: a page for any web host; to try it: python -m http.server --directory {folder} --bind 127.0.0.1")
 
 
 def tile_side(translators):
@@ -52,28 +54,23 @@ def tile_side(translators):
     return TILE_WITH_ATTENTION if attends else TILE
 
 
-def copy_examples(side, folder, channels, options):
-    """Copy test images of a domain, evenly spread, as PNG without what their files tell besides pixels: addresses."""
+def example_files(side, channels, options):
+    """Test images of a domain, evenly spread, as PNG without what their files tell besides pixels: name → bytes."""
     paths = list_images(find_side(Path(options.dataset_dir) / options.dataset_name, "test", side))
     chosen = np.unique((np.arange(options.examples) + 0.5) * len(paths) // options.examples).astype(int)
-    (folder / "examples").mkdir(exist_ok=True)
-    addresses = [f"examples/{side}{number}.png" for number in range(len(chosen))]
-    for place, address in zip(chosen, addresses, strict=True):
-        load_image(paths[place], channels).save(folder / address)
-    return addresses
+    images = (np.atleast_3d(load_image(paths[place], channels, options.decoded_limit)) for place in chosen)
+    return {f"examples/{side}{number}.png": encode_png(image) for number, image in enumerate(images)}
 
 
-def runtime_address(ort, folder):
-    """Where the page finds onnxruntime-web: at the web address ``ort``, or in its own copy of that folder."""
+def runtime_files(ort, folder):
+    """Where the page finds onnxruntime-web: at the web address ``ort``, or in its own copy of that folder. The address,
+    and that copy's files, name → bytes."""
     if ort.startswith(("https://", "http://")):
-        return ort.rstrip("/") + "/"
+        return ort.rstrip("/") + "/", {}
     if missing := [name for name in RUNTIME if not (Path(ort) / name).is_file()]:
         warn(
             f"{ort} has no {missing[0]}: the page does not work before {', '.join(RUNTIME)} are in {folder / 'ort'}; "
             "run npm install onnxruntime-web, then this again"
         )
-        return "ort/"
-    (folder / "ort").mkdir(exist_ok=True)
-    for name in RUNTIME:
-        shutil.copyfile(Path(ort) / name, folder / "ort" / name)
-    return "ort/"
+        return "ort/", {}
+    return "ort/", {f"ort/{name}": files.read(Path(ort) / name) for name in RUNTIME}

@@ -6,6 +6,8 @@ import numpy as np
 
 from readers.files import Contents, library, opened
 
+DEFLATED = "1.2.840.10008.1.2.1.99"
+
 
 def dicom(file, ways, suffix):
     """A DICOM image in the units of its rescale (for CT, Hounsfield units); frames are channels, or images.
@@ -13,6 +15,7 @@ def dicom(file, ways, suffix):
     It stays of whole numbers where slope and intercept are whole.
     """
     pydicom = library("pydicom")
+    check_not_deflated(file)
     scan = pydicom.dcmread(file, stop_before_pixels=True)
     if "Rows" not in scan or not file.read(1):
         raise ValueError("a DICOM file without pixels")
@@ -34,6 +37,15 @@ def dicom(file, ways, suffix):
     as_images = ways.pages == "images"
     channels, count = (samples, frames) if as_images else (samples * frames, 1)
     return Contents(scan.Rows, scan.Columns, channels, dtype, load, count, low, high)
+
+
+def check_not_deflated(file):
+    """Raise ValueError where pydicom would inflate the whole file, to whatever that is, before it says how much."""
+    reader = library("pydicom.filereader")
+    reader.read_preamble(file, False)
+    if reader._read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
+        raise ValueError("it is deflated as a whole; save it with another transfer syntax")
+    file.seek(0)
 
 
 def smallest_integer(low, high):

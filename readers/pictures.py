@@ -62,6 +62,13 @@ def upright_size(image):
     return (width, height) if turned else (height, width)
 
 
+def seen_size(path):
+    """(height, width) of an image file as a person sees it, without decoding. Raises BadImage."""
+    place = as_place(path)
+    with reading(place), opened(place) as file, open_image(file) as image:
+        return upright_size(image)
+
+
 def load_image(path, channels=3, limit=float("inf")):
     """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white.
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from readers.pictures import load_image
 from runtime import jsonl
 from runtime.errors import UserError
 
@@ -79,5 +79,5 @@ class Scalars:
     def add_grid(self, step, path):
         """Show the sample grid at ``path``."""
         if self.writer:
-            self.writer.add_image("samples", np.asarray(Image.open(path)), step, dataformats="HWC")
+            self.writer.add_image("samples", np.asarray(load_image(path)), step, dataformats="HWC")
             self.writer.flush()

@@ -1,6 +1,7 @@
 """What a user sees when something is wrong that they can put right: one line, exit code 2, no traceback."""
 
 import errno
+import logging
 import os
 import sys
 import threading
@@ -44,6 +45,8 @@ def exit_cleanly(main):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for file names in no encoding
     warnings.showwarning = lambda message, category, *where: warn(next(iter(str(message).splitlines()), category))
+    logging.lastResort = Lines(logging.WARNING)
+    sys.excepthook = uncaught
     threading.excepthook = lambda given: warn(f"{given.thread.name}: {describe(given.exc_value)}")  # TensorBoard's
     try:
         try:
@@ -61,6 +64,21 @@ def exit_cleanly(main):
         stop(describe(error), 2)
     except KeyboardInterrupt:
         stop("interrupted", 130)
+
+
+class Lines(logging.Handler):
+    """What libraries log, each as a line of ours."""
+
+    def emit(self, record):
+        warn(next(iter(record.getMessage().splitlines()), record.name))
+
+
+def uncaught(kind, error, trace):
+    """An interruption while modules are imported, which takes seconds, is none to be seen whole."""
+    if issubclass(kind, KeyboardInterrupt):
+        say("error", "interrupted")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def stop(message, code):

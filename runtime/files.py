@@ -54,6 +54,12 @@ def replacing(path, durable=False):
         temporary.unlink(missing_ok=True)
 
 
+def read(path):
+    """The bytes of a regular file. Raises OSError."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def write(path, content):
     """Write the bytes ``content`` to ``path``, whole or not at all. Raises OSError."""
     with replacing(path) as file:

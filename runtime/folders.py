@@ -83,6 +83,19 @@ def claim(folder, paths, inputs, overwrite=False):
     files.write(folder / WRITTEN, json.dumps(sorted(names | ours)).encode())
 
 
+def write_ours(folder, contents, overwrite=False, alone=False):
+    """Write ``contents``, name → bytes, into ``folder``, as ``claim`` allows. ``alone``: the files that this program
+    wrote there earlier, and does not write now, go."""
+    folder = Path(folder)
+    earlier = read_written(folder)
+    claim(folder, [folder / name for name in contents], (), overwrite)
+    for name in earlier - contents.keys() if alone else ():
+        if (folder / name).resolve().is_relative_to(folder.resolve()):
+            (folder / name).unlink(missing_ok=True)
+    for name, content in contents.items():
+        files.write(folder / name, content)
+
+
 def read_written(folder):
     """The names of the files in ``folder`` that are this program's."""
     try:

@@ -8,6 +8,10 @@ import math
 import os
 import shutil
 import stat
+import subprocess
+import sys
+import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import options as tables
-from readers.domains import domains_of
+from readers.domains import PICTURES, domains_of
 from runtime import checkpoints, download, files, jsonl
 from runtime.errors import UserError
 from runtime.folders import claim
@@ -85,12 +89,81 @@ def test_files_of_other_formats_are_mentioned_once(place, run):
     assert result.code == 0 and result.out.count("2 files of datasets/tiny/testA were left out") == 1
 
 
+@functools.cache
+def file_of(kind):
+    """The bytes of a small good file, one of test_formats.KINDS."""
+    from test_formats import KINDS
+
+    suffix, make = KINDS[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder) / f"a{suffix}", 0)
+        return (Path(folder) / f"a{suffix}").read_bytes()
+
+
+@given(data=st.data())
+@settings(SLOW, max_examples=300)
+def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, data):
+    """A file of any format, under any known name, with one stretch of bytes gone, put in or changed."""
+    from test_formats import KINDS
+
+    from readers.domains import load_pixels
+    from readers.folders import list_images
+    from readers.formats import READERS
+    from readers.survey import check_headers, find_domain
+
+    kind = data.draw(st.sampled_from(sorted(KINDS)))
+    content, suffix = file_of(kind), KINDS[kind][0]
+    if data.draw(st.integers(0, 3)) == 0:
+        suffix = data.draw(st.sampled_from(sorted(READERS)))
+    at = data.draw(st.integers(0, min(len(content), 1200)) | st.integers(0, len(content)))
+    gone, put = data.draw(st.sampled_from([0, 1, 4, 10**9])), data.draw(st.binary(max_size=4))
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / f"a{suffix}").write_bytes(content[:at] + put + content[at + gone :])
+    with contextlib.suppress(UserError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        images = check_headers(list_images(folder), False)
+        domain = find_domain("A", images, PICTURES)
+        for path in images:
+            assert load_pixels(path, domain).size * 8 < 2**30
+
+
+@given(data=st.data())
+@settings(SLOW, max_examples=40)
+def test_an_archive_with_one_odd_place_is_read_or_said_to_be_bad(tmp_path_factory, data):
+    """Zips and tars as a side, a stretch of their bytes changed."""
+    from readers.folders import list_images
+    from readers.survey import check_headers
+
+    folder, suffix = tmp_path_factory.mktemp("odd"), data.draw(st.sampled_from(["zip", "tar"]))
+    (folder / "in").mkdir()
+    for name in "ab":
+        (folder / f"in/{name}.png").write_bytes(file_of("8-bit png"))
+    content = bytearray(Path(shutil.make_archive(str(folder / "side"), suffix, folder / "in")).read_bytes())
+    at, put = data.draw(st.integers(0, len(content))), data.draw(st.binary(max_size=4))
+    content[at : at + data.draw(st.sampled_from([0, 1, 4, 10**9]))] = put
+    (folder / f"side.{suffix}").write_bytes(content)
+    with contextlib.suppress(UserError):
+        check_headers(list_images(folder / f"side.{suffix}"), False)
+
+
+def test_weights_and_exports_are_regular_files_too(place, refused):
+    os.mkfifo("pipe.pth")
+    for flags in (["import_weights", "pipe.pth", "--name=x"], ["test", "--onnx=pipe.pth"],
+                  ["cycle_gan", *TINY, "--init_from=pipe.pth"], ["evaluate", "--checkpoint=pipe.pth"]):  # fmt: skip
+        refused(*flags)
+
+
+def test_what_libraries_log_is_a_line_of_ours(tmp_path):
+    code = (
+        "import sys, logging; sys.path.insert(0, sys.argv[1]); from runtime.errors import exit_cleanly\n"
+        "exit_cleanly(lambda: logging.getLogger('tifffile').warning('odd \\x1b[31m\\nsecond'))\n"
+        "raise KeyboardInterrupt\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True)
+    assert result.stderr == "-c: warning: odd \\x1b[31m\n-c: error: interrupted\n"
+
+
 # ---- one way to write ----
-
-
-class FullDisk(io.BytesIO):
-    def write(self, content):
-        raise OSError(28, "No space left on device")
 
 
 def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path):
@@ -360,9 +433,6 @@ def test_an_image_that_turns_bad_while_training_loses_no_step(place, refused, mo
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly():
-    import subprocess
-    import sys
-
     command = f"{sys.executable} {ROOT / 'cycle_gan.py'} --help | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stderr == "" and "usage" in result.stdout

@@ -63,6 +63,25 @@ def test_rooms_import_what_they_may(room, allowed):
         assert {module.split(".")[0] for module in imports_of(path)} <= allowed, path
 
 
+DOORS = {  # calls that read and write files → the files of ours in which they stand
+    "open": {"runtime/files.py", "runtime/distributed.py"},  # the latter opens /dev/null
+    "Image.open": {"readers/pictures.py"},  # by known formats alone
+    "torch.load": {"runtime/checkpoints.py", "runtime/weights.py"},
+    "read_text": {"reporting/pages.py"},  # its own templates
+    "read_bytes": {"runtime/pretrained.py"},  # an installed package's weights
+    **dict.fromkeys(("write_text", "write_bytes", "copyfile", "rmtree"), set()),
+}
+
+
+@pytest.mark.parametrize("call", DOORS)
+def test_files_are_read_through_one_door_and_written_in_one_way(call):
+    def calls(path):
+        names = (ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        return any(name == call or name.endswith(f".{call}") and call != "open" for name in names)
+
+    assert {path.relative_to(ROOT).as_posix() for path in FILES if calls(path)} <= DOORS[call]
+
+
 def test_files_stay_small():
     lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in FILES}
     assert max(lengths.values()) <= 400, {path: n for path, n in lengths.items() if n > 400}

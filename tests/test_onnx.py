@@ -46,7 +46,9 @@ def translators_of(flags):
 def write(translators, folder, *flags):
     channels = {f"channels_{side}": count for side, count in translators.channels.items()}
     about = {"domains": json.dumps(plain(pictures_of(Namespace(**channels))))}
-    return onnx_export.write(translators, "AtoB", folder, about, parse_export(flags))
+    name, content, _ = onnx_export.encode(translators, "AtoB", about, parse_export(flags))
+    (folder / name).write_bytes(content)
+    return folder / name
 
 
 @pytest.mark.parametrize("kind", KINDS)

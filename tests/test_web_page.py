@@ -17,6 +17,7 @@ from PIL import Image
 
 from inference import web_page
 from options import parse_export, parse_training
+from runtime.errors import UserError
 from translators import Translators
 
 STAND_IN = """
@@ -47,9 +48,7 @@ def page(tmp_path, browser):
 
         def open_page(*flags, most=10**9, ort=True):
             translators = Translators(parse_training(["--ngf=4", "--recipe=lsgan", *flags])[0])
-            models = {direction: tmp_path / f"{direction}.onnx" for direction in ("AtoB", "BtoA")}
-            for path in models.values():
-                path.touch()
+            models = {direction: (f"{direction}.onnx", b"") for direction in ("AtoB", "BtoA")}
             (tmp_path / "ort").mkdir()
             for name in web_page.RUNTIME if ort else ():
                 (tmp_path / "ort" / name).write_text(STAND_IN.replace("MOST", str(most)))
@@ -183,18 +182,21 @@ def test_files_of_the_page(workplace):
     """An address for the runtime is kept as it is; examples are a choice, and go when they are no longer wanted."""
     translators = Translators(parse_training(["--ngf=4", "--recipe=lsgan"])[0])
     folder = workplace / "web"
-    (workplace / "AtoB.onnx").touch()
 
     def write(*flags):
         options = parse_export(["--dataset_name=tiny", "--web", "--ort=https://example.org/ort", *flags])
-        web_page.write(folder, {"AtoB": workplace / "AtoB.onnx"}, translators, options)
+        web_page.write(folder, {"AtoB": ("AtoB.onnx", b"")}, translators, options)
         about = json.loads((folder / "models.json").read_text())
         assert about["ort"] == "https://example.org/ort/" and not (folder / "ort").exists()
         return about["models"][0]["examples"]
 
     assert write("--examples=2") == ["examples/A0.png", "examples/A1.png"]
     assert len(list((folder / "examples").iterdir())) == 2
-    assert write() == [] and not (folder / "examples").exists()
+    (folder / "examples/A7.png").write_bytes(b"somebody's own")
+    assert write() == [] and [path.name for path in (folder / "examples").iterdir()] == ["A7.png"]
+    with pytest.raises(UserError, match="AtoB.onnx is there already"):
+        (folder / ".written.json").unlink()
+        write()
 
 
 def real_runtime():
