@@ -19,15 +19,19 @@ def main():
     models = Models(options.checkpoint_dir, pick_device(options.device))
     if not models.runs():
         raise UserError(f"there is no checkpoint under {options.checkpoint_dir}; train first, or name --checkpoint_dir")
-    build(models).launch(
-        server_name=options.host,
-        server_port=options.port,
-        share=options.share,
-        max_file_size=f"{options.max_upload}mb",
-        css=STYLE,
-        ssr_mode=False,  # no node process
-        footer_links=[],
-    )
+    try:
+        build(models).launch(
+            server_name=options.host,
+            server_port=options.port,
+            share=options.share,
+            max_file_size=f"{options.max_upload}mb",
+            css=STYLE,
+            ssr_mode=False,  # no node process
+            footer_links=[],
+        )
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        raise UserError(f"cannot listen at {where} ({error}); is it in use? choose another --port or --host") from error
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main():
             given = {*given, *saved["given"]}
             if at_its_end := finished(path, saved, options):
                 if auto:
-                    return print(at_its_end)
+                    return tell(at_its_end)
                 raise UserError(at_its_end)
         elif options.init_from:
             source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
@@ -190,9 +190,9 @@ class Run:
             self.advance(0)  # with more processes than before, what is left of the epoch may be too little
         if distributed.is_main():
             self.make_room(saved)
-        print(summary(self))
+        tell(*summary(self).splitlines())
         if saved is not None and (change := schedule_change(Namespace(**saved["options"]), self.options, self.epoch)):
-            print(change)
+            tell(change)
         if saved is None and self.options.on_nan == "rollback":
             self.saver.save(self)  # something to go back to
 
@@ -236,14 +236,14 @@ class Run:
         if unsaved := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how_to_go_on(options)}")
         if signal and self.epoch < options.n_epochs:
-            print(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
+            tell(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
             sys.exit(128 + int(signal))
         if options.sample_interval:
             monitor.save_grid(self)
         if monitor.stalled:
-            print(f"stopped early: {monitor.best.waited} evaluations in a row were not the best; that is --epoch best")
+            tell(f"stopped early: {monitor.best.waited} evaluations in a row were not the best; that is --epoch best")
         translate = command("test.py", options)
-        print(f"done; look at {self.images}/index.html; to translate the test folders: {translate}")
+        tell(f"done; look at {self.images}/index.html; to translate the test folders: {translate}")
 
 
 if __name__ == "__main__":

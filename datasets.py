@@ -20,7 +20,7 @@ from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
 from readers.survey import check_headers, check_known, check_sizes, find_domain, none_readable, squashed, ways_of
-from runtime.errors import UserError
+from runtime.errors import UserError, tell
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training images
@@ -53,7 +53,7 @@ def find_training_images(folder, options, given, known=None):
     headers = {**images["A"], **images["B"]}
     check_sizes(headers, lambda size: PREPROCESS[options.preprocess](size, load), crop, options)
     if line := squashed(headers.values(), options.preprocess, load):
-        print(line)
+        tell(line)
     header = next(iter(headers.values()))
     return images, domains, (header.height, header.width) if options.preprocess == "none" else None
 

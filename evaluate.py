@@ -109,7 +109,7 @@ def show(report):
     """A table on the screen, and what a reader must know of it."""
     counts = ", ".join(f"{count} {name}" for name, count in report["images"].items())
     tell(report["of"])
-    print(f"images: {counts}; features: {report['features']}")
+    tell(f"images: {counts}; features: {report['features']}")
     columns = list(report["numbers"])
     print(f"{'':12}" + "".join(f"{column:>20}" for column in columns))
     rows = [name for name in report["numbers"][columns[0]] if name != "KID error"]

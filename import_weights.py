@@ -7,7 +7,7 @@ From then on test.py, evaluate.py and ``cycle_gan.py --init_from`` know no diffe
 """
 
 from options import RECIPES, TRAIN, parse_import
-from runtime.errors import UserError, exit_cleanly
+from runtime.errors import UserError, exit_cleanly, tell
 
 if __name__ == "__main__":
     exit_cleanly(parse_import)  # answers --help and bad flags, before torch is imported
@@ -119,12 +119,12 @@ def origin(path):
 def report(state, options):
     """What was found in the files, and what can be done with it."""
     for name, source in sorted(state["imported"].items(), reverse=True):
-        print(f"{source['file']} → {name}")
-    print(
+        tell(f"{source['file']} → {name}")
+    tell(
         f"generators with --ngf {options.ngf}, {options.n_residual_blocks} residual blocks, {options.norm} norm, "
         f"{'' if options.dropout else 'no '}dropout, transposed convolutions, for {options.channels} channels"
     )
-    print(f"to translate: {command('test.py', options)} --input FOLDER --output FOLDER")
+    tell(f"to translate: {command('test.py', options)} --input FOLDER --output FOLDER")
 
 
 if __name__ == "__main__":

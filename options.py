@@ -11,7 +11,7 @@ from typing import NamedTuple
 from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
 from registry import AUGMENTATIONS, BACKBONES, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
 from runtime.download import PRETRAINED
-from runtime.errors import UserError
+from runtime.errors import UserError, tell
 from runtime.flags import (
     BLOCKS,
     FILTERS,
@@ -334,7 +334,7 @@ def fit(options, given, channels, size=None):
         if options.lambda_id and "lambda_id" in given:
             raise UserError(f"{differ}: an identity loss needs equal numbers; leave --lambda_id out")
         if options.lambda_id:
-            print(f"{differ}: there is no identity loss between them, and --lambda_id is 0")
+            tell(f"{differ}: there is no identity loss between them, and --lambda_id is 0")
         options.lambda_id = 0.0
     check(options)
 

@@ -85,7 +85,7 @@ def plan(options, results, translators, domains):
     if options.input:
         direction, output = wanted[0], Path(options.output or results / wanted[0])
         places, root = list_input(options.input, domains[direction[0]])
-        check_apart(output, [options.input])
+        check_apart(output, [options.input, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
         return [Output(direction, output, places, root, domains, options.output_format)]
     folder = download.find_dataset(options)
     check_apart(results, side_sources(folder))
@@ -123,7 +123,7 @@ def translate_all(translators, output, device, options):
                 done.append((output.direction, *output.save(writers, index, *one)))
                 bar.update()
     if outside:
-        print(f"{outside} of {values} values lay outside of {origin.low:g} to {origin.high:g}, and were clipped")
+        tell(f"{outside} of {values} values lay outside of {origin.low:g} to {origin.high:g}, and were clipped")
     if output.volumes and output.volumes.incomplete:
         tell(f"volumes that lack slices are not written: {', '.join(output.volumes.incomplete)}")
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""

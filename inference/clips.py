@@ -50,7 +50,7 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     with StopSignal() as stop:
         if into_file:
             check_eight_bits(output, target)
-            claim(output.parent, [output, partial_name(output)], [], options.overwrite)
+            claim(output.parent, [output, partial_name(output)], files_of(places), options.overwrite)
             output = write_file(job, clip, output, stop)
         else:
             check_format(options.output_format, target)

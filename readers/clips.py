@@ -7,13 +7,14 @@ from pathlib import Path
 from readers import animations, videos
 from readers.archives import is_archive
 from readers.domains import load_pixels
+from readers.folders import OTHER_IMAGES
 from readers.formats import READERS, suffix_of
 from readers.moving import Clip, Frame
 
 
 def is_clip(path):
     """Whether a file is a clip: an animated picture, or of a suffix that neither images nor archives have."""
-    if not Path(path).is_file() or not Path(path).suffix or is_archive(path):
+    if not Path(path).is_file() or Path(path).suffix.lower() in ("", *OTHER_IMAGES) or is_archive(path):
         return False
     suffix = suffix_of(Path(path).name)
     return animations.is_animated(path) if suffix in animations.SUFFIXES else suffix not in READERS

@@ -1,5 +1,6 @@
 """A data set's folders and archives, and which of the files in them are images."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -54,8 +55,11 @@ def list_images(folder, ways=PICTURES):
         kind = "folder" if Path(folder).is_dir() else "archive"
         raise UserError(f"the {kind} {folder} holds no images ({known_suffixes()})")
     if others := sorted(path for path in files if path.lower().endswith(OTHER_IMAGES)):
-        tell(f"{len(others)} files of {folder} were left out, as {others[0]}: their format cannot be read")
+        tell_once(f"{len(others)} files of {folder} were left out, as {others[0]}: their format cannot be read")
     return list(expand(found, ways))
+
+
+tell_once = functools.cache(tell)  # a run lists its test folders more than once
 
 
 def list_input(path, ways=PICTURES):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from readers.domains import PICTURES, Domain, load_pixels
 from readers.files import BadImage
 from readers.formats import contents, suffix_of
-from runtime.errors import UserError
+from runtime.errors import UserError, tell
 
 SAMPLE_FILES, SAMPLE_PIXELS = 64, 65536  # looked at for the range, and of each of them
 PERCENTILES = 0.1, 99.9
@@ -34,7 +34,7 @@ def check_headers(paths, skip_bad, ways=PICTURES):
                 raise
             bad.append(error.path)
     if bad:
-        print(f"{len(bad)} of {len(paths)} images are left out because they cannot be read: {', '.join(bad)}")
+        tell(f"{len(bad)} of {len(paths)} images are left out because they cannot be read: {', '.join(bad)}")
     if not good:
         raise none_readable(paths)
     return good
@@ -79,7 +79,7 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, show=(1, 2, 3), s
         channels=of_first.channels, dtype=dtype.name, suffix=suffix_of(name_of(first)), picture=False, show=tuple(show)
     )
     found = find_range(side, found, headers, span, skip_bad)
-    print(f"side {side}: {found}")
+    tell(f"side {side}: {found}")
     return found
 
 
@@ -106,7 +106,7 @@ def picture_domain(side, headers, picture, ways, channels, span, skip_bad):
     if channels not in (None, 1, 3):
         raise UserError(f"--channels_{side} must be 3 or 1 for 8-bit pictures, such as {picture}, not {channels}")
     if deep := sum(not header.picture for header in headers.values()):
-        print(f"side {side}: {deep} of {len(headers)} images have more than 8 bits, and are read with 8 as the others")
+        tell(f"side {side}: {deep} of {len(headers)} images have more than 8 bits, and are read with 8 as the others")
     found = ways._replace(channels=channels or 3, suffix=suffix_of(name_of(picture)))
     return found if span == AUTO else find_range(side, found, headers, span, skip_bad)
 
@@ -131,9 +131,9 @@ def find_range(side, domain, headers, span, skip_bad):
         raise UserError(f"{seen}, none of them in the range {low:g} to {high:g}; give another --range_{side}")
     if outside:
         share = f"{outside:.2%}" if outside >= 1e-4 else "less than 0.01%"
-        print(f"{seen}; {share} of them, outside of {low:g} to {high:g}, are clipped")
+        tell(f"{seen}; {share} of them, outside of {low:g} to {high:g}, are clipped")
     if most - least < LITTLE * (high - low):
-        print(f"{seen}, a small part of {low:g} to {high:g}; --range_{side} can make more of it")
+        tell(f"{seen}, a small part of {low:g} to {high:g}; --range_{side} can make more of it")
     return domain._replace(low=float(low), high=float(high))
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,9 @@ class Scalars:
         """Append ``numbers``, name → number."""
         jsonl.append(self.path, {"step": step, **numbers})
         self._draw(step, **numbers)
-        for name, number in numbers.items() if self.writer else ():
-            self.writer.add_scalar(name.replace(" ", "/", 1), number, step)
+        with self._tensorboard():
+            for name, number in numbers.items() if self.writer else ():
+                self.writer.add_scalar(name.replace(" ", "/", 1), number, step)
 
     def _draw(self, step, epoch, **numbers):
         for name, number in numbers.items():
@@ -78,6 +80,15 @@ class Scalars:
 
     def add_grid(self, step, path):
         """Show the sample grid at ``path``."""
-        if self.writer:
-            self.writer.add_image("samples", np.asarray(load_image(path)), step, dataformats="HWC")
-            self.writer.flush()
+        with self._tensorboard():
+            if self.writer:
+                self.writer.add_image("samples", np.asarray(load_image(path)), step, dataformats="HWC")
+                self.writer.flush()
+
+    @contextmanager
+    def _tensorboard(self):
+        """Inside, ``writer`` may fail as its thread did, which has said so then: it gets no more."""
+        try:
+            yield
+        except OSError:
+            self.writer = None

@@ -159,13 +159,13 @@ def attempt_download(url, path, largest, announce):
     try:
         response = opened(urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {}))
     except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
         whole = error.headers.get("Content-Range", f"bytes */{have}").removeprefix("bytes */")
-        if error.code == 416 and whole == str(have):  # nothing is left to send: an earlier attempt had it all
+        if whole == str(have):  # nothing is left to send: an earlier attempt had it all
             return
-        if error.code == 416:
-            path.unlink()  # what is here is of another file
-            raise ConnectionError("what was here already was of another file, and is removed") from error
-        raise
+        path.unlink()  # what is here is of another file
+        raise ConnectionError("what was here already was of another file, and is removed") from error
     with response:
         start = f"bytes {have}-"
         if response.status != 206 or not response.headers.get("Content-Range", start).startswith(start):
@@ -252,7 +252,7 @@ def extract(archive, folder):
             if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
                 raise UserError(f"it is not safe to unpack: it holds {member.filename!r}")
         size, packed = sum(member.file_size for member in members), archive.stat().st_size
-        print(f"unpacking {len(members)} files, {size / 1e6:.1f} MB")
+        tell(f"unpacking {len(members)} files, {size / 1e6:.1f} MB")
         if size > RATIO * packed:
             raise UserError(f"{packed / 1e6:.1f} MB would unpack to {size / 1e6:.1f} MB: no archive of images does")
         if size > 0.95 * shutil.disk_usage(folder).free:

@@ -1,12 +1,17 @@
 """What a user sees when something is wrong that they can put right: one line, exit code 2, no traceback."""
 
+import contextlib
 import errno
+import json
 import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
+
+from runtime.files import write
 
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -20,9 +25,10 @@ def warn(message):
     say("warning", message)
 
 
-def tell(message):
-    """One line on the screen, whose names may come from anywhere."""
-    print(printable(message))
+def tell(*messages):
+    """Lines on the screen, whose names may come from anywhere."""
+    for message in messages:
+        print(printable(message))
 
 
 def say(kind, message):
@@ -62,6 +68,10 @@ def exit_cleanly(main):
         if error.filename is None and error.errno not in DISK_REFUSES:  # a defect of ours, to be seen whole
             raise
         stop(describe(error), 2)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        stop(f"a process that loads images died ({next(iter(str(error).splitlines()))}); try a smaller --n_cpu", 2)
     except KeyboardInterrupt:
         stop("interrupted", 130)
 
@@ -83,4 +93,13 @@ def uncaught(kind, error, trace):
 
 def stop(message, code):
     say("error", message)
+    tell_torchrun(message)
     sys.exit(code)
+
+
+def tell_torchrun(message):
+    """Hand the line to torchrun, if that has started this process: it ends with a long report, and puts this last."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        said = {"message": printable(message), "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            write(path, json.dumps({"message": said}).encode())

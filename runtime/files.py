@@ -44,12 +44,13 @@ def replacing(path, durable=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short, for names of any length
     try:
-        with named_errors(path), open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with named_errors(path, temporary):
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,12 +68,12 @@ def write(path, content):
 
 
 @contextlib.contextmanager
-def named_errors(path):
-    """Inside, an OSError that names no file, as writing to an open one raises it, gets the name ``path``."""
+def named_errors(path, alias=None):
+    """Inside, an OSError that names no file, as writing to an open one raises it, or ``alias``, is one of ``path``."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno is None or error.filename not in (None, alias, os.fspath(alias or path)):
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 

@@ -186,7 +186,7 @@ def checked(flag, value):
         return [checked(flag._replace(several=False), item) for item in value]
     if flag.type is bool and isinstance(value, bool):
         return value
-    if flag.type is not bool and type(value) in (int, float, str):
+    if flag.type is not bool and not flag.several and type(value) in (int, float, str):
         try:
             read = flag.type(str(value))
         except (argparse.ArgumentTypeError, ValueError) as error:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from runtime import files
-from runtime.errors import UserError
+from runtime.errors import UserError, tell
 
 WRITTEN = ".written.json"  # in a folder for output, the names of the files that are this program's
 SIGNS_OF_A_RUN = ("runs.jsonl", "scalars.jsonl", "epoch_*.pth")
@@ -44,7 +44,7 @@ def set_aside(folder):
     while (target := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     folder.rename(target)
-    print(f"{folder} held an earlier run, which is now in {target}")
+    tell(f"{folder} held an earlier run, which is now in {target}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def claim(folder, paths, inputs, overwrite=False):
     folder = Path(folder)
     names = {os.path.relpath(path, folder) for path in paths}
     ours, read = read_written(folder), {identity(path) for path in inputs} - {None}
-    for name in sorted(names | ours):
+    for name in sorted(names):
         if identity(folder / name) in read:
             raise UserError(f"{folder / name} would be read and overwritten; name another folder for output")
     for name in sorted(names - ours):

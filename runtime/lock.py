@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from runtime.errors import UserError
-from runtime.files import open_regular
+from runtime.files import named_errors, open_regular
 
 try:
     import fcntl
@@ -47,9 +47,10 @@ class FolderLock:
             self.file.seek(0)
             holder = self.file.read().strip() or "another process"
             raise UserError(f"{self.folder} is in use by {holder}; wait for it, or choose another folder") from None
-        self.file.truncate(0)
-        self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self.file.flush()
+        with named_errors(self.path):
+            self.file.truncate(0)
+            self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self.file.flush()
         return self
 
     def __exit__(self, *exception):

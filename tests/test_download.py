@@ -1,14 +1,19 @@
 """Known data sets are fetched from a server on this machine: whole, resumed, and never outside their folder."""
 
+import contextlib
 import http.server
 import io
+import socketserver
 import threading
 import zipfile
 
 import pytest
 from conftest import TINY, noise_image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runtime import download
+from runtime.errors import UserError
 
 
 def archive(names):
@@ -44,17 +49,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server():
+@contextlib.contextmanager
+def good_server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.requests, server.ranges, server.break_after = GOOD, [], True, 10**9
     server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def server():
+    with good_server() as server:
+        yield server
 
 
 FACADES = [*TINY, "--dataset_name", "facades", "--n_epochs", 1]
@@ -129,3 +140,56 @@ def test_refusals(server, refused, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     server.shutdown()
     assert not (tmp_path / "datasets" / "facades").exists()
+
+
+# ---- whatever a server does, it ends in a data set or in one line, and does not spoil the next start ----
+
+STATUS = st.sampled_from([b"200 OK", b"206 Partial Content", b"204 No Content", b"404 Not Found", b"416 No",
+                          b"429 Wait", b"503 Later", b"302 Found", b"999 \xff", b"0", b"x", b""])  # fmt: skip
+BODIES = {"good": GOOD, "half": GOOD[:500], "empty": b"", "junk": b"junk", "longer": GOOD + b"junk"}
+HEADER = st.sampled_from([
+    b"Content-Length: -1", b"Content-Length: " + b"9" * 30, b"Content-Length: x", b"Content-Length: 5",
+    b"Content-Range: bytes 7-9/10", b"Content-Range: bytes */3", b"Transfer-Encoding: chunked",
+    b"Location: file:///etc/passwd", b"Location: ftp://127.0.0.1:1/x", b"Location: http://[", b"Location: /facades.zip",
+    b"Location: http://127.0.0.1:1/", b"X: " + b"x" * 70000, b"no colon", b"\xff\x00: \xff",
+])  # fmt: skip
+
+
+@contextlib.contextmanager
+def saying(answer):
+    """The address of a server that says the bytes ``answer`` to whatever it is asked."""
+
+    class Talker(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.request.recv(1 << 16)
+            with contextlib.suppress(OSError):
+                self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Talker) as talker:
+        thread = threading.Thread(target=talker.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{talker.server_address[1]}"
+        talker.shutdown()
+        thread.join()
+
+
+@given(STATUS, st.lists(HEADER, max_size=2), st.sampled_from(sorted(BODIES)),
+       st.integers(0, 200) | st.none())  # fmt: skip
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_an_odd_server_spoils_nothing(tmp_path_factory, status, headers, body, cut):
+    body = BODIES[body]
+    place = tmp_path_factory.mktemp("odd")
+    lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *headers, b"Connection: close", b"", b""]
+    with pytest.MonkeyPatch.context() as patch, saying((b"\r\n".join(lines) + body)[:cut]) as url:
+        for name, value in (("PAUSE", 0), ("ATTEMPTS", 2), ("TIMEOUT", 2), ("ANSWER", 4)):
+            patch.setattr(download, name, value)
+        with contextlib.suppress(UserError):
+            download.fetch("facades", place, url)
+    if not (place / "facades").exists():
+        with good_server() as server:
+            try:
+                download.fetch("facades", place, server.url)
+            except UserError:  # what the first left could have been the beginning of this one
+                download.fetch("facades", place, server.url)
+    assert [path.name for path in place.iterdir()] == ["facades"]
+    assert len(list((place / "facades").rglob("*.png"))) == 8

@@ -69,6 +69,7 @@ DOORS = {  # calls that read and write files → the files of ours in which they
     "torch.load": {"runtime/checkpoints.py", "runtime/weights.py"},
     "read_text": {"reporting/pages.py"},  # its own templates
     "read_bytes": {"runtime/pretrained.py"},  # an installed package's weights
+    "print": {"runtime/errors.py", "evaluate.py"},  # the latter a table without names
     **dict.fromkeys(("write_text", "write_bytes", "copyfile", "rmtree"), set()),
 }
 
