@@ -59,7 +59,20 @@ VALUES = ["0", "1", "-1", "2", "7", "0.5", "1e9", "inf", "nan", "", "x", "latest
 LONG = {"compile", "device", "n_epochs", "minutes", "features", "epoch", "host", "port", "pretrained"}  # or not ours
 AFTER = 120  # seconds until a case counts as hanging
 STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "socket.connect"}
-ROOTS = [ROOT, sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/etc", "/opt"]
+ROOTS = [
+    ROOT,
+    sys.prefix,
+    sys.base_prefix,
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc",
+    "/opt",
+    os.path.expanduser("~/.cache"),
+]  # the last of libraries
 
 
 def main():
@@ -99,7 +112,7 @@ def make_pristine(place):
             array = np.random.default_rng(number).integers(0, 4096, (24, 26, 2), np.uint16)
             np.save(place / f"datasets/deep/{side}/{number}.npy", array)
     noise_image(0).save(place / "clip.gif", save_all=True, append_images=[noise_image(1)])
-    nets = ["--recipe=classic", "--n_residual_blocks=6"]
+    nets = ["--recipe=classic", "--dis_net=attention", "--n_residual_blocks=6"]
     for data, more in (("zipped", []), ("deep", []), ("tiny", nets)):
         finish("cycle_gan.py", *TINY, *more, f"--dataset_name={data}", "--n_epochs=2", "--no_tensorboard", place=place)
     for form in ("onnx", "pytorch-cyclegan"):

@@ -101,7 +101,7 @@ def file_of(kind):
 
 
 @given(data=st.data())
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=300)
 def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, data):
     """A file of any format, under any known name, with one stretch of bytes gone, put in or changed."""
     from test_formats import KINDS
@@ -128,7 +128,7 @@ def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, 
 
 
 @given(data=st.data())
-@settings(SLOW, max_examples=25)
+@settings(SLOW, max_examples=40)
 def test_an_archive_with_one_odd_place_is_read_or_said_to_be_bad(tmp_path_factory, data):
     """Zips and tars as a side, a stretch of their bytes changed."""
     from readers.folders import list_images
