@@ -163,7 +163,37 @@ def test_what_libraries_log_is_a_line_of_ours(tmp_path):
     assert result.stderr == "-c: warning: odd \\x1b[31m\n-c: error: interrupted\n"
 
 
+def test_a_loader_process_that_dies_is_one_line(tmp_path):
+    code = (
+        "import os, sys, torch; sys.path.insert(0, sys.argv[1])\n"
+        "from datasets import load_batches; from runtime.errors import exit_cleanly\n"
+        "class Deadly(torch.utils.data.Dataset):\n"
+        "    def __getitem__(self, n): os.kill(os.getpid(), 9)\n"
+        "exit_cleanly(lambda: list(load_batches(Deadly(), [[0]], 1)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "a process that loads images died" in result.stderr
+
+
 # ---- one way to write ----
+
+
+def test_tensorboard_ends_with_one_line_on_a_full_disk(tmp_path):
+    pytest.importorskip("tensorboard")
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from reporting.scalars import Scalars; from runtime.errors import exit_cleanly\n"
+        "def full(data): raise OSError(28, 'No space left on device')\n"
+        "def main():\n"
+        "    scalars = Scalars('.', True, 0)\n"
+        "    scalars.writer.file_writer.event_writer._async_writer._writer.write = full\n"
+        "    for step in range(50): scalars.add(step, {'epoch': 0, 'G': 1.0}); time.sleep(0.01)\n"
+        "exit_cleanly(main)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0 and result.stderr.count("No space left on device") == result.stderr.count("\n") == 1
+    assert (tmp_path / "scalars.jsonl").read_bytes().count(b"\n") == 50
 
 
 def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path):
