@@ -201,7 +201,7 @@ class Run:
             if saved is None:
                 set_aside(output)
             check_writable(output)
-        remove_leftovers(self.saves)
+            remove_leftovers(output)
         for departure in departures(self.position(), saved) if saved is not None else ():
             warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)

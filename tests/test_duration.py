@@ -59,7 +59,8 @@ def test_a_run_ends_with_its_minutes_and_a_stopped_one_uses_what_is_left(workpla
     assert "for 2 minutes (so it is not repeatable to the last bit)" in straight.out and "duration" not in straight.out
     whole = newest("straight")
     assert 120 <= whole["seconds"] < 125 and whole["options"]["n_epochs"] == ENDLESS
-    assert whole["training"]["optimizer_G"]["param_groups"][0]["lr"] == 0
+    rate = whole["training"]["optimizer_G"]["param_groups"][0]["lr"]  # of the last step, two looks at the clock earlier
+    assert 0 <= rate < 0.05 * whole["options"]["lr"]
 
     assert run("cycle_gan", *flags, "--minutes=2", "--n_epochs=9").code == 0
     assert newest()["seconds"] < 60

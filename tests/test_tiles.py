@@ -290,8 +290,9 @@ def test_an_image_that_cannot_be_written_ends_the_run(workplace, run, refused):
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
     (workplace / "out").mkdir()
     (workplace / "out" / "1.png").mkdir()
-    line = refused("test", "--dataset_name=tiny", "--input=datasets/tiny/testA", "--output=out", "--n_cpu=0")
-    assert "1.png: Is a directory" in line
+    flags = ["--dataset_name=tiny", "--input=datasets/tiny/testA", "--output=out", "--n_cpu=0"]
+    assert "1.png is there already, and not by this program" in refused("test", *flags)
+    assert "1.png: Is a directory" in refused("test", *flags, "--overwrite")
 
 
 @pytest.mark.parametrize("n_cpu", [0, 2])
