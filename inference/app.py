@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from datasets import WholeImages
+from inference.pictures import PictureTranslator
 from readers.domains import domains_of, to_bytes
 from readers.files import BadImage
 from readers.pictures import seen_size
@@ -20,8 +21,10 @@ MOST_PIXELS = 2**21  # of an image; larger ones are for test.py --tile
 CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # cameras' own sizes are above that number of pixels
 MOST_IMAGES = 100  # of a folder
 KEPT = 2  # models in memory
+EVERY, AT_MOST = 0.1, 600  # seconds: between the frames of a live camera, and of one such film
 HEIGHT = 400  # of the images on the page, in pixels
-STYLE = "#image img, #translation img, #reconstruction img { width: 100%; height: 100%; object-fit: contain }"
+SHOWN = ", ".join(f"#{name} img" for name in ("image", "translation", "reconstruction", "live_translation"))
+STYLE = f"{SHOWN} {{ width: 100%; height: 100%; object-fit: contain }}"
 
 
 class Models:
@@ -79,6 +82,31 @@ class Models:
         return [None if images is None else as_image(images[0, :, :height, :width]) for images in (real, fake, back)]
 
 
+class Live:
+    """Translates the frames of one visitor's camera as they come, without flicker."""
+
+    def __init__(self):
+        self.choice = None
+
+    def translate(self, models, choice, frame):
+        """The translation of ``frame``, a PIL image, by ``choice``: run, epoch, direction. Where that is another than
+        before, a new film begins. Raises UserError."""
+        if choice != self.choice:
+            *checkpoint, direction = choice
+            translators, domains = models.load(*checkpoint)
+            self.given = []
+            frames = iter(self.given.pop, None)  # each is put there when its translation is asked for
+            translator = PictureTranslator(translators, domains, models.device)
+            self.translated = translator.translate_frames(frames, direction)
+        if frame.width * frame.height > MOST_PIXELS:
+            raise UserError(f"{frame.width} × {frame.height} pixels of the camera are too many here")
+        self.given.append(frame)
+        self.choice = None  # after an error a new film begins
+        translation = next(self.translated)
+        self.choice = choice
+        return translation
+
+
 def as_image(tensor):
     """C×H×W in [-1, 1] to a PIL image."""
     array = to_bytes(tensor).permute(1, 2, 0).cpu().numpy()
@@ -112,6 +140,10 @@ def build(models):
         pairs = ((models.translate(run, epoch, direction, path)[:2], Path(path).name) for path in paths)
         return [shown for (real, fake), name in pairs for shown in ((real, name), (fake, f"{name}, translated"))]
 
+    @told
+    def live(run, epoch, direction, frame, film):
+        return (film.translate(models, (run, epoch, direction), frame) if frame else None), film
+
     def epochs_of(run):
         epochs = models.epochs(run) if run in models.runs() else []
         return gr.Dropdown(epochs, value=epochs[0] if epochs else None)
@@ -137,6 +169,14 @@ def build(models):
                 fake = gr.Image(label="Translation", elem_id="translation", **made)
                 back = gr.Image(label="Reconstruction", elem_id="reconstruction", **made)
             gr.on([image.change, epoch.change, direction.change], one, [*choice, image], [fake, back])
+        with gr.Tab("Live"):
+            with gr.Row():
+                camera = gr.Image(label="Camera", elem_id="live", type="pil", sources="webcam", streaming=True,
+                                  webcam_options=camera, height=HEIGHT)  # fmt: skip
+                shown = gr.Image(label="Translation", elem_id="live_translation", **made | {"format": "webp"})
+            film = gr.State(Live)
+            streams = dict(stream_every=EVERY, time_limit=AT_MOST, concurrency_limit=1)
+            camera.stream(live, [*choice, camera, film], [shown, film], **streams)
         with gr.Tab("Folder"):
             files = gr.File(label="Images", file_count="directory", file_types=["image"], elem_id="files")
             gallery = gr.Gallery(label="Images and translations", elem_id="gallery", columns=2, **made)

@@ -14,8 +14,9 @@ from browser import SCREENSHOTS, chromium, free_port, until
 from conftest import ROOT, TINY, make_dataset, noise_image, run_process
 from PIL import Image
 
-from inference.app import Models
+from inference.app import Live, Models
 from runtime.errors import UserError
+from translators import load
 
 pytest.importorskip("gradio")
 
@@ -109,6 +110,38 @@ def test_the_camera_in_a_browser(app, tmp_path):
         for words in ("Capture from camera", "Click to Access Webcam", "capture photo"):
             click(words)
         until(browser, lambda: browser.find_elements("css selector", "#reconstruction img"))
+
+
+def test_a_live_camera_in_a_browser(app, tmp_path):
+    """Its frames are translated one after the other."""
+    with chromium(tmp_path) as browser:
+        browser.get(app.address)
+
+        def click(xpath):
+            until(browser, lambda: browser.find_elements("xpath", xpath))[0].click()
+
+        def shown():
+            images = browser.find_elements("css selector", "#live_translation img")
+            return {image.get_attribute("src") for image in images}
+
+        click("//button[@role='tab'][contains(., 'Live')]")
+        click("//*[@id='live']//button[contains(., 'Click to Access Webcam')]")
+        click("//*[@id='live']//button[contains(., 'Record')]")
+        seen = set()
+        until(browser, lambda: seen.update(shown()) or len(seen) > 3)
+
+
+def test_live_frames_are_those_of_a_clip(trained):
+    models, film = Models(trained / "saved_models", "cpu"), Live()
+    frames = [noise_image(i, 24, 20) for i in range(3)]
+    for choice in (("tiny", "2", "AtoB"), ("tiny", "1", "BtoA"), ("tiny", "2", "AtoB")):
+        made = [np.asarray(film.translate(models, choice, frame)) for frame in frames]
+        translate = load(trained / "saved_models/tiny", int(choice[1]))
+        expected = [np.asarray(picture) for picture in translate.translate_frames(frames, choice[2])]
+        assert all((one == other).all() for one, other in zip(made, expected, strict=True))
+    with pytest.raises(UserError, match="too many"):
+        film.translate(models, choice, noise_image(0, 1, 2**21 + 1))
+    assert film.translate(models, choice, frames[0]).size == frames[0].size
 
 
 def test_nothing_of_the_server_can_be_read(app, trained):
