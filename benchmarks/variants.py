@@ -119,6 +119,21 @@ def penalty(model, kind):
     model.critic_objective.terms["penalty"] = model.options.lambda_gp, measure
 
 
-VARIANTS = {
-    function.__name__: function for function in (critic_lr, no_attention, no_spectral_norm, norm, antialiased, penalty)
-}
+def every(model, which):
+    """A term at each k-th step alone, with k-fold weight, as StyleGAN2 has its penalties (section 3.1 of
+    https://arxiv.org/abs/1912.04958): ``identity:4``, ``penalty:8``."""
+    name, k = which.split(":")
+    objective = {"identity": model.generator_objective, "penalty": model.critic_objective}[name]
+    weight, term = objective.terms[name]
+    terms = {key: value for key, value in objective.terms.items() if key != name}
+    updates = model.updates
+
+    def updates_of(step):
+        objective.terms = terms | ({name: (int(k) * weight, term)} if step % int(k) == 0 else {})
+        return updates(step)
+
+    model.updates = updates_of
+
+
+CHOICES = critic_lr, no_attention, no_spectral_norm, norm, antialiased, penalty, every
+VARIANTS = {function.__name__: function for function in CHOICES}

@@ -94,6 +94,21 @@ def test_penalties_of_a_linear_critic(kind, expected):
     assert weight == 7
 
 
+@pytest.mark.parametrize(("name", "update"), [("identity", "update_G"), ("penalty", "update_D")])
+def test_a_term_at_every_third_step(name, update):
+    """It weighs three times as much there, and is not computed at the others."""
+    model = build(CycleGAN, "--gan_mode=wgan-gp")
+    objective = {"identity": model.generator_objective, "penalty": model.critic_objective}[name]
+    weight = objective.terms[name][0]
+    change(model, [f"every={name}:3"])
+    for step in range(1, 7):
+        pair, logged = batch(), {}
+        for one in model.updates(step):
+            logged[one.__name__] = one(pair)
+        assert (name in logged[update]) == (step % 3 == 0)
+        assert objective.terms.get(name, (3 * weight,))[0] == 3 * weight
+
+
 def test_antialiasing_keeps_every_size_and_what_is_constant():
     def sizes():
         return [network(batch()["A"]).shape for network in (model.translators.G_AB, model.critic_objective.D_A)]
