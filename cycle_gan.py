@@ -17,13 +17,13 @@ from datasets import UnpairedImages, epoch_batches, find_training_images, load_b
 from readers.domains import domains_of, plain
 from readers.files import BadImage, files_of
 from readers.folders import side_sources
+from readers.headers import KnownHeaders
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
 from reporting.texts import command, departures, finished, how_to_go_on, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
 from runtime.device import arithmetic, explained_errors, pick_device, set_tf32, tuned_kernels
-from runtime.files import remove_leftovers
-from runtime.folders import check_apart, check_ours, check_writable, set_aside
+from runtime.folders import check_apart, check_ours, make_ready
 from runtime.lock import locked
 from runtime.saver import Saver
 from runtime.signals import StopSignal
@@ -107,7 +107,8 @@ class Run:
         for output in (self.images, self.saves):
             check_apart(output, side_sources(folder))
             check_ours(output)
-        images, self.domains, size = find_training_images(folder, options, given, domains)
+        self.headers = KnownHeaders(self.saves)
+        images, self.domains, size = find_training_images(folder, options, given, domains, self.headers)
         fit(options, given, {side: self.domains[side].channels for side in "AB"}, size)
         self.data = {side: provenance.fingerprint(len(images[side]), files_of(images[side])) for side in "AB"}
         self.dataset = UnpairedImages(images["A"], images["B"], options, self.domains)
@@ -198,10 +199,8 @@ class Run:
 
     def make_room(self, saved):
         for output in (self.images, self.saves):
-            if saved is None:
-                set_aside(output)
-            check_writable(output)
-            remove_leftovers(output)
+            make_ready(output, anew=saved is None)
+        self.headers.write()
         for departure in departures(self.position(), saved) if saved is not None else ():
             warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)

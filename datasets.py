@@ -19,7 +19,8 @@ from readers.domains import PICTURES, count_outside, load_pixels, pictures_of, t
 from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
-from readers.survey import check_headers, check_known, check_sizes, find_domain, none_readable, squashed, ways_of
+from readers.headers import check_headers, none_readable, read_header
+from readers.survey import check_known, check_sizes, find_domain, squashed, ways_of
 from runtime.errors import UserError, tell
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -27,18 +28,19 @@ from runtime.errors import UserError, tell
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def find_training_images(folder, options, given, known=None):
+def find_training_images(folder, options, given, known=None, header=read_header):
     """All training images of a data set: ({side: path → header}, {side: Domain}, size). Says what is done to them.
 
     ``size``, (height, width), is given by ``--preprocess none``, and else None.
 
     ``given``: the names of options given by hand. ``known``: the domains of the checkpoint that a run goes on from.
+    ``header``: a function as ``read_header``.
     """
     ways, images, domains = ways_of(options), {}, known or {}
     crop, load = (options.img_height, options.img_width), (options.load_height, options.load_width)
     for side in "AB":
         paths = list_images(find_side(folder, "train", side), ways)
-        images[side] = check_headers(paths, options.skip_bad_images, ways)
+        images[side] = check_headers(paths, options.skip_bad_images, ways, header)
         by_hand = {"channels", f"channels_{side}"} & set(given)
         channels = getattr(options, f"channels_{side}") if by_hand else None
         span = getattr(options, f"range_{side}")

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from readers.domains import domains_of
 from readers.folders import find_side, list_images
-from readers.survey import check_headers, find_domain, ways_of
+from readers.headers import check_headers
+from readers.survey import find_domain, ways_of
 from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download, files
 from runtime.device import pick_device, set_tf32

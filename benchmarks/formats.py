@@ -21,7 +21,8 @@ from PIL import Image
 from datasets import UnpairedImages
 from options import parse_training
 from readers.folders import list_images
-from readers.survey import check_headers, find_domain, ways_of
+from readers.headers import check_headers
+from readers.survey import find_domain, ways_of
 
 IMAGES, ROUNDS = 40, 5
 WRITERS = {

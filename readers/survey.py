@@ -2,14 +2,13 @@
 
 import contextlib
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from readers.domains import PICTURES, Domain, load_pixels
+from readers.domains import Domain, load_pixels
 from readers.files import BadImage
-from readers.formats import contents, suffix_of
+from readers.formats import suffix_of
+from readers.headers import none_readable
 from runtime.errors import UserError, tell
 
 SAMPLE_FILES, SAMPLE_PIXELS = 64, 65536  # looked at for the range, and of each of them
@@ -17,31 +16,6 @@ PERCENTILES = 0.1, 99.9
 AUTO = ["auto"]
 VOLUMES = ".nii", ".nii.gz"
 LITTLE = 1 / 8  # of the range; less use of it is pointed out
-
-
-def check_headers(paths, skip_bad, ways=PICTURES):
-    """Open every image without decoding it: a dict path → Contents without ``load``.
-
-    Raises BadImage at a bad one, or leaves it out and says so. ``ways``: a Domain that says how files are read.
-    """
-    good, bad = {}, []
-    for path in tqdm(paths, desc="checking images", unit="img", delay=2, leave=False):
-        try:
-            with contents(path, ways) as found:
-                good[path] = found._replace(load=None)
-        except BadImage as error:
-            if not skip_bad:
-                raise
-            bad.append(error.path)
-    if bad:
-        tell(f"{len(bad)} of {len(paths)} images are left out because they cannot be read: {', '.join(bad)}")
-    if not good:
-        raise none_readable(paths)
-    return good
-
-
-def none_readable(paths):
-    return UserError(f"not one of the {len(paths)} images in {Path(paths[0]).parent} can be read")
 
 
 def ways_of(options):

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from datasets import sample_images
 from readers.folders import find_side, has_images, list_images
-from readers.survey import check_headers
+from readers.headers import check_headers
 from reporting import metrics, pages
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite

@@ -47,6 +47,14 @@ def set_aside(folder):
     tell(f"{folder} held an earlier run, which is now in {target}")
 
 
+def make_ready(folder, anew):
+    """Make ``folder`` ready for a run; where that begins ``anew``, an earlier one is set aside. Raises UserError."""
+    if anew:
+        set_aside(folder)
+    check_writable(folder)
+    files.remove_leftovers(folder)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Outputs and inputs
 # ---------------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ def test_all_can_be_imported():
     "line",
     [
         "layer_norm.py --shapes 1x4x8x8 --rounds 1",
+        "starting.py --images 20",
         "attention.py --sides 8 --rounds 1",
         "communication.py --size 32 --steps 1 -- --ngf=4 --ndf=4 --n_residual_blocks=1",
         "operations.py --recipes attention --size 32 --steps 1 -- --ngf=4 --ndf=4",

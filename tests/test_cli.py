@@ -1,6 +1,8 @@
 """The command line as a user runs it: train, resume, translate, and every kind of bad input."""
 
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -339,3 +341,12 @@ def test_dashes_and_underscores_are_the_same():
     parsed, given = options.parse_training(["--n-epochs=3", "--no-attention", "--dataset-name", "a-b"])
     assert (parsed.n_epochs, parsed.attention, parsed.dataset_name) == (3, False, "a-b")
     assert given == {"n_epochs": 3, "attention": False, "dataset_name": "a-b"}
+
+
+def test_headers_are_remembered_beside_the_checkpoints(workplace, run):
+    """Of a new run too, which sets the folder of the one before aside."""
+    for _ in range(2):
+        assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+        rows = Path("saved_models/tiny/headers.jsonl").read_text().splitlines()
+        assert len(rows) == sum(len(os.listdir(f"datasets/tiny/train{side}")) for side in "AB")
+    assert Path("saved_models/tiny.1/headers.jsonl").exists()

@@ -1,7 +1,9 @@
 """Files of every kind come out as a person sees them; samples depend on (seed, epoch, position) alone."""
 
+import json
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,7 +17,6 @@ from datasets import (
     BadImage,
     UnpairedImages,
     WholeImages,
-    check_headers,
     epoch_batches,
     group_by_size,
     load_batches,
@@ -25,8 +26,11 @@ from datasets import (
     vary_saturation,
 )
 from options import parse_training
+from readers import headers
 from readers.domains import PICTURES, load_pixels
+from readers.files import Contents
 from readers.folders import find_side, list_images
+from readers.headers import FILE, KnownHeaders, check_headers
 from readers.pictures import load_image
 from runtime.errors import UserError
 
@@ -352,3 +356,69 @@ def test_names_of_any_bytes(tmp_path):
     os.rename(tmp_path / "a.png", tmp_path / name)
     (path,) = list_images(tmp_path)
     assert load_image(path).size == (23, 18)
+
+
+# ---- headers that are remembered ----
+
+
+def checked(folder, source):
+    """What a start finds, and how many headers it opened for that."""
+    known, opened = KnownHeaders(folder), []
+    plain = headers.read_header
+    with patch.object(headers, "read_header", lambda *given: opened.append(given) or plain(*given)):
+        found = check_headers(list_images(source), False, PICTURES, known)
+    known.write()
+    return found, len(opened)
+
+
+def test_headers_are_read_once(tmp_path):
+    source, run = tmp_path / "images", tmp_path / "run"
+    source.mkdir()
+    for i in range(150):
+        noise_image(i, 8 + i % 3, 8).save(source / f"{i}.png")
+    found, opened = checked(run, source)
+    assert opened == 150 and list(found) == list_images(source)
+    assert checked(run, source) == (found, 0)
+    (run / FILE).rename(run / "elsewhere")  # as a new run does with an earlier one's folder
+    assert checked(run, source) == (found, 150) and checked(run, source) == (found, 0)
+    noise_image(0, 30, 20).save(source / "7.png")  # of another size
+    noise_image(1, 9, 8).save(source / "8.png")  # of another content, at another time
+    (source / "9.png").unlink()
+    again, opened = checked(run, source)
+    assert opened == 2 and len(again) == 149
+    changed = again[next(path for path in again if path.endswith("/7.png"))]
+    assert (changed.height, changed.width) == (30, 20)
+    with pytest.raises(BadImage, match="decoded_limit"):
+        check_headers(list_images(source), False, PICTURES._replace(limit=1e-9), KnownHeaders(run))
+
+
+@given(
+    st.sampled_from(["path", "key", "header", 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+    st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=3)),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_odd_line_of_headers_makes_no_harm(tmp_path_factory, place, value):
+    """It is left out, or says the same as another image would."""
+    folder = tmp_path_factory.mktemp("headers")
+    noise_image(0, 8, 8).save(folder / "0.png")
+    known = KnownHeaders(folder)
+    found = check_headers(list_images(folder), False, PICTURES, known)
+    known.write()
+    row = json.loads((folder / FILE).read_text())
+    if isinstance(place, int):
+        row["header"][place] = value
+    else:
+        row[place] = value
+    (folder / FILE).write_text(json.dumps(row))
+    again = check_headers(list_images(folder), False, PICTURES._replace(limit=float("inf")), KnownHeaders(folder))
+    assert list(again) == list(found) and all(isinstance(header, Contents) for header in again.values())
+
+
+def test_a_bad_image_among_many_is_the_first_in_their_order(tmp_path):
+    for i in range(200):
+        noise_image(i, 4, 4).save(tmp_path / f"{i:03}.png")
+    for i in (190, 70):
+        (tmp_path / f"{i:03}.png").write_text("no image")
+    with pytest.raises(BadImage, match="070.png"):
+        check_headers(list_images(tmp_path), False)
+    assert len(check_headers(list_images(tmp_path), True)) == 198

@@ -22,7 +22,8 @@ from readers.domains import PICTURES, Domain, load_array, load_pixels, to_colour
 from readers.files import BadImage
 from readers.folders import list_images
 from readers.formats import READERS, contents
-from readers.survey import check_headers, find_domain
+from readers.headers import check_headers
+from readers.survey import find_domain
 from runtime.errors import UserError
 
 SMALL = [flag for flag in TINY if "checkpoint_interval" not in flag] + ["--checkpoint_interval=1"]

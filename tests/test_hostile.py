@@ -109,7 +109,8 @@ def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, 
     from readers.domains import load_pixels
     from readers.folders import list_images
     from readers.formats import READERS
-    from readers.survey import check_headers, find_domain
+    from readers.headers import check_headers
+    from readers.survey import find_domain
 
     kind = data.draw(st.sampled_from(sorted(KINDS)))
     content, suffix = file_of(kind), KINDS[kind][0]
@@ -132,7 +133,7 @@ def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, 
 def test_an_archive_with_one_odd_place_is_read_or_said_to_be_bad(tmp_path_factory, data):
     """Zips and tars as a side, a stretch of their bytes changed."""
     from readers.folders import list_images
-    from readers.survey import check_headers
+    from readers.headers import check_headers
 
     folder, suffix = tmp_path_factory.mktemp("odd"), data.draw(st.sampled_from(["zip", "tar"]))
     (folder / "in").mkdir()

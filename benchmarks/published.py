@@ -1,0 +1,123 @@
+"""Our training step beside that of the published programs, each in a process of its own; the processes take turns.
+
+    OMP_NUM_THREADS=1 python benchmarks/published.py CHECKOUT --size 128 --filters 64 --blocks 9
+
+CHECKOUT: a clone of github.com/taesungp/contrastive-unpaired-translation, which holds the published CycleGAN
+(``--model cycle_gan``; its anti-aliasing is switched off, as in pytorch-CycleGAN-and-pix2pix) and CUT (``--model cut``,
+one direction). Both keep their defaults, but for the sizes. It is processor time, with several threads the clock's;
+images are random, nothing is read or written.
+"""
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+
+import torch
+from common import show  # first of ours: it makes the folder above importable
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout")
+    parser.add_argument("--model", default="cycle_gan", choices=("cycle_gan", "cut"))
+    parser.add_argument("--recipes", nargs="+", default=["classic", "lsgan", "attention"])
+    parser.add_argument("--amp", nargs="+", default=["off", "auto"], help="precisions of our steps")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--filters", type=int, default=16)
+    parser.add_argument("--blocks", type=int, default=6, choices=(6, 9))
+    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", help="file for the results")
+    arguments = parser.parse_args()
+    sizes = arguments.size, arguments.filters, arguments.blocks, arguments.batch_size
+    versions = {"published": Version(published, arguments.checkout, arguments.model, *sizes)}
+    for recipe in arguments.recipes:
+        for amp in arguments.amp:
+            versions[f"{recipe}, --amp {amp}"] = Version(ours, recipe, amp, *sizes)
+    taken = {name: [] for name in versions}
+    for round in range(arguments.rounds + 1):
+        for name, version in list(versions.items())[:: 1 if round % 2 else -1]:
+            seconds = version.step()
+            if round:  # the first warms up
+                taken[name].append(seconds)
+    for version in versions.values():
+        version.pipe.send(None)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    rows = [
+        {"step": name, "size": arguments.size, "filters": arguments.filters, "blocks": arguments.blocks,
+         "s": seconds, "times as fast": medians["published"] / seconds}
+        for name, seconds in medians.items()
+    ]  # fmt: skip
+    show(rows, arguments.json, torch.device("cpu"))
+
+
+class Version:
+    """A program's training step in a process of its own, built there by ``build(*given)``."""
+
+    def __init__(self, build, *given):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        context.Process(target=serve, args=(other, torch.get_num_threads(), build, *given), daemon=True).start()
+
+    def step(self):
+        """The seconds of one."""
+        self.pipe.send("step")
+        return self.pipe.recv()
+
+
+def serve(pipe, threads, build, *given):
+    """Make a step at each request."""
+    torch.set_num_threads(threads)
+    step, clock = build(*given), time.process_time if threads == 1 else time.perf_counter
+    while pipe.recv():
+        begin = clock()
+        step()
+        pipe.send(clock() - begin)
+
+
+def published(checkout, model, size, filters, blocks, batch_size):
+    """The step of the program in the folder ``checkout``, without what its train.py does around it."""
+    sys.path.insert(0, os.path.abspath(checkout))  # its modules have the names of some of ours
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        flags = f"--model {model} --gpu_ids -1 --crop_size {size} --ngf {filters} --ndf {filters}"
+        flags += f" --batch_size {batch_size} --netG resnet_{blocks}blocks --checkpoints_dir {folder} --dataroot none"
+        plain = " --no_antialias --no_antialias_up" if model == "cycle_gan" else ""
+        sys.argv = ["train.py", *(flags + plain).split()]
+        from options.train_options import TrainOptions
+
+        from models import create_model
+
+        options = TrainOptions().parse()
+        options.amp = False  # which its CycleGAN looks for, and its parser lacks
+        network = create_model(options)
+        images = torch.rand(2, batch_size, 3, size, size) * 2 - 1
+        batch = {"A": images[0], "B": images[1], "A_paths": [""], "B_paths": [""]}
+        if model == "cut":
+            network.data_dependent_initialize(batch)
+        network.setup(options)
+
+    def step():
+        network.set_input(batch)
+        network.optimize_parameters()
+
+    return step
+
+
+def ours(recipe, amp, size, filters, blocks, batch_size):
+    from train_step import stepper
+
+    from trainer import CycleGAN
+
+    words = f"--recipe={recipe} --amp={amp} --img_height={size} --img_width={size} --batch_size={batch_size}"
+    words += f" --ngf={filters} --ndf={filters} --n_residual_blocks={blocks}"
+    return stepper(CycleGAN, words.split(), torch.device("cpu"))
+
+
+if __name__ == "__main__":
+    main()
