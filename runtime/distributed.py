@@ -38,6 +38,17 @@ def local_device(device):
     return torch.device("cuda", LOCAL_RANK)
 
 
+def meeting_point():
+    """The store in which the processes leave their addresses for each other.
+
+    With ``--max_restarts`` it is the same at each start, and still holds the addresses of those who died; so each start
+    takes names of its own. Only agents of one machine count restarts alike: for several, see scripts/slurm.sh.
+    """
+    store, _, _ = next(dist.rendezvous("env://", RANK, WORLD, timeout=LONGEST_WAIT))
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT') if alone else 0}", store)
+
+
 @contextmanager
 def process_group(device):
     """Inside, the processes can reach each other; only the main one prints."""
@@ -46,7 +57,8 @@ def process_group(device):
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=meeting_point(), rank=RANK, world_size=WORLD, timeout=LONGEST_WAIT)
     with nullcontext() if is_main() else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others, still at work, are torchrun's to end

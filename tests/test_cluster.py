@@ -33,12 +33,23 @@ def agents(port, log):
     return [subprocess.Popen(words, **settings) for _ in range(2)]
 
 
+def processes_of(agent):
+    """Their numbers."""
+    listed = subprocess.run(["pgrep", "-P", str(agent.pid)], capture_output=True, text=True)
+    return [int(number) for number in listed.stdout.split()]
+
+
+def wait_for_a_checkpoint():
+    deadline = time.monotonic() + 200
+    while not list(Path("saved_models/tiny").glob("epoch_*.pth")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def end(nodes):
     """Each agent with its process, at once."""
     for node in nodes:
         if node.poll() is None:
-            processes = subprocess.run(["pgrep", "-P", str(node.pid)], capture_output=True, text=True).stdout.split()
-            for process in [node.pid, *map(int, processes)]:
+            for process in [node.pid, *processes_of(node)]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
         node.wait()
@@ -50,9 +61,7 @@ def test_a_run_whose_node_dies_goes_on_by_the_same_command_as_if_nothing_had_bee
     with open("log", "w+") as log:
         nodes = agents(free_port(), log)
         try:
-            deadline = time.monotonic() + 200
-            while not list(Path("saved_models/tiny").glob("epoch_*.pth")) and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_for_a_checkpoint()
         finally:
             end(nodes[1:])  # one dies,
             end(nodes[:1])  # and srun --kill-on-bad-exit ends the other
@@ -62,6 +71,25 @@ def test_a_run_whose_node_dies_goes_on_by_the_same_command_as_if_nothing_had_bee
             assert [node.wait(timeout=240) for node in nodes] == [0, 0], Path("log").read_text()
         finally:
             end(nodes)
+    assert equal(saved("saved_models")["training"], saved("straight")["training"])
+    assert not Path("saved_models/tiny.1").exists()
+
+
+def test_torchrun_restarts_a_run_whose_process_dies_as_if_nothing_had_been(nine_images):
+    """``--max_restarts``, with the command line that the script for queues has."""
+    straight = train(*FLAGS, "--checkpoint_dir=straight")
+    assert straight.returncode == 0, straight.stderr
+    words = command(*FLAGS)
+    words.insert(words.index("--standalone"), "--max_restarts=1")
+    with open("log", "w+") as log:
+        agent = subprocess.Popen(words, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for_a_checkpoint()
+            os.kill(processes_of(agent)[1], signal.SIGKILL)
+            assert agent.wait(timeout=240) == 0, Path("log").read_text()
+        finally:
+            end([agent])
+    assert "resuming after" in Path("log").read_text()
     assert equal(saved("saved_models")["training"], saved("straight")["training"])
     assert not Path("saved_models/tiny.1").exists()
 
