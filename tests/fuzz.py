@@ -52,10 +52,10 @@ OFTEN = ["cycle_gan"] * 4 + ["test"] * 4 + ["evaluate", "export", "import_weight
 DATA = "tiny", "zipped", "deep"
 OWN = "saved_models", "images", "results", "out", "exports"  # where a program may write
 PICTURES = ".png", ".jpg", ".tif", ".npy"
-VALUES = ["0", "1", "-1", "2", "7", "0.5", "1e9", "inf", "nan", "", "x", "latest", "best", "datasets", "..", "/", "a/b",
-          "out", "datasets/tiny/testA", "datasets/tiny/testB", "datasets/tiny/testA/0.png", "datasets/zipped/testA.zip",
-          "datasets/deep/testA/0.npy", "clip.gif", "saved_models/tiny", "latest_net_G_A.pth", "AtoB.onnx", "10m",
-          "auto", "none", "\u00e9\x1b[31m", "9" * 30]  # fmt: skip
+VALUES = ["0", "1", "-1", "2", "7", "0.5", "1e9", "inf", "nan", "", "x", "latest", "best", "datasets", "..", "a/b",
+          "out", "/proc/none", "datasets/tiny/testA", "datasets/tiny/testB", "datasets/tiny/testA/0.png",
+          "datasets/zipped/testA.zip", "datasets/deep/testA/0.npy", "clip.gif", "saved_models/tiny",
+          "latest_net_G_A.pth", "AtoB.onnx", "10m", "auto", "none", "\u00e9\x1b[31m", "9" * 30]  # fmt: skip
 LONG = {"compile", "device", "n_epochs", "minutes", "features", "epoch", "host", "port", "pretrained"}  # or not ours
 AFTER = 120  # seconds until a case counts as hanging
 STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "socket.connect"}
