@@ -15,10 +15,12 @@ if __name__ == "__main__":
 import json
 import math
 from argparse import Namespace
+from itertools import chain
 from pathlib import Path
 
 from readers.domains import domains_of
-from readers.folders import find_side, list_images
+from readers.files import files_of
+from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import check_headers
 from readers.survey import find_domain, ways_of
 from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
@@ -38,10 +40,10 @@ def main():
     tell(f"the numbers are in {path}")
 
 
-def file_for_numbers(options, usual):
-    """Where the numbers go, found free before anything is measured. Raises UserError."""
+def file_for_numbers(options, usual, inputs):
+    """Where the numbers go, found free before anything is measured; none of ``inputs``. Raises UserError."""
     path = Path(options.json or usual)
-    claim(path.parent, [path], (), options.overwrite)
+    claim(path.parent, [path], inputs, options.overwrite)
     return path
 
 
@@ -58,10 +60,11 @@ def measure_folders(options, device):
     """A report on --real and --fake."""
     if not (options.real and options.fake):
         raise UserError("--real and --fake go together: the folder of real images, and that of translations")
-    path = file_for_numbers(options, "metrics.json")
+    ways = ways_of(options)
+    inputs = [files_of(list_images(folder, ways)) for folder in (options.real, options.fake)]
+    path = file_for_numbers(options, "metrics.json", chain(*inputs))
     network = build_features(options.features, device)
     check_range("range", options.range)
-    ways = ways_of(options)
     headers = check_headers(list_images(options.real, ways), options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
@@ -85,8 +88,10 @@ def measure_model(options, device):
         state = checkpoints.load_file(path)
     else:
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
-    numbers = file_for_numbers(options, Path(options.results_dir) / options.dataset_name / path.stem / "metrics.json")
     folder = download.find_dataset(options)
+    usual = Path(options.results_dir) / options.dataset_name / path.stem / "metrics.json"
+    images = [files_in(source) for source in side_sources(folder)]
+    numbers = file_for_numbers(options, usual, [path, *files_of(chain(*images))])
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
     check_measure(options.features, Namespace(**trained))
     set_tf32(trained["tf32"])

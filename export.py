@@ -17,7 +17,7 @@ from inference import web_page
 from readers.domains import domains_of, plain
 from registry import FORMATS, load
 from runtime import checkpoints, provenance
-from runtime.errors import tell
+from runtime.errors import printable, tell
 from runtime.folders import check_writable, write_ours
 from translators import load_translators
 
@@ -44,7 +44,7 @@ def about(name, state, revision):
     """Where a model comes from, as a dict of str. No paths of the machine that it was trained on."""
     told = {flag: value for flag, value in state["options"].items() if not flag.endswith(("_dir", "_url"))}
     return {
-        "name": name,
+        "name": printable(name),
         "epoch": str(state["epoch"]),
         "options": json.dumps(told),
         "domains": json.dumps(plain(domains_of(state))),

@@ -85,8 +85,10 @@ def plan(options, results, translators, domains):
     if options.input:
         direction, output = wanted[0], Path(options.output or results / wanted[0])
         places, root = list_input(options.input, domains[direction[0]])
-        check_apart(output, [options.input, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
-        return [Output(direction, output, places, root, domains, options.output_format)]
+        planned = Output(direction, output, places, root, domains, options.output_format)
+        for folder in planned.folders():
+            check_apart(folder, [options.input, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
+        return [planned]
     folder = download.find_dataset(options)
     check_apart(results, side_sources(folder))
     sources = {direction: find_side(folder, "test", direction[0]) for direction in wanted}

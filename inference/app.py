@@ -35,9 +35,9 @@ class Models:
         self.load = functools.lru_cache(KEPT)(self._load)
 
     def runs(self):
-        """The names of the runs that have checkpoints, the newest first."""
-        folders = [path for path in self.folder.glob("*/") if checkpoints.listed(path)]
-        newest = sorted(folders, key=lambda path: checkpoints.listed(path)[-1].path.stat().st_mtime, reverse=True)
+        """The names of the runs that have checkpoints, the newest first, as far as a browser can show them."""
+        folders = [path for path in self.folder.glob("*/") if checkpoints.listed(path) and path.name.isprintable()]
+        newest = sorted(folders, key=lambda path: checkpoints.listed(path)[-1].path.lstat().st_mtime, reverse=True)
         return [path.name for path in newest]
 
     def epochs(self, run):

@@ -13,10 +13,11 @@ from tqdm import tqdm
 from inference.clip_writers import KINDS
 from inference.steady import Steady
 from inference.writers import Writers, check_format, output_names
+from readers.archives import is_archive
 from readers.clips import by_number, is_clip, numbered, open_clip
 from readers.domains import to_pixels, to_tensor
 from readers.files import files_of
-from readers.folders import list_images
+from readers.folders import list_images, side_sources
 from runtime.errors import UserError, printable, tell, warn
 from runtime.files import replacing
 from runtime.folders import check_apart, claim
@@ -41,12 +42,15 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     if is_clip(source):
         check_eight_bits(source, origin)
         clip, places, output = open_clip(source, origin), [source], output_file(output, source)
-    else:
+    elif source.is_dir() or is_archive(source):
         places = sorted(list_images(source, origin), key=by_number)
-        clip = numbered(places, origin, options.fps)
+        clip = numbered(places, origin, options.fps, options.skip_bad_images)
+    else:
+        raise UserError(f"--frames takes a folder or an archive of images, and {source} is neither")
     into_file = output.suffix.lower() in KINDS
-    if output.resolve() == source.resolve():
+    if os.path.realpath(output) == os.path.realpath(source):
         raise UserError(f"--output {output} would overwrite --input; choose another")
+    check_apart(output, [source, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
     with StopSignal() as stop:
         if into_file:
             check_eight_bits(output, target)
@@ -54,7 +58,6 @@ def translate_clip(translators, translate, direction, output, domains, options, 
             output = write_file(job, clip, output, stop)
         else:
             check_format(options.output_format, target)
-            check_apart(output, [source])
             paths = [output / name for name in output_names(places, source, origin, target, options.output_format)]
             claim(output, paths, files_of(places), options.overwrite)
             write_folder(job.frames(clip, stop, output), paths)
@@ -90,11 +93,25 @@ def write_file(job, clip, output, stop):
         if first is None:  # a signal came before
             sys.exit(128 + stop.received)
         with replacing(partial) as file:
-            kind.write(chain([first], frames), file, kind, clip, job.options, stop)
+            kind.write(of_one_size(chain([first], frames)), file, kind, clip, job.options, stop)
     if stop.received:
         return partial
     os.replace(partial, output)
     return output
+
+
+def of_one_size(frames):
+    """``frames``. Raises UserError at one of another size than the first."""
+    size = None
+    for number, frame in enumerate(frames, start=1):
+        height, width = frame.array.shape[:2]
+        size = size or (width, height)
+        if (width, height) != size:
+            raise UserError(
+                f"frame {number} is {width}×{height} pixels and the first is {size[0]}×{size[1]}: "
+                "a video has one size; name a folder as --output"
+            )
+        yield frame
 
 
 def partial_name(output):

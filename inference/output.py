@@ -43,6 +43,11 @@ class Output:
             shown = self.previews.of_input(place, name), self.previews.of_output(path, name)
             yield from (path, *filter(self.previews.writes, shown))
 
+    def folders(self):
+        """The folders below which those lie."""
+        previews = self.previews.folder
+        return {self.folder, *(previews for path in self.files() if path.is_relative_to(previews))}
+
     def path(self, place, name):
         """The file for a translation: for a slice of several, that of its volume."""
         path = self.folder / name

@@ -7,6 +7,7 @@ from pathlib import Path
 from readers import animations, videos
 from readers.archives import is_archive
 from readers.domains import load_pixels
+from readers.files import BadImage
 from readers.folders import OTHER_IMAGES
 from readers.formats import READERS, suffix_of
 from readers.moving import Clip, Frame
@@ -26,17 +27,25 @@ def open_clip(path, domain):
     return module.clip(Path(path), domain)
 
 
-def numbered(places, domain, rate):
-    """The Clip of images in their order, ``rate`` a second."""
+def numbered(places, domain, rate, skip_bad=False):
+    """The Clip of images in their order, ``rate`` a second. Bad ones are raised as BadImage, or left out."""
     rate = Fraction(rate).limit_denominator(1001)
 
     def read():
         for number, place in enumerate(places):
-            yield Frame(load_pixels(place, domain), number / rate, 1 / rate)
+            try:
+                yield Frame(load_pixels(place, domain), number / rate, 1 / rate)
+            except BadImage as error:
+                if not skip_bad:
+                    raise
+                clip.problems.append(f"{error.path} cannot be read, and is left out")
 
-    return Clip(rate, len(places), read)
+    clip = Clip(rate, len(places), read)
+    return clip
 
 
 def by_number(name):
     """A key for sorting names that hold numbers: frame_9 comes before frame_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(name))]
+    parts = re.split(r"(\d+)", str(name))  # text and numbers by turns
+    parts[1::2] = [(len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2])]
+    return parts

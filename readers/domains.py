@@ -85,7 +85,7 @@ def restored(fields):
         for name, value in domain._asdict().items():
             if not isinstance(value, kinds[name]) and not (kinds[name] is float and type(value) is int):
                 raise ValueError(f"{name} is {value!r}")
-        finite = domain.low < domain.high and np.isfinite([domain.low, domain.high]).all()
+        finite = domain.half > 0 and np.isfinite([domain.low, domain.high, domain.half]).all()
         counts = [domain.channels, *domain.show]
         if not finite or len(counts) != 4 or not all(type(n) is int and 1 <= n <= MOST_CHANNELS for n in counts):
             raise ValueError(f"channels and range are {counts}, {domain.low} to {domain.high}")
@@ -165,7 +165,12 @@ def to_bytes(images):
 
 
 def to_values(images, domain):
-    """Float images of any shape in [-1, 1] to the domain's range, on the CPU: of whole numbers where it is of such."""
+    """Float images of any shape in [-1, 1] to the domain's range, on the CPU: of whole numbers where it is of such.
+
+    Raises UserError where a value is not finite.
+    """
+    if not images.isfinite().all():
+        raise UserError("a translation is not finite: the weights are of no use; choose another --epoch")
     if domain.whole_type:
         return to_bytes(images).cpu()
     values = images.detach().cpu().double().add(1).mul(domain.half).add(domain.low)

@@ -95,11 +95,16 @@ def files_of(places):
 
 
 @contextlib.contextmanager
-def opened(place):
+def opened(place, limit=float("inf")):
     """The bytes of an image file, to be read: the only place where one is opened.
 
-    Each call opens the file anew, so that the loader's processes share no position in it.
+    Each call opens the file anew, so that the loader's processes share no position in it. ``limit``: GiB to which a
+    packed member of an archive may grow. Raises ValueError above it.
     """
+    if place.packed not in (None, place.size) and place.size > limit * 2**30:
+        raise ValueError(
+            f"it unpacks to {place.size / 2**30:.1f} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
+        )
     with open_regular(place.file) as file:
         if place.size is None:
             yield file

@@ -49,7 +49,7 @@ def contents(place, ways):
     place = as_place(place)
     suffix = suffix_of(place.name)
     module, name = READERS.get(suffix, PICTURE).where.split(":")
-    with reading(place), opened(place) as file:
+    with reading(place), opened(place, ways.limit) as file:
         found = getattr(importlib.import_module(module), name)(file, ways, suffix)
         check(place, found, ways.limit)
         yield found

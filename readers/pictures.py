@@ -75,7 +75,7 @@ def load_image(path, channels=3, limit=float("inf")):
     Raises BadImage, also where it would take more than ``limit`` GiB.
     """
     place = as_place(path)
-    with reading(place), opened(place) as file, open_image(file) as image:
+    with reading(place), opened(place, limit) as file, open_image(file) as image:
         if (size := image.width * image.height * len(image.getbands()) / 2**30) > limit:
             raise BadImage(place, f"it would take {size:.1f} GiB, and --decoded_limit is {limit:g}; raise that")
         return as_seen(image, channels)

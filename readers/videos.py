@@ -80,13 +80,15 @@ def clip(path, domain):
     def read():
         with container(path, domain.limit) as source:
             video = source.streams.video[0]
-            count, damage, time = 0, [], Fraction(0)
+            count, damage, time, last, begin = 0, [], Fraction(0), Fraction(-1), start(source)
             for picture in decoded(source, video, damage):
                 said = picture.duration * picture.time_base if picture.duration else 1 / rate
                 if picture.pts is not None:
-                    time = picture.pts * picture.time_base - start(source)
+                    told = picture.pts * picture.time_base
+                    begin += min(0, told - begin - time) if told - begin <= last else 0  # recordings one after another
+                    time = told - begin
                 yield Frame(as_array(picture, first.width, first.height, domain.channels), time, said)
-                time, count = time + said, count + 1
+                last, time, count = time, time + said, count + 1
             found.problems += shortfall(path, count, video.frames, found.count, damage)
 
     found.read = read

@@ -19,7 +19,7 @@ FILES = "index.html", "data.js"
 def write_run(folder, options, step, curves):
     """The page of a training run in ``folder``, with the grids that are there and ``curves``, those of Scalars."""
     series = {name: curve.points for name, curve in curves.items()}
-    grids = sorted(int(path.stem) for path in Path(folder).glob("*.png") if path.stem.isdigit())
+    grids = sorted(int(path.stem) for path in Path(folder).glob("*.png") if path.stem.isdecimal())
     write(folder, "run", {"step": step, "grids": grids, "series": series, "options": vars(options)})
 
 

@@ -35,6 +35,7 @@ from options import TRAIN
 from runtime.errors import UserError, describe, warn
 from runtime.files import open_regular, replacing
 from runtime.flags import complete
+from runtime.weights import FLOATS
 
 FORMAT = 4
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
@@ -173,6 +174,7 @@ def is_weight(value):
     return (
         torch.is_tensor(value)
         and (value.device.type, value.layout) == ("cpu", torch.strided)
+        and value.dtype in (*FLOATS, torch.int64)  # whole numbers count steps
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()  # no row counts twice
         and bool(value.isfinite().all())
     )

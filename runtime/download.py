@@ -118,9 +118,12 @@ def download(url, path, flag="--dataset_url", largest=math.inf):
 
     Raises UserError when it breaks ATTEMPTS times, or cannot succeed; OSError where ``path`` cannot be written.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"{url} is not an address of the web; is {flag} right?")
-    url = encrypted(url)
+    try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("which begins with http:// or https://")
+        url = encrypted(url)
+    except ValueError as error:
+        raise UserError(f"{url} is not an address of the web ({error}); is {flag} right?") from error
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE * 2 ** (attempt - 1))
@@ -130,7 +133,7 @@ def download(url, path, flag="--dataset_url", largest=math.inf):
             if error.code not in AGAIN:
                 raise UserError(f"{url} answers {error.code} {error.reason}; is {flag} right?") from error
             failure = f"it answers {error.code} {error.reason}"
-        except (ValueError, http.client.InvalidURL) as error:
+        except (ValueError, OverflowError, http.client.InvalidURL) as error:
             raise UserError(f"{url} is not an address of the web ({error}); is {flag} right?") from error
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "filename", None):  # not the connection, but the file

@@ -47,6 +47,9 @@ def describe(error):
 
 def exit_cleanly(main):
     """Run ``main()``; end a UserError, or the operating system's refusal of a file, with one line and exit code 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for file names in no encoding

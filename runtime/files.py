@@ -42,17 +42,23 @@ def replacing(path, durable=False):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short, for names of any length
+    beside = temporary(path)
     try:
-        with named_errors(path, temporary):
-            with open(temporary, "xb") as file:
+        with named_errors(path, beside):
+            with open(beside, "xb") as file:
                 yield file
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(beside, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+
+
+def temporary(path):
+    """A path beside ``path`` at which there is nothing: short, for names of any length, and known to
+    ``remove_leftovers``."""
+    return path.with_name(f".{secrets.token_hex(8)}.tmp")
 
 
 def read(path):

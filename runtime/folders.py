@@ -15,7 +15,7 @@ def check_writable(folder):
     """Create ``folder`` and try to write there, so that a run fails at its start and not at its first checkpoint."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".write_test"
+    probe = files.temporary(folder / "probe")
     probe.touch()
     probe.unlink()
 
@@ -63,7 +63,7 @@ def make_ready(folder, anew):
 def check_apart(output, sources):
     """Raise UserError where the folder ``output`` lies in one of the folders ``sources``, and would be read later."""
     for source in sources:
-        if Path(output).resolve().is_relative_to(Path(source).resolve()):
+        if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UserError(
                 f"{output} lies in {source}: what is written there would overwrite images, or be read as one; "
                 "name another folder for output"
@@ -98,7 +98,7 @@ def write_ours(folder, contents, overwrite=False, alone=False):
     earlier = read_written(folder)
     claim(folder, [folder / name for name in contents], (), overwrite)
     for name in earlier - contents.keys() if alone else ():
-        if (folder / name).resolve().is_relative_to(folder.resolve()):
+        if Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
             (folder / name).unlink(missing_ok=True)
     for name, content in contents.items():
         files.write(folder / name, content)

@@ -14,12 +14,14 @@ except ImportError:  # Windows
     fcntl = None
     import msvcrt
 
+SIGN = "process "  # with which a lock's text begins
+
 
 @contextmanager
 def locked(*folders):
     """Inside, no second process can get in here with one of ``folders``. Raises UserError, as FolderLock does."""
     with ExitStack() as locks:
-        for folder in sorted({Path(folder).resolve(): folder for folder in folders}.values()):
+        for folder in sorted({os.path.realpath(folder): folder for folder in folders}.values()):
             locks.enter_context(FolderLock(folder))
         yield
 
@@ -36,7 +38,12 @@ class FolderLock:
 
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open_regular(self.path, "a+")
+        self.file = open_regular(self.path, "ab+")
+        self.file.seek(0)
+        holder = self.file.read(200).decode(errors="replace").strip()
+        if holder and not holder.startswith(SIGN):
+            self.file.close()
+            raise UserError(f"{self.path} is no lock of this program, but would become one; name another folder")
         try:
             if fcntl:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,12 +51,11 @@ class FolderLock:
                 self.file.seek(1 << 20)  # a byte behind the text, which the second process is to read
                 msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
-            self.file.seek(0)
-            holder = self.file.read().strip() or "another process"
+            holder = holder or "another process"
             raise UserError(f"{self.folder} is in use by {holder}; wait for it, or choose another folder") from None
         with named_errors(self.path):
             self.file.truncate(0)
-            self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self.file.write(f"{SIGN}{os.getpid()} on {socket.gethostname()}\n".encode())
             self.file.flush()
         return self
 

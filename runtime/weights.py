@@ -9,6 +9,7 @@ import torch
 from runtime.errors import UserError
 from runtime.files import open_regular
 
+FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 LARGEST = 2**30  # bytes; the published generators have 46 MB
 
 
@@ -57,6 +58,6 @@ def is_state_dict(content):
         isinstance(name, str)
         and isinstance(tensor, torch.Tensor)
         and (tensor.device.type, tensor.layout) == ("cpu", torch.strided)
-        and (tensor.is_floating_point() or name.endswith("num_batches_tracked") and tensor.dtype == torch.int64)
+        and (tensor.dtype in FLOATS or name.endswith("num_batches_tracked") and tensor.dtype == torch.int64)
         for name, tensor in content.items()
     )

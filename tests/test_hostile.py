@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -24,10 +25,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import options as tables
-from readers.domains import PICTURES, domains_of
+from readers.domains import PICTURES, domains_of, load_pixels, restored
+from readers.folders import list_images
+from readers.headers import read_header
+from reporting import pages
 from runtime import checkpoints, download, files, jsonl
 from runtime.errors import UserError
-from runtime.folders import claim
+from runtime.folders import check_writable, claim
+from runtime.weights import load_tensors
 from translators import load_translators
 
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -232,9 +237,18 @@ def test_translations_are_whole_or_not_there(place, refused, monkeypatch, suffix
         ["--input=datasets/tiny/testA", "--output=hard"],
         ["--input=datasets/tiny/testA", "--output=mine"],
         ["--results_dir=datasets/tiny/testA"],
+        ["--input=datasets/tiny/testA", "--output=loop"],
+        ["--input=a.gif", "--output=datasets/tiny/trainB/new.png"],
+        ["--input=a.gif", "--output=datasets/tiny/trainB/0.png", "--overwrite"],
+        ["--frames", "--input=hard", "--output=hard/new.png"],
+        ["--frames", "--input=hard", "--output=datasets/tiny/trainB/sub"],
+        ["--input=x_previews", "--output=x", "--output_format=npy"],
     ],
 )
 def test_outputs_never_meet_inputs(place, refused, flags):
+    os.symlink("loop", "loop")
+    noise_image(0).save("a.gif", save_all=True, append_images=[noise_image(1)])
+    shutil.copytree("datasets/tiny/testA", "x_previews")
     os.symlink(place / "datasets/tiny/testA", "linked")
     os.mkdir("hard")
     os.link("datasets/tiny/testA/0.png", "hard/0.png")
@@ -243,6 +257,28 @@ def test_outputs_never_meet_inputs(place, refused, flags):
     before = tree(place)
     refused(*TRANSLATE, *flags)
     assert tree(place) == before
+
+
+@pytest.mark.parametrize("number", [LATEST, "datasets/tiny/testA/0.png"])
+def test_numbers_never_take_the_place_of_what_was_measured(place, refused, number):
+    before = tree(place)
+    measure = ["evaluate", "--features=efficientnet_lite0", f"--json={number}", "--overwrite"]
+    assert "would be read" in refused(*measure, "--dataset_name=tiny", f"--checkpoint={LATEST}")
+    folders = "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB"
+    if number != LATEST:
+        assert "would be read" in refused(*measure, *folders)
+    assert tree(place) == before
+
+
+def test_a_file_that_is_no_lock_stays(place, refused):
+    for content in (b"my notes\n", b"\xff\xfe"):
+        Path("saved_models/tiny.lock").write_bytes(content)
+        assert "tiny.lock is no lock" in refused("cycle_gan", *TINY, "--epoch=1", "--n_epochs=2")
+        assert Path("saved_models/tiny.lock").read_bytes() == content
+    Path("out").mkdir()
+    Path("out/.write_test").write_text("mine")
+    check_writable("out")
+    assert tree("out") == {Path("out/.write_test"): b"mine"}
 
 
 def test_own_files_are_replaced_and_others_if_asked(place, run):
@@ -467,6 +503,87 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly():
     command = f"{sys.executable} {ROOT / 'cycle_gan.py'} --help | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stderr == "" and "usage" in result.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams_change_nothing(closed):
+    command = f"{shlex.quote(sys.executable)} {ROOT / 'cycle_gan.py'} --no_such_flag {closed}"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from runtime.errors import exit_cleanly, tell; "
+    code += "exit_cleanly(lambda: tell('a line'))"
+    assert subprocess.run(["sh", "-c", f'{shlex.quote(sys.executable)} -c "{code}" {closed}']).returncode == 0
+
+
+def test_what_an_archive_unpacks_to_is_bounded(tmp_path):
+    """A picture with a tail of zeros, which shrink to a thousandth."""
+    content = io.BytesIO()
+    noise_image(0).save(content, "PNG")
+    with zipfile.ZipFile(tmp_path / "side.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", content.getvalue() + bytes(2**21))
+    place = list_images(tmp_path / "side.zip")[0]
+    assert load_pixels(place, PICTURES).shape == (18, 23, 3)
+    for read in (load_pixels, read_header):
+        with pytest.raises(UserError, match="decoded_limit"):
+            read(place, PICTURES._replace(limit=1e-3))
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.complex64, torch.bool, torch.int8])
+def test_weights_are_of_the_usual_types(trained, tmp_path, kind):
+    state = saved(trained)
+    weights = {name: tensor.to(kind) for name, tensor in state["generators"].items()}
+    checkpoints.write(tmp_path / "epoch_1.pth", {**state, "generators": weights})
+    with pytest.raises(UserError, match="no usable 'generators'"):
+        checkpoints.load(tmp_path, "latest")
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="no state_dict of floating-point tensors"):
+        load_tensors(tmp_path / "weights.pth")
+
+
+def test_translations_that_are_not_finite_are_refused(trained, place, refused):
+    state = saved(trained)
+    for name, tensor in state["generators"].items():
+        state["generators"][name] = torch.full_like(tensor, 1e38) if tensor.is_floating_point() else tensor
+    checkpoints.write(place / LATEST, state)
+    assert "a translation is not finite" in refused(*TRANSLATE)
+    saved.cache_clear()
+
+
+@pytest.mark.parametrize("span", [(0.0, 5e-324), (-1e308, 1e308), (1.0, 1.0), (float("-inf"), 0.0)])
+def test_a_range_that_cannot_be_computed_with_is_refused(trained, span):
+    domain = saved(trained)["domains"]["A"]
+    with pytest.raises(UserError, match="does not say what its images are"):
+        restored({**domain, "low": span[0], "high": span[1]})
+
+
+@pytest.mark.parametrize("address", ["http://[bad", "https://127.0.0.1:99999999999999999999", "ftp://a/b", "maps"])
+def test_odd_addresses_are_one_line(tmp_path, address):
+    with pytest.raises(UserError, match="is not an address of the web"):
+        download.download(address, tmp_path / "x")
+
+
+def test_the_app_shows_what_a_browser_can(trained, tmp_path):
+    from inference.app import Models
+
+    for name in ("plain", os.fsdecode(b"t\xff"), "a\nb"):
+        shutil.copytree(trained / "saved_models/tiny", tmp_path / name)
+    os.symlink("nowhere", tmp_path / "plain/epoch_9.pth")
+    assert Models(tmp_path, "cpu").runs() == ["plain"]
+
+
+def test_an_export_of_a_name_in_no_encoding(place, run):
+    pytest.importorskip("onnx")
+    name = os.fsdecode(b"t\xff")
+    os.rename("saved_models/tiny", f"saved_models/{name}")
+    assert run("export", f"--dataset_name={name}", "--direction=AtoB").code == 0
+    assert Path(f"exports/{name}/AtoB.onnx").exists()
+
+
+def test_a_page_of_other_pictures_among_the_grids(tmp_path):
+    for name in ("²", "²7", "other"):
+        (tmp_path / f"{name}.png").touch()
+    pages.write_run(tmp_path, tables.parse_training([])[0], 1, {})
+    assert '"grids": []' in (tmp_path / "data.js").read_text()
 
 
 def test_lab_colours_become_gray_or_colour(tmp_path):

@@ -317,6 +317,47 @@ def test_a_signal_leaves_what_is_done_under_another_name(same, monkeypatch, outp
     assert not [name for name in os.listdir() if name.endswith(".tmp")]
 
 
+def test_frames_of_another_size_are_no_video(same, says):
+    os.mkdir("shots")
+    for i in range(4):
+        noise_image(i, 18, 20 + 4 * (i > 1)).save(f"shots/{i}.png")
+    for output in ("out.mp4", "out.gif"):
+        assert "frame 3 is 24×18 pixels and the first is 20×18" in says(
+            "--frames", "--input=shots", f"--output={output}"
+        )
+    assert not [name for name in os.listdir() if name.startswith("out") or name.endswith(".tmp")]
+    assert "takes a folder or an archive" in says("--frames", "--input=shots/0.png", "--output=out.gif")
+
+
+def test_bad_frames_are_left_out_if_asked(same, says):
+    os.mkdir("shots")
+    for i in (1, 3):
+        noise_image(i, 18, 20).save(f"shots/{i}.png")
+    with open("shots/2.png", "w") as file:
+        file.write("no image")
+    flags = "--frames", "--input=shots", "--output=out.gif"
+    assert "2.png is not a readable image" in says(*flags)
+    result = same(*flags, "--skip_bad_images")
+    assert "2.png cannot be read, and is left out" in result.err and Image.open("out.gif").n_frames == 2
+
+
+def test_recordings_one_after_another(same):
+    """Of which each begins at the same time: their times go on."""
+    make_video("one.ts", range(0, 400, 40), kind="mpegts", sound=None)
+    with open("one.ts", "rb") as file:
+        content = file.read()
+    with open("two.ts", "wb") as file:
+        file.write(content + content)
+    assert same("--input=two.ts", "--output=out.mp4").code == 0
+    frames, times, *_ = look("out.mp4")
+    assert len(frames) == 20 and times == pytest.approx([0.04 * i for i in range(20)], abs=0.002)
+
+
+def test_names_are_sorted_by_their_numbers():
+    names = ["f2.png", "f10.png", "f010a.png", "f" + "9" * 5000 + ".png", "f1.png", "²", "f007.png"]
+    assert sorted(names, key=by_number) == ["f1.png", "f2.png", "f007.png", "f10.png", "f010a.png", names[3], "²"]
+
+
 def test_frames_of_another_size_in_a_folder(same, says):
     os.mkdir("shots")
     for i in range(4):
