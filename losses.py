@@ -168,6 +168,17 @@ def critic_terms(options):
     return terms
 
 
+def due(terms, intervals, step):
+    """``terms`` as they are at ``step``: one with an interval of k is there at each k-th step alone, with k times its
+    weight (lazy regularization, section 3.1 of https://arxiv.org/abs/1912.04958)."""
+    intervals = {name: intervals.get(name, 1) for name in terms}
+    return {
+        name: (weight * intervals[name], function)
+        for name, (weight, function) in terms.items()
+        if step % intervals[name] == 0
+    }
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The two objectives
 # ---------------------------------------------------------------------------------------------------------------------
@@ -259,20 +270,22 @@ class CriticObjective(nn.Module):
 
     ``terms`` are those of ``critic_terms``. ``forward(real_A, fake_A, real_B, fake_B)`` takes batches N×C×H×W in
     [-1, 1], the fakes from the replay buffers. ``total`` is the sum over the two critics, so that one backward gives
-    each the gradient of its own loss.
+    each the gradient of its own loss. ``intervals``: name → steps between two times that a term is taken, see ``due``;
+    ``step`` is the present one.
     """
 
-    def __init__(self, D_A, D_B, terms):
+    def __init__(self, D_A, D_B, terms, intervals=None):
         super().__init__()
         self.D_A, self.D_B = D_A, D_B
-        self.terms = active(terms)
+        self.terms, self.intervals, self.step = active(terms), intervals or {}, 0
 
     def forward(self, real_A, fake_A, real_B, fake_B):
+        due_now = due(self.terms, self.intervals, self.step)
         with one_power_iteration(self):
             judged = self._judge(self.D_A, real_A, fake_A), self._judge(self.D_B, real_B, fake_B)
-            values = [{name: term(one) for name, (_, term) in self.terms.items()} for one in judged]
-        total = sum(weighted_sum(self.terms, one) for one in values)
-        terms = {name: sum(one[name].detach() for one in values) / 2 for name in self.terms}
+            values = [{name: term(one) for name, (_, term) in due_now.items()} for one in judged]
+        total = sum(weighted_sum(due_now, one) for one in values)
+        terms = {name: sum(one[name].detach() for one in values) / 2 for name in due_now}
         scores = {
             "score real": sum(one.real_scores.detach().mean() for one in judged) / 2,
             "score fake": sum(one.fake_scores.detach().mean() for one in judged) / 2,

@@ -91,6 +91,7 @@ TRAIN = {
              "the critics' penalty (default: wgan-gp with that loss, else none)", str, tuple(PENALTIES)),
         Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT),
         Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT),
+        Flag("penalty_interval", 4, "steps from one penalty to the next; each has so many times its weight", POSITIVE),
         Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT),
         Flag("lambda_id", 10.0, "weight of the identity loss", WEIGHT),
         Flag("diffaugment", "none", "vary what the critics see, where images are few: " + ",".join(AUGMENTATIONS) +
@@ -299,6 +300,7 @@ FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
 HERE_AND_NOW = (
     "dataset_name", "dataset_dir", "dataset_url", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch"
 )  # fmt: skip
+BEFORE = {"penalty_interval": 1}  # what checkpoints have that do not say it
 
 
 def resume(options, given, saved, given_before):
@@ -312,7 +314,7 @@ def resume(options, given, saved, given_before):
     derived = {flag.name for group in TRAIN.values() for flag in group if callable(flag.default)} - set(given_before)
     kept = {name: value for name, value in saved.items() if name not in derived}
     here = {name: getattr(options, name) for name in HERE_AND_NOW}
-    resumed = complete(TRAIN, {**kept, **here, **given})
+    resumed = complete(TRAIN, {**BEFORE, **kept, **here, **given})
     check(resumed)
     return resumed
 

@@ -38,7 +38,7 @@ class CycleGAN:
         chosen = [load(entry) for name, entry in AUGMENTATIONS.items() if name in options.diffaugment.split(",")]
         D_A, D_B = (augmented(build_critic(options, side).to(device), chosen) for side in "AB")
         self.generator_objective = GeneratorObjective(translators, D_A, D_B, generator_terms(options))
-        self.critic_objective = CriticObjective(D_A, D_B, critic_terms(options))
+        self.critic_objective = CriticObjective(D_A, D_B, critic_terms(options), {"penalty": options.penalty_interval})
         objectives = self.generator_objective, self.critic_objective
         for objective in objectives:
             objective.to(memory_format=memory_format(objective, device, self.amp))
@@ -99,6 +99,7 @@ class CycleGAN:
 
     def updates(self, step):
         """The updates of training step ``step``, in order; each takes a batch and returns what the log shows."""
+        self.critic_objective.step = step
         generators = [self.update_G] if step % self.options.n_critic == 0 else []
         return [self.update_D, *generators] if self.options.critic_first else [*generators, self.update_D]
 

@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--blocks", type=int, default=6, choices=(6, 9))
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=4, help="in a round; a penalty may be due at each fourth alone")
     parser.add_argument("--json", help="file for the results")
     arguments = parser.parse_args()
     sizes = arguments.size, arguments.filters, arguments.blocks, arguments.batch_size
@@ -43,7 +44,7 @@ def main():
     taken = {name: [] for name in versions}
     for round in range(arguments.rounds + 1):
         for name, version in list(versions.items())[:: 1 if round % 2 else -1]:
-            seconds = version.step()
+            seconds = version.seconds(arguments.steps) / arguments.steps
             if round:  # the first warms up
                 taken[name].append(seconds)
     for version in versions.values():
@@ -65,19 +66,20 @@ class Version:
         self.pipe, other = context.Pipe()
         context.Process(target=serve, args=(other, torch.get_num_threads(), build, *given), daemon=True).start()
 
-    def step(self):
-        """The seconds of one."""
-        self.pipe.send("step")
+    def seconds(self, steps):
+        """How long so many take."""
+        self.pipe.send(steps)
         return self.pipe.recv()
 
 
 def serve(pipe, threads, build, *given):
-    """Make a step at each request."""
+    """Make as many steps as each message says."""
     torch.set_num_threads(threads)
     step, clock = build(*given), time.process_time if threads == 1 else time.perf_counter
-    while pipe.recv():
+    for steps in iter(pipe.recv, None):
         begin = clock()
-        step()
+        for _ in range(steps):
+            step()
         pipe.send(clock() - begin)
 
 
@@ -112,10 +114,12 @@ def published(checkout, model, size, filters, blocks, batch_size):
 def ours(recipe, amp, size, filters, blocks, batch_size):
     from train_step import stepper
 
+    from options import parse_training
     from trainer import CycleGAN
 
+    interval = parse_training([f"--recipe={recipe}"])[0].penalty_interval
     words = f"--recipe={recipe} --amp={amp} --img_height={size} --img_width={size} --batch_size={batch_size}"
-    words += f" --ngf={filters} --ndf={filters} --n_residual_blocks={blocks}"
+    words += f" --ngf={filters} --ndf={filters} --n_residual_blocks={blocks} --penalty_interval={interval}"
     return stepper(CycleGAN, words.split(), torch.device("cpu"))
 
 

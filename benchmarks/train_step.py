@@ -11,6 +11,7 @@ convolution with 256 channels, in the type of our step. What stands behind ``--`
 
 import argparse
 from contextlib import nullcontext
+from itertools import count
 
 from common import machine_peak, medians, peak_memory, show  # first: it makes the folder above importable
 
@@ -58,7 +59,7 @@ def measure(words, device, arguments, peaks):
     dtype = AMP_TYPES.get(amp, torch.float32)
     if dtype not in peaks:
         peaks[dtype] = max(machine_peak(device, dtype).values())
-    flops = count(words, device)
+    flops = operations(words, device)
     steps = {"textbook": stepper(Textbook, words, device), "ours": stepper(CycleGAN, words, device)}
     seconds = medians(steps, device, arguments.rounds, arguments.steps)
     del steps
@@ -80,17 +81,19 @@ def measure(words, device, arguments, peaks):
 
 
 def stepper(kind, words, device):
-    """A function that makes one training step of a new model on random images."""
-    options = parse_training(words)[0]
+    """A function that makes one training step of a new model on random images, with all terms in each step."""
+    options = parse_training(["--penalty_interval=1", *words])[0]
     torch.backends.cudnn.benchmark = True
     set_tf32(options.tf32)
     torch.manual_seed(0)
     model, log = kind(options, device), LossLog()
     images = torch.rand(2, options.batch_size, options.channels_A, options.img_height, options.img_width, device=device)
 
+    steps = count(options.n_critic, options.n_critic)
+
     def step():
         batch = dict(zip("AB", images * 2 - 1, strict=True))
-        for update in model.updates(options.n_critic):
+        for update in model.updates(next(steps)):
             terms = update(batch)
             if kind is CycleGAN:
                 log._pending.clear()
@@ -105,7 +108,7 @@ class NoModules(nullcontext):
     parents = frozenset({"Global"})
 
 
-def count(words, device):
+def operations(words, device):
     """Floating-point operations of one of our steps, uncompiled."""
     step = stepper(CycleGAN, [*words, "--no_compile"], device)
     counter = FlopCounterMode(display=False)

@@ -126,7 +126,7 @@ def every(model, which):
     objective = {"identity": model.generator_objective, "penalty": model.critic_objective}[name]
     weight, term = objective.terms[name]
     terms = {key: value for key, value in objective.terms.items() if key != name}
-    updates = model.updates
+    objective.intervals, updates = {}, model.updates
 
     def updates_of(step):
         objective.terms = terms | ({name: (int(k) * weight, term)} if step % int(k) == 0 else {})

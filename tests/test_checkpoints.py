@@ -10,6 +10,7 @@ from conftest import equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import options
 from options import parse_training
 from readers.domains import PICTURES, plain
 from runtime import checkpoints
@@ -185,3 +186,13 @@ def test_an_earlier_run_is_set_aside(tmp_path):
         (tmp_path / "run" / "runs.jsonl").touch()
         set_aside(tmp_path / "run")
     assert sorted(os.listdir(tmp_path)) == ["run.1", "run.2"]
+
+
+def test_what_older_checkpoints_do_not_say_is_what_was_before():
+    """And stays so when they are resumed again."""
+    fresh = options.parse_training([])[0]
+    saved = {name: value for name, value in vars(fresh).items() if name != "penalty_interval"}
+    resumed = options.resume(fresh, {}, saved, [])
+    assert fresh.penalty_interval == 4 and resumed.penalty_interval == 1
+    assert options.resume(fresh, {}, vars(resumed), []).penalty_interval == 1
+    assert options.resume(fresh, {"penalty_interval": 2}, saved, []).penalty_interval == 2

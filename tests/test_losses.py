@@ -17,6 +17,7 @@ from losses import (
     Vanilla,
     Wasserstein,
     critic_terms,
+    due,
     generator_terms,
     gradient_norm,
     gradient_penalty,
@@ -33,6 +34,15 @@ def terms_of_G(gan_mode="wgan-gp", lambda_cyc=10.0, lambda_id=5.0):
 
 def terms_of_D(gan_mode="wgan-gp", penalty="wgan-gp", weight=10.0):
     return critic_terms(Namespace(gan_mode=gan_mode, penalty=penalty, lambda_gp=weight, lambda_r1=weight))
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_a_term_with_an_interval_is_due_at_its_steps_alone(step):
+    """Over an interval it weighs as much as at each step."""
+    terms = {"adversarial": (2.0, "f"), "penalty": (10.0, "g")}
+    expected = {"adversarial": (2.0, "f")} | ({"penalty": (30.0, "g")} if step in (3, 6, 9) else {})
+    assert due(terms, {"penalty": 3}, step) == expected
+    assert due(terms, {}, step) == terms
 
 
 def images(seed, n=2, size=16):

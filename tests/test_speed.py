@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def build(kind, *flags, device=CPU):
     """A model of class ``kind`` for ``flags``; equal flags give equal weights."""
     torch.manual_seed(0)
-    model = kind(parse_training([*SMALL, *flags])[0], device)
+    model = kind(parse_training([*SMALL, "--penalty_interval=1", *flags])[0], device)
     for network in networks(model):
         for module in network.modules():
             if isinstance(module, SelfAttention):
