@@ -61,11 +61,11 @@ def measure_folders(options, device):
     if not (options.real and options.fake):
         raise UserError("--real and --fake go together: the folder of real images, and that of translations")
     ways = ways_of(options)
-    inputs = [files_of(list_images(folder, ways)) for folder in (options.real, options.fake)]
-    path = file_for_numbers(options, "metrics.json", chain(*inputs))
+    places = [list_images(folder, ways) for folder in (options.real, options.fake)]
+    path = file_for_numbers(options, "metrics.json", files_of(chain(*places)))
     network = build_features(options.features, device)
     check_range("range", options.range)
-    headers = check_headers(list_images(options.real, ways), options.skip_bad_images, ways)
+    headers = check_headers(places[0], options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder.shown(), network, device) for folder in folders.values())

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
 from inference.clips import is_moving, translate_clip
 from inference.onnx_model import OnnxModel
-from inference.output import Output
+from inference.output import Output, check_output
 from inference.tiles import OneWay, translate_in_tiles
 from inference.writers import Writers
 from readers.domains import domains_of, to_pixels
@@ -87,7 +87,7 @@ def plan(options, results, translators, domains):
         places, root = list_input(options.input, domains[direction[0]])
         planned = Output(direction, output, places, root, domains, options.output_format)
         for folder in planned.folders():
-            check_apart(folder, [options.input, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
+            check_output(folder, options)
         return [planned]
     folder = download.find_dataset(options)
     check_apart(results, side_sources(folder))

@@ -12,7 +12,7 @@ from models import SelfAttention
 from registry import AUGMENTATIONS, load
 from runtime import distributed
 from runtime.device import autocast, memory_format, pick_amp
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 from translators import Translators, check_shapes, load_weights
 from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
@@ -177,7 +177,7 @@ class CycleGAN:
         try:
             self._load(state)
         except Exception as error:  # torch raises what it likes: RuntimeError, KeyError, TypeError …
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = first_line(error, type(error).__name__)
             raise UserError(f"the checkpoint does not fit its networks ({reason}); choose another --epoch") from error
 
     def _load(self, state):

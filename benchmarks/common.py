@@ -25,17 +25,27 @@ def medians(versions, device, rounds, calls=1):
     With one thread (OMP_NUM_THREADS=1) on a CPU it is processor time, which other programs lengthen less.
     """
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    seconds = {name: [] for name in versions}
+
+    def seconds(function):
+        synchronize(device)
+        begin = clock()
+        for _ in range(calls):
+            function()
+        synchronize(device)
+        return (clock() - begin) / calls
+
+    return in_turns(versions, rounds, seconds)
+
+
+def in_turns(versions, rounds, measure):
+    """The median of ``measure(version)`` for each of ``versions`` (name → version), as ``medians`` takes it."""
+    found = {name: [] for name in versions}
     for round in range(rounds + 1):
-        for name, function in list(versions.items())[:: 1 if round % 2 else -1]:
-            synchronize(device)
-            begin = clock()
-            for _ in range(calls):
-                function()
-            synchronize(device)
+        for name, version in list(versions.items())[:: 1 if round % 2 else -1]:
+            number = measure(version)
             if round:
-                seconds[name].append((clock() - begin) / calls)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+                found[name].append(number)
+    return {name: statistics.median(numbers) for name, numbers in found.items()}
 
 
 def synchronize(device):

@@ -13,13 +13,12 @@ import contextlib
 import io
 import multiprocessing
 import os
-import statistics
 import sys
 import tempfile
 import time
 
 import torch
-from common import show  # first of ours: it makes the folder above importable
+from common import in_turns, show  # first of ours: it makes the folder above importable
 
 
 def main():
@@ -41,15 +40,9 @@ def main():
     for recipe in arguments.recipes:
         for amp in arguments.amp:
             versions[f"{recipe}, --amp {amp}"] = Version(ours, recipe, amp, *sizes)
-    taken = {name: [] for name in versions}
-    for round in range(arguments.rounds + 1):
-        for name, version in list(versions.items())[:: 1 if round % 2 else -1]:
-            seconds = version.seconds(arguments.steps) / arguments.steps
-            if round:  # the first warms up
-                taken[name].append(seconds)
+    medians = in_turns(versions, arguments.rounds, lambda version: version.seconds(arguments.steps) / arguments.steps)
     for version in versions.values():
         version.pipe.send(None)
-    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
     rows = [
         {"step": name, "size": arguments.size, "filters": arguments.filters, "blocks": arguments.blocks,
          "s": seconds, "times as fast": medians["published"] / seconds}

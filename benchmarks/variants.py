@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from layers import InstanceNorm2d, LayerNorm2d
-from losses import gradient_norm, interpolate
+from losses import due, gradient_norm, interpolate
 from models import SelfAttention
 from utils import EMA
 
@@ -124,12 +124,10 @@ def every(model, which):
     https://arxiv.org/abs/1912.04958): ``identity:4``, ``penalty:8``."""
     name, k = which.split(":")
     objective = {"identity": model.generator_objective, "penalty": model.critic_objective}[name]
-    weight, term = objective.terms[name]
-    terms = {key: value for key, value in objective.terms.items() if key != name}
-    objective.intervals, updates = {}, model.updates
+    objective.intervals, terms, updates = {}, objective.terms, model.updates
 
     def updates_of(step):
-        objective.terms = terms | ({name: (int(k) * weight, term)} if step % int(k) == 0 else {})
+        objective.terms = due(terms, {name: int(k)}, step)
         return updates(step)
 
     model.updates = updates_of

@@ -11,16 +11,17 @@ import torch
 from tqdm import tqdm
 
 from inference.clip_writers import KINDS
+from inference.output import check_output
 from inference.steady import Steady
 from inference.writers import Writers, check_format, output_names
 from readers.archives import is_archive
 from readers.clips import by_number, is_clip, numbered, open_clip
 from readers.domains import to_pixels, to_tensor
 from readers.files import files_of
-from readers.folders import list_images, side_sources
+from readers.folders import list_images
 from runtime.errors import UserError, printable, tell, warn
 from runtime.files import replacing
-from runtime.folders import check_apart, claim
+from runtime.folders import claim
 from runtime.signals import StopSignal
 
 
@@ -50,7 +51,7 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     into_file = output.suffix.lower() in KINDS
     if os.path.realpath(output) == os.path.realpath(source):
         raise UserError(f"--output {output} would overwrite --input; choose another")
-    check_apart(output, [source, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
+    check_output(output, options)
     with StopSignal() as stop:
         if into_file:
             check_eight_bits(output, target)

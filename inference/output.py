@@ -6,9 +6,16 @@ from inference.previews import Previews
 from inference.volumes import Volumes
 from inference.writers import check_format, output_names
 from readers.files import as_place, files_of
+from readers.folders import side_sources
 from readers.formats import suffix_of
 from readers.survey import VOLUMES
 from runtime.errors import UserError
+from runtime.folders import check_apart
+
+
+def check_output(folder, options):
+    """Raise UserError where ``folder`` lies in ``--input`` or in the data set, and would be read later."""
+    check_apart(folder, [options.input, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
 
 
 class Output:

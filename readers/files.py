@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 from runtime.files import open_regular
 from runtime.libraries import library as optional_library
 
@@ -37,7 +37,7 @@ def reading(path):
     except UserError:
         raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
-        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        reason = getattr(error, "strerror", None) or first_line(error, type(error).__name__)
         raise BadImage(path, reason) from error
 
 

@@ -85,7 +85,8 @@ def clip(path, domain):
                 said = picture.duration * picture.time_base if picture.duration else 1 / rate
                 if picture.pts is not None:
                     told = picture.pts * picture.time_base
-                    begin += min(0, told - begin - time) if told - begin <= last else 0  # recordings one after another
+                    if told - begin <= last:  # another recording begins
+                        begin = told - time
                     time = told - begin
                 yield Frame(as_array(picture, first.width, first.height, domain.channels), time, said)
                 last, time, count = time, time + said, count + 1

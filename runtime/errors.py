@@ -40,6 +40,11 @@ def printable(text):
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def first_line(text, instead):
+    """The first line of ``text``, whatever that is; ``instead`` where it has none."""
+    return next(iter(str(text).splitlines()), instead)
+
+
 def describe(error):
     """An OSError about a file in the words of the operating system."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -53,7 +58,7 @@ def exit_cleanly(main):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for file names in no encoding
-    warnings.showwarning = lambda message, category, *where: warn(next(iter(str(message).splitlines()), category))
+    warnings.showwarning = lambda message, category, *where: warn(first_line(message, category))
     logging.lastResort = Lines(logging.WARNING)
     sys.excepthook = uncaught
     threading.excepthook = lambda given: warn(f"{given.thread.name}: {describe(given.exc_value)}")  # TensorBoard's
@@ -74,7 +79,7 @@ def exit_cleanly(main):
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        stop(f"a process that loads images died ({next(iter(str(error).splitlines()))}); try a smaller --n_cpu", 2)
+        stop(f"a process that loads images died ({first_line(error, '')}); try a smaller --n_cpu", 2)
     except KeyboardInterrupt:
         stop("interrupted", 130)
 
@@ -83,7 +88,7 @@ class Lines(logging.Handler):
     """What libraries log, each as a line of ours."""
 
     def emit(self, record):
-        warn(next(iter(record.getMessage().splitlines()), record.name))
+        warn(first_line(record.getMessage(), record.name))
 
 
 def uncaught(kind, error, trace):
