@@ -15,6 +15,22 @@ from torch.utils.checkpoint import checkpoint
 from registry import NORMS, load
 
 
+def pad(x, padding, mode):
+    """``F.pad`` in the precision of x: autocast on a CPU would make it float32, and copy it there and back."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.pad(x, padding, mode)
+
+
+class ReflectConv2d(nn.Conv2d):
+    """Torch's convolution of odd size, padded by reflection so that the image keeps its own; see ``pad``."""
+
+    def __init__(self, channels_in, channels_out, kernel_size):
+        super().__init__(channels_in, channels_out, kernel_size, padding=kernel_size // 2, padding_mode="reflect")
+
+    def forward(self, x):
+        return F.conv2d(pad(x, 4 * [self.padding[0]], "reflect"), self.weight, self.bias)
+
+
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Torch's, but on a CPU by the kernel of group norm, which computes the same faster. (Not on a GPU: there autocast
     would make it float32.)"""
@@ -112,7 +128,7 @@ def convolve_doubled(x, weight, bias):
     """
     rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
     kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3).transpose(0, 1)
-    return F.conv_transpose2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias, stride=2, padding=3)
+    return F.conv_transpose2d(pad(x, (1, 1, 1, 1), "replicate"), kernel, bias, stride=2, padding=3)
 
 
 class Decoder(nn.Sequential):

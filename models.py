@@ -5,13 +5,14 @@ that they take, stand in registry.py.
 """
 
 from argparse import Namespace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from layers import Decoder, add_spectral_norm, norm_layer, run_stages
+from layers import Decoder, ReflectConv2d, add_spectral_norm, norm_layer, run_stages
 from registry import GENERATORS, build
 
 
@@ -78,14 +79,14 @@ class SelfAttention(nn.Module):
 class ResidualBlock(nn.Module):
     """x + norm(conv([dropout] relu(norm(conv(x))))), the convolutions 3×3 (https://arxiv.org/abs/1603.08155)."""
 
-    def __init__(self, channels, norm="instance", dropout=False, padding_mode="reflect", bias=True):
+    def __init__(self, channels, norm="instance", dropout=False, convolution=ReflectConv2d):
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=bias),
+            convolution(channels, channels, 3),
             norm_layer(norm, channels),
             nn.ReLU(inplace=True),
             *([nn.Dropout(0.5)] if dropout else []),
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode=padding_mode, bias=bias),
+            convolution(channels, channels, 3),
             norm_layer(norm, channels),
         )
 
@@ -108,7 +109,7 @@ def upsample_resize(norm, channels_in, channels_out):
 
     A layer norm takes the place of an instance norm, which would draw black blobs into images that are nearly flat.
     """
-    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect")
+    convolution = ReflectConv2d(channels_in, channels_out, 3)
     norm = "layer" if norm == "instance" else norm
     return conv_norm_relu(norm, channels_out, nn.Upsample(scale_factor=2), convolution)
 
@@ -146,7 +147,7 @@ class GeneratorResNet(nn.Module):
         super().__init__()
         up = UPSAMPLING[upsample]
         self.encoder = nn.Sequential(
-            *conv_norm_relu(norm, ngf, nn.Conv2d(channels, ngf, 7, padding=3, padding_mode="reflect")),  # → ngf×H×W
+            *conv_norm_relu(norm, ngf, ReflectConv2d(channels, ngf, 7)),  # → ngf×H×W
             *conv_norm_relu(norm, 2 * ngf, nn.Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
             *conv_norm_relu(norm, 4 * ngf, nn.Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
         )
@@ -155,7 +156,7 @@ class GeneratorResNet(nn.Module):
         self.decoder = Decoder(
             *up(norm, 4 * ngf, 2 * ngf),
             *up(norm, 2 * ngf, ngf),
-            nn.Conv2d(ngf, channels_out or channels, 7, padding=3, padding_mode="reflect"),  # → C×H×W
+            ReflectConv2d(ngf, channels_out or channels, 7),  # → C×H×W
             output(),
         )
         self.checkpoint_activations = checkpoint_activations
@@ -186,23 +187,24 @@ class GeneratorNotebook(nn.Module):
     ):
         super().__init__()
 
+        convolution = partial(nn.Conv2d, padding=1, bias=False)
+        transposed = partial(nn.ConvTranspose2d, padding=1, bias=False)
+
         def down(channels_in, channels_out):
-            convolution = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
-            return conv_norm_relu(norm, channels_out, convolution)
+            return conv_norm_relu(norm, channels_out, convolution(channels_in, channels_out, 4, stride=2))
 
         def up(channels_in, channels_out):
-            convolution = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
-            return conv_norm_relu(norm, channels_out, convolution)
+            return conv_norm_relu(norm, channels_out, transposed(channels_in, channels_out, 4, stride=2))
 
         self.encoder = nn.Sequential(*down(channels, ngf), *down(ngf, 2 * ngf), *down(2 * ngf, 4 * ngf))  # → H/8 × W/8
         self.transformer = nn.Sequential(
-            *(ResidualBlock(4 * ngf, norm, dropout, "zeros", bias=False) for _ in range(n_residual_blocks))
+            *(ResidualBlock(4 * ngf, norm, dropout, convolution) for _ in range(n_residual_blocks))
         )
         self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()
         self.decoder = nn.Sequential(
             *up(4 * ngf, 2 * ngf),
             *up(2 * ngf, ngf),
-            nn.ConvTranspose2d(ngf, channels_out or channels, 4, stride=2, padding=1, bias=False),
+            transposed(ngf, channels_out or channels, 4, stride=2),
             nn.Tanh(),
         )
         self.checkpoint_activations = checkpoint_activations

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from inference.activations import Activation, kept
-from layers import Decoder, LayerNorm2d
+from layers import Decoder, LayerNorm2d, pad
 from models import SelfAttention
 from runtime.errors import UserError
 
@@ -150,7 +150,7 @@ def convolve(layer: nn.Conv2d, x):
     def read(top, bottom):
         first, last = top * stride - padding, (bottom - 1) * stride - padding + reach
         rows = x.read(max(first, 0), min(last, x.height))
-        rows = F.pad(rows, (padding_x, padding_x, max(-first, 0), max(last - x.height, 0)), mode)
+        rows = pad(rows, (padding_x, padding_x, max(-first, 0), max(last - x.height, 0)), mode)
         return F.conv2d(rows, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
 
     height = (x.height + 2 * padding - reach) // stride + 1

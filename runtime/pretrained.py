@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from runtime.device import memory_format
 from runtime.libraries import library
 
 
@@ -20,10 +21,11 @@ def weights_of(version, purpose, requirements):
 
 
 def efficientnet_lite(version, purpose, requirements):
-    """EfficientNet-Lite ``version`` in eval mode, its weights fixed. Raises UserError as above."""
+    """EfficientNet-Lite ``version`` in eval mode, its weights fixed; with its values on the CPU, even where a critic is
+    built on the meta device, for its shapes alone. Raises UserError as above."""
     weights = weights_of(version, purpose, requirements)
     network = library("efficientnet_lite_pytorch", purpose, requirements).EfficientNet
-    with contextlib.redirect_stdout(io.StringIO()):  # it would announce its weights
+    with torch.device("cpu"), contextlib.redirect_stdout(io.StringIO()):  # it would announce its weights
         network = network.from_pretrained(f"efficientnet-lite{version}", weights_path=str(weights))
     return network.eval().requires_grad_(False)
 
@@ -60,10 +62,9 @@ class Backbone(nn.Module):
     def forward(self, x, strides):
         """The last feature maps of each of ``strides``, ascending: N×C×H/stride×W/stride."""
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast(
-                "cpu", enabled=False
-            ):  # convolutions of each channel alone are slower in half precision
+            with torch.autocast("cpu", enabled=False):  # half precision is slower where each channel goes alone
                 return self(x.float(), strides)
+        x = x.contiguous(memory_format=memory_format(self, x.device, "off"))
         x = (127.5 * x + 0.5) / 128  # as it was trained: (0…255 − 127) / 128
         features = []
         for stride, stage in self.stages.items():

@@ -140,6 +140,7 @@ def test_every_loss_and_penalty_trains_the_heads_alone(flags):
     assert not any(map(torch.equal, before, weights))
 
 
+@pytest.mark.filterwarnings("error:.*meta parameter")
 def test_a_run_goes_on_as_if_it_had_not_stopped_and_translates_without_the_package(
     workplace, run, refused, monkeypatch
 ):

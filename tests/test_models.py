@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from critics import CriticAttention
-from layers import LayerNorm2d, add_spectral_norm, fold_spectral_norm, standardize
+from layers import LayerNorm2d, ReflectConv2d, add_spectral_norm, fold_spectral_norm, pad, standardize
 from models import GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
 
 
@@ -112,6 +112,20 @@ def test_layer_norm_of_half_precision_computes_in_float32(norm):
         normed = norm(x)
     assert normed.dtype == torch.bfloat16
     torch.testing.assert_close(normed, norm(x.float()).bfloat16())
+
+
+@pytest.mark.parametrize("size", [3, 7])
+def test_padding_by_reflection_is_torchs_and_keeps_half_precision(size):
+    """Torch's own would be float32 under autocast on a CPU, and half again in the convolution: two copies."""
+    ours = ReflectConv2d(4, 6, size)
+    torchs = nn.Conv2d(4, 6, size, padding=size // 2, padding_mode="reflect")
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 4, 16, 12)
+    assert torch.equal(ours(x), torchs(x))
+    half = x.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ours(half), torchs(half))
+        assert pad(half, 4 * [size // 2], "reflect").dtype == torch.bfloat16
 
 
 def test_a_flat_channel_stays_flat_on_the_way_up():
