@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from readers.domains import PICTURES, count_outside, load_pixels, pictures_of, to_tensor
+from readers.domains import PICTURES, count_outside, load_pixels, own_size, pictures_of, to_tensor
 from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
@@ -248,7 +248,7 @@ class WholeImages(Dataset):
     are those before. "outside": how many values were clipped to the range of the domain.
     """
 
-    def __init__(self, paths, domain=PICTURES, multiple=1, least=1, size_of=lambda size: size, crop=None):
+    def __init__(self, paths, domain=PICTURES, multiple=1, least=1, size_of=own_size, crop=None):
         self.paths, self.domain = paths, domain
         self.multiple, self.least = multiple, least
         self.size_of, self.crop = size_of, crop

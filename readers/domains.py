@@ -103,7 +103,12 @@ def restored(fields):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def load_pixels(path, domain, size_of=lambda size: size):
+def own_size(size):
+    """(height, width) as they are. (Not a lambda: those cannot be sent to a worker that was not forked.)"""
+    return size
+
+
+def load_pixels(path, domain, size_of=own_size):
     """Decode one image to H×W×C in its own type, resized to ``size_of((height, width))``. Raises BadImage.
 
     Only a view of the file where that is mapped and nothing was resized.

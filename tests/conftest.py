@@ -81,10 +81,13 @@ def refused(run):
 
 def run_process(script, *flags, cwd):
     """The command line in a process of its own."""
+    return run_python(ROOT / script, *map(str, flags), cwd=cwd)
+
+
+def run_python(*arguments, cwd):
+    """Python in a process of its own, with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, ROOT / script, *map(str, flags)], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def equal(a, b):

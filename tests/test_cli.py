@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, equal, make_dataset, noise_image, run_process
+from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process, run_python
 from PIL import Image
 
 import options
@@ -310,6 +310,19 @@ def test_translation_refuses_what_it_cannot_do(trained, refused):
     assert "--output goes with --input" in refused(*flags, "--output=out")
     assert "invalid choice" in refused(*flags, "--direction=AtoC")
     assert "there is no checkpoint" in refused("test", "--dataset_name=other")
+
+
+def test_workers_need_not_be_forked(workplace):
+    """As on macOS and Windows, and from Python 3.14 on."""
+    start = (
+        "import runpy, sys; from multiprocessing import set_start_method; set_start_method('spawn'); del sys.argv[0]"
+    )
+    for script, flags in (("cycle_gan.py", [*TINY, "--n_epochs=1"]), ("test.py", ["--dataset_name=tiny"])):
+        path = str(ROOT / script)
+        program = f"{start}; sys.path.insert(0, {str(ROOT)!r}); runpy.run_path({path!r}, run_name='__main__')"
+        result = run_python("-c", program, script, *flags, "--n_cpu=1", cwd=workplace)
+        assert result.returncode == 0, result.stderr
+    assert list(workplace.glob("results/tiny/epoch_1/AtoB/*.png"))
 
 
 def test_no_traceback_in_a_real_process(workplace):
