@@ -24,7 +24,7 @@ from readers.domains import domains_of, to_pixels
 from readers.folders import find_side, has_images, list_images, list_input, side_sources
 from reporting import pages
 from runtime import checkpoints, download
-from runtime.device import autocast, pick_amp, pick_device, ran_out_of_memory, set_tf32
+from runtime.device import autocast, explain_compiler, pick_amp, pick_device, ran_out_of_memory, set_tf32
 from runtime.folders import check_apart, claim
 from translators import load_translators
 
@@ -34,10 +34,12 @@ THREADS = 4  # that write
 def main():
     options = parse_translation()
     device = pick_device(options.device)
+    options.batch_size = options.batch_size or usual_batch(device)
     path, translators, domains = load_onnx(options) if options.onnx else load_checkpoint(options, device)
-    check_tile(options.tile, translators)
+    moving = options.input and is_moving(options.input, options)
+    check_ways(options, translators, moving)
     results = Path(options.results_dir) / options.dataset_name / path.stem
-    if options.input and is_moving(options.input, options):
+    if moving:
         direction = translators.pick(options.direction)[0]
         translations = translate_padded(direction[0], device, options)
         output = Path(options.output or results / direction)
@@ -52,27 +54,41 @@ def main():
     tell(f"look at {folder}/index.html")
 
 
+def usual_batch(device):
+    """How many images are translated at once: a CPU is no faster with several, and slower where they are large."""
+    return 1 if device.type == "cpu" else 4
+
+
 def load_checkpoint(options, device):
     """(path, Translators, domains); the precision that ``options`` leave open is what they were trained in."""
     path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     trained = state["options"]
     set_tf32(trained["tf32"])
     options.amp = pick_amp(trained["amp"] if options.amp == "trained" else options.amp, device)
-    return path, load_translators(state, device), domains_of(state, options.decoded_limit)
+    translators = load_translators(state, device)
+    if options.compile:
+        translators.compile_generators()
+    return path, translators, domains_of(state, options.decoded_limit)
 
 
 def load_onnx(options):
     """(path, OnnxModel, domains)."""
-    if options.tile:
-        raise UserError("--tile takes a network apart, which an ONNX file does not allow; leave one of them out")
+    for flag in ("tile", "compile"):
+        if getattr(options, flag):
+            raise UserError(f"--{flag} needs the networks of a checkpoint, not an ONNX file; leave one of them out")
     options.amp = "off"
     model = OnnxModel(options.onnx)
     return model.path, model, model.domains
 
 
-def check_tile(tile, translators):
-    """Raise UserError where the networks cannot take strips of this size."""
-    multiple, least = translators.multiple, translators.min_size
+def check_ways(options, translators, moving):
+    """Raise UserError where the networks cannot work in the way that is asked for."""
+    if options.compile and (options.tile or moving):
+        raise UserError(
+            "--compile makes one piece of a network, which --tile takes apart and which changes from frame to frame of "
+            "a clip; leave it out"
+        )
+    tile, multiple, least = options.tile, translators.multiple, translators.min_size
     if tile and (tile % multiple or tile < 4 * least):
         raise UserError(f"--tile must be divisible by {multiple} and at least {4 * least}, not {tile}")
 
@@ -162,6 +178,7 @@ def translate(translators, side, batch, device, options):
             translated = whole(batch["image"])
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
+            explain_compiler(error)
             raise
         size = f"{max(batch['height'])}×{max(batch['width'])}, {len(batch['image'])} at once"
         raise UserError(

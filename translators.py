@@ -154,6 +154,12 @@ class Translators(nn.Module):
         """The one that translates images of domain ``side``."""
         return self.G_AB if side == "A" else self.G_BA
 
+    def compile_generators(self):
+        """Compile those that there are, each when it is first called; the first image of another size once more."""
+        for name in GENERATOR_NAMES:
+            if generator := getattr(self, name):
+                generator.compile()
+
     def translate(self, side, x):
         """Images N×C×H×W in [-1, 1] of domain ``side``, "A" or "B", to the other: (translations, masks or None)."""
         mask = self.masks.mask(side, x)

@@ -74,12 +74,17 @@ def peak_memory(build, device, *arguments):
 def grown(build, threads, *arguments):
     torch.set_num_threads(threads)
     step = build(*arguments)
+    return growth(lambda: [step() for _ in range(3)])
+
+
+def growth(function):
+    """MiB that this process takes at its peak while ``function()`` runs, beside what it had before."""
     if not CLEAR.exists():
+        function()
         return math.nan  # not on Linux
     CLEAR.write_text("5")  # sets the peak back to the present size
     before = resident("VmHWM")
-    for _ in range(3):
-        step()
+    function()
     return resident("VmHWM") - before
 
 

@@ -1,30 +1,37 @@
-"""Images per second of test.py, and what folding, batches, workers, threads, half precision and tuned kernels give.
+"""Images per second of test.py and its memory, and what half precision, the compiler, folding and the like give.
 
-    python benchmarks/translate.py [--json FILE]
+    python benchmarks/translate.py [--size 256] [--json FILE]
 
-From file to file, PNG to PNG, of four sizes. Each row below the first changes one thing.
+From file to file, PNG to PNG, each way in a process of its own, after a pass that is not counted: it starts the
+workers' libraries and the compiler. Each row below the first changes one thing. MiB: what the process
+grows by, with what the compiler needs.
 """
 
 import argparse
 import importlib.util
+import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
-from common import ROOT, show  # first: it makes the folder above importable
+from common import ROOT, growth, show  # first: it makes the folder above importable
 
 # isort: split
 import numpy as np
+import torch
 from PIL import Image
 from train_step import SMALL
 
 import translators
+from inference.output import Output
 from inference.writers import save_image
 from options import parse_training, parse_translation
 from readers.domains import pictures_of
+from readers.folders import list_images
 from runtime.device import pick_device, tuned_kernels
 
 
@@ -53,13 +60,17 @@ class InTheMainThread:
 
 
 WAYS = {  # name → flags of test.py, and what is replaced for it
-    "as it is": ([], nullcontext()),
-    "spectral norm not folded": ([], patch.object(translators, "fold_spectral_norm", lambda network: network.eval())),
-    "one by one": (["--batch_size=1"], nullcontext()),
-    "decoded in the main process": (["--n_cpu=0"], nullcontext()),
-    "written in the main thread": ([], patch.object(translation, "Writers", InTheMainThread)),
-    "in bf16": (["--amp=bf16"], nullcontext()),
-    "kernels tuned for each size": ([], tuned_kernels(True)),
+    "as it is, float32": ([], nullcontext),
+    "spectral norm not folded": ([], lambda: patch.object(translators, "fold_spectral_norm", lambda each: each.eval())),
+    "four at once": (["--batch_size=4"], nullcontext),
+    "one by one": (["--batch_size=1"], nullcontext),
+    "decoded in the main process": (["--n_cpu=0"], nullcontext),
+    "written in the main thread": ([], lambda: patch.object(translation, "Writers", InTheMainThread)),
+    "kernels tuned for each size": ([], lambda: tuned_kernels(True)),
+    "tiles of half the side": (["--tile"], nullcontext),
+    "compiled": (["--compile"], nullcontext),
+    "bf16": (["--amp=bf16"], nullcontext),
+    "bf16, compiled": (["--amp=bf16", "--compile"], nullcontext),
 }
 
 
@@ -69,45 +80,65 @@ def main():
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--images", type=int, help="how many (default: 24 on a CPU, 400 on a GPU)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--json", help="file for the results")
     parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py that make the networks, behind --")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    images = arguments.images or (400 if device.type == "cuda" else 24)
-    options = parse_training([*([] if device.type == "cuda" else SMALL), *arguments.flags])[0]
-    state = {"options": vars(options), "generators": translators.Translators(options).state_dict()}
+    gpu = device.type == "cuda"
+    words = [*([] if gpu else SMALL), *arguments.flags]
+    images = arguments.images or (400 if gpu else 24)
 
-    taken = {way: [] for way in WAYS}
+    found = {way: [] for way in arguments.ways}
     with tempfile.TemporaryDirectory() as folder:
         source = make_images(Path(folder) / "in", images, arguments.size)
         for _ in range(arguments.rounds):
-            for way, (flags, replaced) in WAYS.items():
-                with replaced:
-                    taken[way].append(seconds(state, source, Path(folder) / "out", flags, device))
-    rates = {way: images / statistics.median(times) for way, times in taken.items()}
-    show(
-        [{"way": way, "size": arguments.size, "images/s": rate} for way, rate in rates.items()], arguments.json, device
-    )
+            for way in arguments.ways:
+                job = (way, words, source, Path(folder) / "out", arguments.size, str(device), torch.get_num_threads())
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    found[way].append(pool.submit(measure, *job).result())
+    rows = []
+    for way, measured in found.items():
+        seconds, grown = (statistics.median(each) for each in zip(*measured, strict=True))
+        rows.append({"way": way, "size": arguments.size, "images/s": images / seconds, "MiB": grown})
+    show(rows, arguments.json, device)
 
 
 def make_images(folder, count, size):
-    """``count`` smooth images, which compress as photographs do, in four widths."""
+    """``count`` smooth images, which compress as photographs do."""
     folder.mkdir()
     for i in range(count):
         noise = np.random.default_rng(i).integers(0, 256, (size // 16, size // 16, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((size + 4 * (4 * i // count), size), Image.Resampling.BICUBIC).save(
-            folder / f"{i}.png"
-        )
+        Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
     return folder
 
 
-def seconds(state, source, output, flags, device):
-    """How long test.py takes for the folder, the start of the program not counted."""
+def measure(way, words, source, folder, size, device, threads):
+    """The seconds that test.py takes for the images of ``source``, the start of the program not counted; and MiB."""
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # of workers: the usual
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    flags, replaced = WAYS[way]
+    flags = [f"--tile={size // 2}" if flag == "--tile" else flag for flag in flags]
     options = parse_translation([f"--device={device}", "--amp=off", *flags])
-    begin = time.perf_counter()
-    loaded, trained = translators.load_translators(state, device), argparse.Namespace(**state["options"])
-    translation.translate_folder(loaded, "AtoB", source, output, pictures_of(trained), device, options)
-    return time.perf_counter() - begin
+    options.batch_size = options.batch_size or translation.usual_batch(torch.device(device))
+    trained = parse_training(words)[0]
+    state = {"options": vars(trained), "generators": translators.Translators(trained).state_dict()}
+    with replaced():
+        loaded = translators.load_translators(state, torch.device(device))
+        if options.compile:
+            loaded.compile_generators()
+
+        def run(places):
+            output = Output("AtoB", folder, places, source, pictures_of(trained), "trained")
+            begin = time.perf_counter()
+            translation.translate_all(loaded, output, torch.device(device), options)
+            return time.perf_counter() - begin
+
+        places = list_images(source, pictures_of(trained)["A"])
+        seconds = []
+        grown = growth(lambda: seconds.extend((run(places[:4]), run(places))))
+        return seconds[-1], grown
 
 
 if __name__ == "__main__":

@@ -75,9 +75,12 @@ TRANSLATE = {
         Flag("crf", 18, "its quality: the smaller, the better and the larger", number(int, 0, 64)),
     ],
     "machine": [
-        Flag("batch_size", 4, "images translated at once, where their sizes agree", POSITIVE),
+        Flag("batch_size", None, "images translated at once, where their sizes agree (default: 4, on a CPU 1)",
+             POSITIVE),
         Flag("tile", 0, "translate images larger than this in strips of as many pixels as a square of this side has; "
              "0 for whole images", NATURAL),
+        Flag("compile", False, "compile the networks: half a minute for each of the first sizes, then faster, "
+             "with large images above all", bool),
         AMP_OF_THE_MODEL,
         *MACHINE,
     ],

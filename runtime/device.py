@@ -117,6 +117,11 @@ def explained_errors(options, device):
     except (RuntimeError, MemoryError) as error:
         if ran_out_of_memory(error):
             raise UserError(memory_advice(options, device)) from error
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise UserError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error
+        explain_compiler(error)
         raise
+
+
+def explain_compiler(error):
+    """Raise UserError where ``error`` is that of a compiler which does not work."""
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        raise UserError(f"--compile does not work here ({str(error).splitlines()[0]}); leave it out") from error

@@ -26,6 +26,7 @@ def test_all_can_be_imported():
         "starting.py --images 20",
         "attention.py --sides 8 --rounds 1",
         "communication.py --size 32 --steps 1 -- --ngf=4 --ndf=4 --n_residual_blocks=1",
+        "translate.py --size 64 --images 2 --rounds 1 --ways bf16 -- --ngf=4 --n_residual_blocks=1",
         "operations.py --recipes attention --size 32 --steps 1 -- --ngf=4 --ndf=4",
     ],
     ids=lambda line: line.split(".")[0],

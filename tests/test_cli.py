@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,29 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, 
     assert re.search(r"not finite at step \d+: '[\w ]+' \((nan|-?inf)\)", refused("cycle_gan", *flags))
     assert equal(checkpoint(trained, 1), good)
     assert saved_epochs(trained) == [1]
+
+
+def test_compiled_networks_translate_alike_and_refuse_to_be_taken_apart(trained, run, refused, monkeypatch):
+    """Traced; what a compiler makes of it is its own business. The test images have several sizes."""
+    compiled = partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    flags = ["--dataset_name=tiny", "--n_cpu=0", "--amp=off"]
+    assert run("test", *flags).code == 0
+    assert run("test", *flags, "--compile", "--results_dir=compiled").code == 0
+    plain = sorted(Path("results").rglob("*.png"))
+    assert plain
+    for path in plain:
+        one, other = (np.asarray(Image.open(p), int) for p in (path, Path("compiled") / path.relative_to("results")))
+        assert np.abs(one - other).max() <= 1
+    assert "leave it out" in refused("test", *flags, "--overwrite", "--compile", "--tile=64")
+    clip = ["--overwrite", "--compile", "--input=datasets/tiny/testA", "--frames"]
+    assert "leave it out" in refused("test", *flags, *clip)
+
+
+def test_a_compiler_that_is_missing_is_named(trained, refused, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    line = refused("test", "--dataset_name=tiny", "--n_cpu=0", "--compile", "--overwrite")
+    assert "--compile does not work here" in line
 
 
 def test_translation_refuses_what_it_cannot_do(trained, refused):

@@ -129,6 +129,7 @@ def test_as_a_user_would(workplace, run, refused):
         assert np.abs(torch_image - onnx_image).max() <= 1
     assert "translates AtoB, not" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--direction=BtoA")
     assert "--tile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--tile=64")
+    assert "--compile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--compile")
 
 
 def test_files_of_others_are_refused(workplace, refused):

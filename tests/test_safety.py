@@ -575,7 +575,8 @@ ERRORS = {
     "the disk is full in translation": (
         full_disk_for_translations, [*TRANSLATE, "--n_cpu=0"], "No space left on device"),
     "out of memory in translation": (
-        no_memory_to_translate, [*TRANSLATE, "--n_cpu=0"], "ran out of memory on images of 18×23, 3 at once"),
+        no_memory_to_translate, [*TRANSLATE, "--n_cpu=0", "--batch_size=4"],
+        "ran out of memory on images of 18×23, 3 at once"),
     "no library to measure with": (
         no_library, ["evaluate", "--dataset_name=tiny"], "pip install -r requirements-eval.txt"),
     "no backbone for critics on features": (
