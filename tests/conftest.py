@@ -97,3 +97,14 @@ def equal(a, b):
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(equal, a, b))
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+def without_compiler(monkeypatch):
+    """As on a machine that has no C++ compiler. (Its setting in torch does not survive being set back.)"""
+
+    def search():
+        from torch._inductor.exc import InvalidCxxCompiler  # slow to import
+
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", search)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process, run_python
+from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process, run_python, without_compiler
 from PIL import Image
 
 import options
@@ -321,7 +321,7 @@ def test_compiled_networks_translate_alike_and_refuse_to_be_taken_apart(trained,
 
 
 def test_a_compiler_that_is_missing_is_named(trained, refused, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    without_compiler(monkeypatch)
     line = refused("test", "--dataset_name=tiny", "--n_cpu=0", "--compile", "--overwrite")
     assert "--compile does not work here" in line
 

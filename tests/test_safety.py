@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, equal, make_dataset, noise_image
+from conftest import ROOT, TINY, equal, make_dataset, noise_image, without_compiler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -429,7 +429,7 @@ def older(run, monkeypatch):
 
 
 def no_compiler(run, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    without_compiler(monkeypatch)
 
 
 def harmful(run, monkeypatch):
