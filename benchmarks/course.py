@@ -11,22 +11,17 @@ import json
 import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from coast import agreements, styles
-from matplotlib import pyplot
+from plot import pyplot, save
 
 from readers.folders import find_side
-from runtime import checkpoints
+from runtime import checkpoints, jsonl
 from translators import load_translators
-
-matplotlib.use("Agg")
-pyplot.style.use("tableau-colorblind10")
-matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "the same file each time"}
 
 MEASURES, DIRECTIONS, CPU = ("KID", "SWD", "SSIM", "coast"), ("AtoB", "BtoA"), torch.device("cpu")
 
@@ -38,33 +33,32 @@ def main():
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     name = arguments.dataset_name
-    lines = [json.loads(line) for line in Path(f"images/{name}/scalars.jsonl").read_text().splitlines()]
-    saves = Path("saved_models") / name
-    states = [checkpoints.load_file(each.path) for each in checkpoints.listed(saves)]
-    steps, hours = zip((0, 0), *((state["steps"], state["seconds"] / 3600) for state in states), strict=True)
+    saves, style = Path("saved_models") / name, styles(name)
     course = {f"{measure} {direction}": [] for measure in MEASURES for direction in DIRECTIONS}
-    for line in lines:
+    steps, hours = [0], [0.0]
+    for each in checkpoints.listed(saves):
+        state = checkpoints.load_file(each.path)
+        steps.append(state["steps"])
+        hours.append(state["seconds"] / 3600)
+        for direction, value in (coasts(name, style, state) if style else {}).items():
+            course[f"coast {direction}"].append((hours[-1], value))
+    for line in jsonl.read(Path(f"images/{name}/scalars.jsonl"), lambda row: "step" in row):
         for key in course.keys() & line.keys():
             course[key].append((float(np.interp(line["step"], steps, hours)), line[key]))
-    if styles(name):
-        for hour, state in zip(hours[1:], states, strict=True):
-            for direction, value in coasts(name, state).items():
-                course[f"coast {direction}"].append((hour, value))
     course = {key: points for key, points in course.items() if points}
     for key, points in course.items():
-        print(
-            key, *(f"{value:.3f} after {hour:.2f} h" for hour, value in (points[i] for i in (0, len(points) // 2, -1)))
-        )
+        shown = (points[0], points[len(points) // 2], points[-1])
+        print(key, *(f"{value:.3f} after {hour:.2f} h" for hour, value in shown))
     draw(course, arguments.out)
     if arguments.json:
         arguments.json.write_text(json.dumps(course, indent=1) + "\n")
 
 
 @torch.inference_mode()
-def coasts(name, state):
+def coasts(name, style, state):
     """Direction → agreement of a checkpoint's translations of the test maps with the true ones."""
     folders = {side: find_side(Path("datasets") / name, "test", side) for side in "AB"}
-    return agreements(load_translators(state, CPU), folders, styles(name), CPU)
+    return agreements(load_translators(state, CPU), folders, style, CPU)
 
 
 def draw(course, path):
@@ -77,7 +71,7 @@ def draw(course, path):
         axis.set(title=measure, xlabel="hours of one core")
         axis.grid(alpha=0.3)
     axes[0, 0].legend()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure, path)
 
 
 if __name__ == "__main__":

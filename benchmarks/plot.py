@@ -68,6 +68,11 @@ def draw(panels, measure, path):
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"{measure}, mean of both directions")
     axes[0].legend()
+    save(figure, path)
+
+
+def save(figure, path):
+    """Write ``figure`` in the format of the name; an SVG is the same file each time."""
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -94,7 +94,7 @@ def main():
         source = make_images(Path(folder) / "in", images, arguments.size)
         for _ in range(arguments.rounds):
             for way in arguments.ways:
-                job = (way, words, source, Path(folder) / "out", arguments.size, str(device), torch.get_num_threads())
+                job = (way, words, source, Path(folder) / "out", arguments.size, device, torch.get_num_threads())
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     found[way].append(pool.submit(measure, *job).result())
     rows = []
@@ -121,18 +121,18 @@ def measure(way, words, source, folder, size, device, threads):
     flags, replaced = WAYS[way]
     flags = [f"--tile={size // 2}" if flag == "--tile" else flag for flag in flags]
     options = parse_translation([f"--device={device}", "--amp=off", *flags])
-    options.batch_size = options.batch_size or translation.usual_batch(torch.device(device))
+    options.batch_size = options.batch_size or translation.usual_batch(device)
     trained = parse_training(words)[0]
     state = {"options": vars(trained), "generators": translators.Translators(trained).state_dict()}
     with replaced():
-        loaded = translators.load_translators(state, torch.device(device))
+        loaded = translators.load_translators(state, device)
         if options.compile:
             loaded.compile_generators()
 
         def run(places):
             output = Output("AtoB", folder, places, source, pictures_of(trained), "trained")
             begin = time.perf_counter()
-            translation.translate_all(loaded, output, torch.device(device), options)
+            translation.translate_all(loaded, output, device, options)
             return time.perf_counter() - begin
 
         places = list_images(source, pictures_of(trained)["A"])

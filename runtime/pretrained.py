@@ -64,7 +64,8 @@ class Backbone(nn.Module):
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):  # half precision is slower where each channel goes alone
                 return self(x.float(), strides)
-        x = x.contiguous(memory_format=memory_format(self, x.device, "off"))
+        stem = self.stages["2"]  # stands for all, which have no norm left either, and is looked through sooner
+        x = x.contiguous(memory_format=memory_format(stem, x.device, "off"))
         x = (127.5 * x + 0.5) / 128  # as it was trained: (0…255 − 127) / 128
         features = []
         for stride, stage in self.stages.items():
