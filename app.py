@@ -10,12 +10,13 @@ if __name__ == "__main__":
     exit_cleanly(parse_app)  # answers --help and bad flags, before torch is imported
 
 from inference.app import STYLE, Models, build
-from runtime.device import pick_device
+from runtime.device import flush_denormals, pick_device
 from runtime.errors import UserError
 
 
 def main():
     options = parse_app()
+    flush_denormals()
     models = Models(options.checkpoint_dir, pick_device(options.device))
     if not models.runs():
         raise UserError(f"there is no checkpoint under {options.checkpoint_dir}; train first, or name --checkpoint_dir")

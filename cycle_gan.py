@@ -22,7 +22,7 @@ from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
 from reporting.texts import command, departures, finished, how_to_go_on, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
-from runtime.device import arithmetic, explained_errors, pick_device, set_tf32, tuned_kernels
+from runtime.device import arithmetic, explained_errors, flush_denormals, pick_device, set_tf32, tuned_kernels
 from runtime.folders import check_apart, check_ours, make_ready
 from runtime.lock import locked
 from runtime.saver import Saver
@@ -36,6 +36,7 @@ ROLLBACKS = 3
 
 def main():
     options, given = parse_training()
+    flush_denormals()
     device = distributed.local_device(pick_device(options.device))
     with distributed.process_group(device):
         saved = source = None

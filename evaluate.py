@@ -25,13 +25,14 @@ from readers.headers import check_headers
 from readers.survey import find_domain, ways_of
 from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download, files
-from runtime.device import pick_device, set_tf32
+from runtime.device import flush_denormals, pick_device, set_tf32
 from runtime.folders import claim
 from translators import load_translators
 
 
 def main():
     options = parse_evaluation()
+    flush_denormals()
     device = pick_device(options.device)
     report = measure_folders(options, device) if options.real or options.fake else measure_model(options, device)
     show(report)

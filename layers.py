@@ -1,4 +1,4 @@
-"""What the networks' blocks are made with: norms, spectral norm, and activations that are computed twice.
+"""What networks are made with beside convolutions: norms, spectral norm, and activations that are computed twice.
 
 Images and feature maps are N×C×H×W.
 """
@@ -15,30 +15,17 @@ from torch.utils.checkpoint import checkpoint
 from registry import NORMS, load
 
 
-def pad(x, padding, mode):
-    """``F.pad`` in the precision of x: autocast on a CPU would make it float32, and copy it there and back."""
-    with torch.autocast(x.device.type, enabled=False):
-        return F.pad(x, padding, mode)
-
-
-class ReflectConv2d(nn.Conv2d):
-    """Torch's convolution of odd size, padded by reflection so that the image keeps its own; see ``pad``."""
-
-    def __init__(self, channels_in, channels_out, kernel_size):
-        super().__init__(channels_in, channels_out, kernel_size, padding=kernel_size // 2, padding_mode="reflect")
-
-    def forward(self, x):
-        return F.conv2d(pad(x, 4 * [self.padding[0]], "reflect"), self.weight, self.bias)
-
-
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Torch's, but on a CPU by the kernel of group norm, which computes the same faster. (Not on a GPU: there autocast
-    would make it float32.)"""
+    """Torch's, but on a CPU by kernels that compute the same faster: that of group norm or, in channels_last, where its
+    backward is slow, that of batch norm for one image at a time. (Not on a GPU: there autocast would make it
+    float32.)"""
 
     def forward(self, x):
-        if x.device.type == "cpu" and not self.track_running_stats:
-            return F.group_norm(x, x.shape[1], eps=self.eps)
-        return super().forward(x)
+        if x.device.type != "cpu" or self.track_running_stats:
+            return super().forward(x)
+        if torch.is_grad_enabled() and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+            return torch.cat([F.batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)])
+        return F.group_norm(x, x.shape[1], eps=self.eps)
 
 
 class LayerNorm2d(nn.Module):
@@ -116,41 +103,6 @@ def one_power_iteration(*networks):
                 with torch.autocast(module.parametrizations.weight.original.device.type, enabled=False):
                     module.weight  # noqa: B018 (its value is now in the cache)
         yield
-
-
-def convolve_doubled(x, weight, bias):
-    """x N×C×H×W, doubled by nearest neighbours and padded by reflection, convolved with a 3×3 ``weight``:
-    N×C'×2H×2W.
-
-    Nearest neighbours are a transposed convolution with 2×2 ones, so that both convolutions are one, transposed, 4×4
-    and of stride 2, with four ninths of the products: exactly the same. Reflection on the doubled image repeats the
-    border of x.
-    """
-    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
-    kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3).transpose(0, 1)
-    return F.conv_transpose2d(pad(x, (1, 1, 1, 1), "replicate"), kernel, bias, stride=2, padding=3)
-
-
-class Decoder(nn.Sequential):
-    """Layers one after the other; an upsampling by nearest neighbours and the 3×3 convolution behind it as one, where
-    that is faster: in bf16 on a CPU, from 128 channels on (docs/performance.md)."""
-
-    WIDE = 128
-
-    def forward(self, x):
-        layers = iter(self)
-        for layer in layers:
-            if isinstance(layer, nn.Upsample) and layer.mode == "nearest" and self.folds(x):
-                convolution = next(layers)
-                x = convolve_doubled(x, convolution.weight, convolution.bias)
-            else:
-                x = layer(x)
-        return x
-
-    def folds(self, x):
-        """Whether x is so wide, and in such a precision."""
-        half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        return half and torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.shape[1] >= self.WIDE
 
 
 def run_stages(stages, x, checkpoint_activations):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from layers import Decoder, ReflectConv2d, add_spectral_norm, norm_layer, run_stages
+from convolutions import Decoder, ReflectConv2d
+from layers import add_spectral_norm, norm_layer, run_stages
 from registry import GENERATORS, build
 
 

@@ -24,7 +24,15 @@ from readers.domains import domains_of, to_pixels
 from readers.folders import find_side, has_images, list_images, list_input, side_sources
 from reporting import pages
 from runtime import checkpoints, download
-from runtime.device import autocast, explain_compiler, pick_amp, pick_device, ran_out_of_memory, set_tf32
+from runtime.device import (
+    autocast,
+    explain_compiler,
+    flush_denormals,
+    pick_amp,
+    pick_device,
+    ran_out_of_memory,
+    set_tf32,
+)
 from runtime.folders import check_apart, claim
 from translators import load_translators
 
@@ -33,6 +41,7 @@ THREADS = 4  # that write
 
 def main():
     options = parse_translation()
+    flush_denormals()
     device = pick_device(options.device)
     options.batch_size = options.batch_size or usual_batch(device)
     path, translators, domains = load_onnx(options) if options.onnx else load_checkpoint(options, device)

@@ -16,6 +16,9 @@ sys.path.insert(0, str(ROOT))
 import torch
 
 from readers.folders import find_side, list_images
+from runtime.device import flush_denormals
+
+flush_denormals()  # as the programs do
 
 
 def medians(versions, device, rounds, calls=1):

@@ -32,7 +32,7 @@ from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog
 from reporting.metrics import Evaluation, check_measure
 from reporting.monitor import grid_images
-from runtime.device import pick_device
+from runtime.device import flush_denormals, pick_device
 from trainer import CycleGAN
 from utils import lr_factor
 
@@ -51,6 +51,7 @@ def main():
     parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    flush_denormals()
 
     flags = [*SMALL, f"--dataset_name={arguments.dataset}", f"--seed={arguments.seed}", *arguments.flags]
     options = parse_training(flags)[0]

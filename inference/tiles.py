@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from convolutions import Decoder, pad
 from inference.activations import Activation, kept
-from layers import Decoder, LayerNorm2d, pad
+from layers import LayerNorm2d
 from models import SelfAttention
 from runtime.errors import UserError
 

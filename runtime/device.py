@@ -23,6 +23,16 @@ def pick_device(name):
         raise UserError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
 
 
+def flush_denormals():
+    """From here on a CPU takes numbers below the least normal one of their type (1.2e-38 in float32) as 0.
+
+    The softmax of an attention that is not scaled is full of them, and an Intel CPU takes a hundred times as long for
+    a product with one (docs/performance.md). To be called before anything else: torch's other threads take over what
+    holds in the first one when they start.
+    """
+    torch.set_flush_denormal(True)
+
+
 def set_tf32(on):
     """Whether a GPU may compute products of float32 in TF32."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
 
+from convolutions import ReflectConv2d, pad
 from critics import CriticAttention
-from layers import LayerNorm2d, ReflectConv2d, add_spectral_norm, fold_spectral_norm, pad, standardize
+from layers import LayerNorm2d, add_spectral_norm, fold_spectral_norm, standardize
 from models import GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
 
 

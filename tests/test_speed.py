@@ -1,15 +1,20 @@
 """What makes training fast or small changes nothing but rounding: every recipe against the textbook's step."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import ROOT
 from textbook import Textbook
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
-import layers
+import convolutions
+from convolutions import Winograd, convolve_doubled, winograd_pays
 from datasets import epoch_batches
-from layers import convolve_doubled
+from layers import InstanceNorm2d
 from models import SelfAttention
 from options import RECIPES, parse_training
 from reporting.loss_log import LossLog, NotFinite
@@ -258,7 +263,7 @@ def test_decoders_fold_wide_layers_in_bf16_on_a_cpu(monkeypatch):
         calls.append(x.shape[1])
         return convolve_doubled(x, weight, bias)
 
-    monkeypatch.setattr(layers, "convolve_doubled", counted)
+    monkeypatch.setattr(convolutions, "convolve_doubled", counted)
     plain = decoder(x)
     torch.testing.assert_close(nn.Sequential.forward(decoder, x), plain, rtol=0, atol=0)
     assert not calls
@@ -271,6 +276,72 @@ def test_decoders_fold_wide_layers_in_bf16_on_a_cpu(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         decoder(x)
     assert calls == [128]
+
+
+@pytest.mark.parametrize("strip", [1, 36 * 3 * 5 * 3, 36 * 3 * 5 * 8, 2**20])
+@pytest.mark.parametrize(("batch", "height", "width"), [(3, 16, 12), (2, 4, 12), (1, 4, 4)])
+def test_winograds_convolution_is_torchs(strip, batch, height, width, monkeypatch):
+    """In float64, with all gradients, whatever strips of tiles it is computed in."""
+    monkeypatch.setattr(Winograd, "STRIP", strip)
+    torch.manual_seed(0)
+    shapes = (batch, 5, height, width), (7, 5, 3, 3), (7,)
+    inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+
+    def plain(x, weight, bias):
+        return nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), weight, bias)
+
+    found = []
+    for function in (plain, Winograd.apply):
+        result = function(*inputs)
+        found.append((result, *torch.autograd.grad(result.sin().sum(), inputs)))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-11)
+
+
+def test_wide_convolutions_in_float32_on_a_cpu_are_winograds():
+    """Within rounding, in channels_last as everywhere; not where half precision, a compiler or another size is."""
+    torch.manual_seed(0)
+    x, wide = torch.randn(2, 128, 16, 24), convolutions.ReflectConv2d(128, 128, 3)
+    with torch.no_grad():
+        expected = nn.functional.conv2d(convolutions.pad(x, 4 * [1], "reflect"), wide.weight, wide.bias)
+    assert winograd_pays(x, wide.weight)
+    result = wide(x)
+    assert result.grad_fn.name() == "WinogradBackward" and result.is_contiguous(memory_format=torch.channels_last)
+    assert (result - expected).abs().max() < 1e-4 * expected.std()
+    assert not winograd_pays(x[..., :22], wide.weight)
+    assert not winograd_pays(x.double(), wide.weight)
+    assert not winograd_pays(x, convolutions.ReflectConv2d(128, 64, 3).weight)
+    assert not winograd_pays(x, convolutions.ReflectConv2d(128, 128, 7).weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not winograd_pays(x, wide.weight)
+    program = torch.export.export(wide, (x,), strict=False)
+    assert torch.ops.aten.conv2d.default in {node.target for node in program.graph.nodes}
+    torch.testing.assert_close(program.module()(x), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_is_torchs_in_both_orders_of_memory(layout):
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, 5, 4, dtype=torch.double).contiguous(memory_format=layout).requires_grad_()
+    found = []
+    for norm in (nn.InstanceNorm2d(6), InstanceNorm2d(6)):
+        normed = norm(x)
+        (first,) = torch.autograd.grad(normed.sin().sum(), x, create_graph=True)
+        found.append((normed, first, *torch.autograd.grad(first.square().sum(), x)))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-9)
+    assert found[1][0].is_contiguous(memory_format=layout)
+
+
+def test_denormal_numbers_are_0_in_all_threads():
+    """In a process of its own: the threads that another test has started would stay as they are."""
+    code = """
+import torch
+from runtime.device import flush_denormals
+flush_denormals()
+torch.set_num_threads(4)
+tiny = torch.full((2**22,), 1e-20)
+assert (tiny * tiny == 0).all(), (tiny * tiny == 0).float().mean()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 # ---- compiled ----
