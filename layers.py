@@ -92,16 +92,22 @@ def fold_spectral_norm(network):
 
 
 @contextmanager
-def one_power_iteration(*networks):
-    """Inside, each spectrally normalised weight is computed once (one power iteration), however often it is used.
+def one_power_iteration(*networks, settled=()):
+    """Inside, each spectrally normalised weight is computed once, however often it is used: after one power iteration
+    or, in the networks ``settled``, with the singular vectors that they have.
 
     In the weight's own precision, whatever autocast says: the division by a norm needs all of it.
     """
     with parametrize.cached():
-        for module in (module for network in networks for module in network.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                with torch.autocast(module.parametrizations.weight.original.device.type, enabled=False):
-                    module.weight  # noqa: B018 (its value is now in the cache)
+        for network in (*networks, *settled):
+            for module in network.modules():
+                if parametrize.is_parametrized(module, "weight"):
+                    norm = module.parametrizations.weight
+                    training = norm.training
+                    norm.train(training and network not in settled)  # in eval mode torch's makes no power iteration
+                    with torch.autocast(norm.original.device.type, enabled=False):
+                        module.weight  # noqa: B018 (its value is now in the cache)
+                    norm.train(training)
         yield
 
 

@@ -246,7 +246,7 @@ class GeneratorObjective(nn.Module):
 
     def forward(self, real_A, real_B):
         critics = self._critics.values()
-        with frozen(*critics), one_power_iteration(self.translators, *critics):
+        with frozen(*critics), one_power_iteration(self.translators, settled=critics):
             to_B = self._direction("A", "B", real_A, real_B)
             to_A = self._direction("B", "A", real_B, real_A)
             values = {name: (term(to_B) + term(to_A)) / 2 for name, (_, term) in self.terms.items()}

@@ -36,7 +36,7 @@ def apart(network, *batches):
 
 
 @contextmanager
-def at_each_call(*networks):
+def at_each_call(*networks, settled=()):
     """In the place of ``one_power_iteration``: each call of a network normalises its weights again."""
     with swapped(torch.nn.utils.parametrize, "_cache_enabled", 0):
         yield

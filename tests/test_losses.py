@@ -232,17 +232,28 @@ def test_the_critics_collect_no_gradients_in_the_generator_step(networks):
     assert all(p.grad is not None for p in objective.parameters())
 
 
-def test_one_power_iteration_a_half_step(networks, monkeypatch):
+def test_one_power_iteration_a_step(networks, monkeypatch):
+    """Of the generators in their half, of the critics in theirs; and each weight is computed once in each half."""
     from torch.nn.utils.parametrizations import _SpectralNorm
 
     calls = []
     plain = _SpectralNorm.forward
     monkeypatch.setattr(_SpectralNorm, "forward", lambda self, weight: (calls.append(id(self)), plain(self, weight))[1])
+
+    def vectors(network):
+        return [buffer.clone() for name, buffer in network.named_buffers() if name.endswith("._u")]
+
+    before = [vectors(network) for network in networks]
     GeneratorObjective(*networks, terms_of_G())(images(1), images(2))
     assert len(calls) == len(set(calls)) > 0
+    between = [vectors(network) for network in networks]
+    assert [all(map(torch.equal, *pair)) for pair in zip(before, between, strict=True)] == [False, True, True]
+    assert all(module.training for network in networks for module in network.modules())
     calls.clear()
     CriticObjective(*networks[1:], terms_of_D())(*(images(seed) for seed in range(4)))
     assert len(calls) == len(set(calls)) > 0
+    after = [vectors(network) for network in networks]
+    assert [all(map(torch.equal, *pair)) for pair in zip(between, after, strict=True)] == [True, False, False]
 
 
 @pytest.mark.parametrize("gan_mode", GAN_LOSSES)
