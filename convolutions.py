@@ -74,14 +74,14 @@ class Decoder(nn.Sequential):
 
 
 def winograd_pays(x, weight):
-    """Whether ``Winograd`` is faster than torch's convolution: 3×3, wide, in float32 on a CPU (docs/performance.md).
-
-    A compiler, or an exporter, sees torch's own.
+    """Whether ``Winograd`` is faster than torch's convolution: 3×3, wide, of many pixels, in float32 on a CPU
+    (docs/performance.md). A compiler, or an exporter, sees torch's own.
     """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
-    wide = weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= Winograd.WIDE
-    return wide and x.dtype == torch.float32 and x.shape[2] % 4 == x.shape[3] % 4 == 0
+    n, _, height, width = x.shape
+    fits = weight.shape[2:] == (3, 3) and x.dtype == torch.float32 and height % 4 == width % 4 == 0
+    return fits and min(weight.shape[:2]) >= Winograd.WIDE and n * height * width >= Winograd.MANY
 
 
 class Winograd(torch.autograd.Function):
@@ -96,6 +96,7 @@ class Winograd(torch.autograd.Function):
     """
 
     WIDE = 128  # channels on both sides from which it pays
+    MANY = 1024  # pixels from which what the kernels' transformation takes is made up for
     STRIP = 2**20  # numbers in the 36 values of all tiles of a strip
 
     @staticmethod

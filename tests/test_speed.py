@@ -300,7 +300,7 @@ def test_winograds_convolution_is_torchs(strip, batch, height, width, monkeypatc
 def test_wide_convolutions_in_float32_on_a_cpu_are_winograds():
     """Within rounding, in channels_last as everywhere; not where half precision, a compiler or another size is."""
     torch.manual_seed(0)
-    x, wide = torch.randn(2, 128, 16, 24), convolutions.ReflectConv2d(128, 128, 3)
+    x, wide = torch.randn(2, 128, 32, 24), convolutions.ReflectConv2d(128, 128, 3)
     with torch.no_grad():
         expected = nn.functional.conv2d(convolutions.pad(x, 4 * [1], "reflect"), wide.weight, wide.bias)
     assert winograd_pays(x, wide.weight)
@@ -308,6 +308,7 @@ def test_wide_convolutions_in_float32_on_a_cpu_are_winograds():
     assert result.grad_fn.name() == "WinogradBackward" and result.is_contiguous(memory_format=torch.channels_last)
     assert (result - expected).abs().max() < 1e-4 * expected.std()
     assert not winograd_pays(x[..., :22], wide.weight)
+    assert not winograd_pays(x[..., :12], wide.weight)
     assert not winograd_pays(x.double(), wide.weight)
     assert not winograd_pays(x, convolutions.ReflectConv2d(128, 64, 3).weight)
     assert not winograd_pays(x, convolutions.ReflectConv2d(128, 128, 7).weight)

@@ -1,0 +1,108 @@
+"""What float32 on a CPU gains in three places: wide 3×3 convolutions, instance norm in channels_last, denormal numbers.
+
+    OMP_NUM_THREADS=1 python benchmarks/kernels.py
+
+Milliseconds of processor time, forward and backward, torch's way beside ours; "error" is the largest difference over
+the standard deviation of the result.
+"""
+
+import argparse
+
+from common import medians, show  # first: it makes the folder above importable
+
+# isort: split
+import torch
+import torch.nn.functional as F
+
+from convolutions import Winograd, pad
+from layers import InstanceNorm2d
+
+CONVOLUTIONS = [
+    "2x256x256x32",
+    "1x256x256x32",
+    "2x256x256x16",
+    "2x256x128x64",
+    "2x128x128x32",
+    "2x128x64x128",
+    "2x64x64x16",
+]
+NORMS = ["2x256x32x32", "2x64x128x128", "2x64x16x16"]
+CPU = torch.device("cpu")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--convolutions", nargs="*", default=CONVOLUTIONS, help="N×C×K×size, padded by reflection")
+    parser.add_argument("--norms", nargs="*", default=NORMS, help="N×C×H×W")
+    parser.add_argument("--positions", type=int, default=1024, help="of an attention whose softmax has denormals")
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    for rows in (
+        [convolution(*sizes(text), arguments.rounds) for text in arguments.convolutions],
+        [norm(*sizes(text), arguments.rounds) for text in arguments.norms],
+        [denormal(arguments.positions, arguments.rounds)],
+    ):
+        show(rows, None, CPU)
+
+
+def sizes(text):
+    return map(int, text.split("x"))
+
+
+def beside(torchs, ours, inputs, rounds, name):
+    """A row: forward and backward of both functions of ``inputs``."""
+    functions, results = {"torch": torchs, "ours": ours}, {}
+    versions = {}
+    for kind, function in functions.items():
+        results[kind] = function(*inputs)
+        gradient = torch.ones_like(results[kind])
+        versions[f"{kind} forward"] = lambda function=function: function(*inputs)
+        versions[f"{kind} backward"] = lambda kind=kind, gradient=gradient: torch.autograd.grad(
+            results[kind], inputs, gradient, retain_graph=True
+        )
+    seconds = medians(versions, CPU, rounds)
+    error = (results["ours"] - results["torch"]).abs().max() / results["torch"].std()
+    return {
+        name: "×".join(map(str, inputs[0].shape)),
+        **{k: 1e3 * s for k, s in seconds.items()},
+        "error": error.item(),
+    }
+
+
+def channels_last(*shape):
+    return torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def convolution(n, channels, filters, size, rounds):
+    inputs = channels_last(n, channels, size, size), channels_last(filters, channels, 3, 3), torch.randn(filters)
+
+    def plain(x, weight, bias):
+        return F.conv2d(pad(x, (1, 1, 1, 1), "reflect"), weight, bias)
+
+    row = beside(plain, Winograd.apply, (*inputs[:2], inputs[2].requires_grad_()), rounds, "convolution")
+    return row | {"convolution": f"{row['convolution']} to {filters}"}
+
+
+def norm(*shape_and_rounds):
+    *shape, rounds = shape_and_rounds
+    return beside(
+        lambda x: F.group_norm(x, shape[1]), InstanceNorm2d(shape[1]), (channels_last(*shape),), rounds, "instance norm"
+    )
+
+
+def denormal(positions, rounds):
+    """The product of an attention with its values, as its softmax comes, and with what is denormal as 0."""
+    torch.set_flush_denormal(False)  # as torch is by itself
+    attention, values = (50 * torch.randn(positions, positions)).softmax(1), torch.randn(positions, 256)
+    share = ((attention > 0) & (attention < torch.finfo(torch.float32).tiny)).float().mean().item()
+
+    def product(flush):
+        torch.set_flush_denormal(flush)
+        attention @ values
+
+    seconds = medians({"as they are": lambda: product(False), "as 0": lambda: product(True)}, CPU, rounds)
+    return {"positions": positions, "share of denormals": share, **{name: 1e3 * s for name, s in seconds.items()}}
+
+
+if __name__ == "__main__":
+    main()
