@@ -50,11 +50,15 @@ def file_for_numbers(options, usual, inputs):
 
 def as_json(report):
     """``report`` without what only this program needs; a number that could not be had is null."""
-    numbers = {
-        direction: {name: None if math.isnan(value) else value for name, value in values.items()}
-        for direction, values in report["numbers"].items()
-    }
-    return {"of": report["of"], "features": report["features"], "images": report["images"], "numbers": numbers}
+
+    def with_null(columns):
+        return {
+            title: {name: None if math.isnan(value) else value for name, value in values.items()}
+            for title, values in columns.items()
+        }
+
+    told = {name: report[name] for name in ("of", "features", "images")}
+    return told | {name: with_null(report[name]) for name in ("numbers", "untranslated") if name in report}
 
 
 def measure_folders(options, device):
@@ -101,11 +105,13 @@ def measure_model(options, device):
     amp = trained["amp"] if options.amp == "trained" else options.amp
     folders = {side: find_side(folder, "test", side) for side in "AB"}
     evaluation = Evaluation(folders, options, device, translators, amp, domains)
+    sources = {direction[0] for direction in directions}
     return {
         "of": f"{path} on {folder}",
         "features": options.features,
         "images": {side: len(side_folder.paths) for side, side_folder in evaluation.folders.items()},
         "numbers": evaluation(translators, directions),
+        "untranslated": {side: numbers for side, numbers in evaluation.untranslated().items() if side in sources},
         "width": evaluation.network.width,
         "domains": domains,
         "json": numbers,
@@ -117,11 +123,14 @@ def show(report):
     counts = ", ".join(f"{count} {name}" for name, count in report["images"].items())
     tell(report["of"])
     tell(f"images: {counts}; features: {report['features']}")
-    columns = list(report["numbers"])
+    columns = dict(report["numbers"])
+    rows = [name for name in next(iter(columns.values())) if name != "KID error"]
+    columns |= {f"{side} as it is": numbers for side, numbers in report.get("untranslated", {}).items()}
     print(f"{'':12}" + "".join(f"{column:>20}" for column in columns))
-    rows = [name for name in report["numbers"][columns[0]] if name != "KID error"]
     for row in rows:
-        print(f"{row:12}" + "".join(f"{cell(numbers, row):>20}" for numbers in report["numbers"].values()))
+        print(f"{row:12}" + "".join(f"{cell(numbers, row):>20}" for numbers in columns.values()))
+    if "untranslated" in report:
+        print("As it is: the test images themselves, before any translation, against those of the other side.")
     for side, domain in report.get("domains", {}).items():
         if not domain.picture:
             print(f"side {side}: {domain}; L1, PSNR and SSIM are over all channels and relative to that range")
@@ -134,7 +143,9 @@ def show(report):
 
 
 def cell(numbers, row):
-    value = numbers[row]
+    value = numbers.get(row)
+    if value is None:
+        return "–"
     if math.isnan(value):
         return "too few images"
     if row == "KID":

@@ -208,6 +208,10 @@ class Evaluation:
         with tuned_kernels(False):  # test images may have any size
             return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
 
+    def untranslated(self):
+        """How far the test images of A and of B are from the other side's, as they are: side → name → number."""
+        return {side: self.real[side].distances(self.real[other]) for side, other in ("AB", "BA")}
+
     def _measure(self, translators, source, target):
         translated, pairs, cycles = Description(self.network, self.device), [], []
         for batch in self.folders[source].batches():

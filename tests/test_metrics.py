@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets import unpadded
-from readers.domains import to_unit
+from options import parse_evaluation
+from readers.domains import PICTURES, to_unit
 from reporting import metrics
 from reporting.metrics import Best, pair_distances, set_distances
 from reporting.scalars import Curve
 from runtime import checkpoints
+from translators import load_translators
 
 LITE = "--features=efficientnet_lite0"
 
@@ -102,13 +104,36 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
     assert report["numbers"].keys() == {"AtoB", "BtoA"}
     named = "FID", "KID", "KID error", "precision", "recall", "SWD", "sharpness 1", "cycle L1", "L1", "PSNR", "SSIM"
     assert set(named) == report["numbers"]["AtoB"].keys()
+    before = report["untranslated"]
+    assert "A as it is" in result.out and before["A"]["FID"] > 0
+    assert before["A"]["FID"] == pytest.approx(before["B"]["FID"])
     shutil.move("datasets/tiny/testB/0.png", "datasets/tiny/testB/other.png")
     one = run("evaluate", "--checkpoint=saved_models/tiny/epoch_1.pth", "--dataset_name=tiny", LITE, "--direction=BtoA",
               "--json=here.json")  # fmt: skip
     assert one.code == 0, one.err
     numbers = json.loads((workplace / "here.json").read_text())["numbers"]
+    assert json.loads((workplace / "here.json").read_text())["untranslated"].keys() == {"B"}
     assert numbers.keys() == {"BtoA"} and "SSIM" not in numbers["BtoA"]  # names differ: there is no truth
     assert numbers["BtoA"]["FID"] == pytest.approx(report["numbers"]["BtoA"]["FID"], rel=1e-3)
+
+
+def test_what_is_not_translated_is_as_far_as_copies_of_it(workplace, run):
+    """By generators that give back their images."""
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    for side in "AB":
+        shutil.copy(f"datasets/tiny/test{side}/0.png", f"datasets/tiny/test{side}/3.png")
+    state = checkpoints.load(workplace / "saved_models/tiny", "latest")[1]
+    translators = load_translators(state, torch.device("cpu"))
+    translators.G_AB = translators.G_BA = torch.nn.Identity()
+    folders = {side: f"datasets/tiny/test{side}" for side in "AB"}
+    options = parse_evaluation([LITE])
+    evaluation = metrics.Evaluation(
+        folders, options, torch.device("cpu"), translators, "off", dict.fromkeys("AB", PICTURES)
+    )
+    copies, untranslated = evaluation(translators), evaluation.untranslated()
+    for side, direction in (("A", "AtoB"), ("B", "BtoA")):
+        for name, value in untranslated[side].items():
+            assert copies[direction][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
 
 
 def test_two_folders_are_measured_without_a_model(workplace, run, refused):
