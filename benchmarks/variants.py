@@ -5,15 +5,17 @@
 ``VARIANTS`` maps a name to a function of the model and of what stands behind ``=``.
 """
 
+import math
 from functools import partial
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from convolutions import ReflectConv2d
 from layers import InstanceNorm2d, LayerNorm2d
 from losses import due, gradient_norm, interpolate
-from models import SelfAttention
+from models import SelfAttention, weights_init_normal
 from utils import EMA
 
 
@@ -48,6 +50,34 @@ def critic_lr(model, ratio):
             group["lr"] *= float(ratio)
 
     model.scale_lr = scale_both
+
+
+def fade(model, name):
+    """The term ``name`` of the generators' loss loses weight as the learning rate falls: to 0 in the second half."""
+    scale_lr, terms = model.scale_lr, model.generator_objective.terms
+    weight, term = terms[name]
+
+    def scale_both(factor):
+        scale_lr(factor)
+        terms[name] = weight * factor, term
+
+    model.scale_lr = scale_both
+
+
+def decay(model, shape):
+    """The learning rate falls to 0, in the second half as it does anyway, along a ``cosine``
+    (https://arxiv.org/abs/1608.03983) instead of a line."""
+    scale_lr, curves = model.scale_lr, {"cosine": lambda factor: (1 - math.cos(math.pi * factor)) / 2}
+    model.scale_lr = lambda factor: scale_lr(curves[shape](factor))
+
+
+def first(model, size):
+    """The generators' first convolution sees ``size``×``size`` pixels instead of 7×7."""
+    for generator in model.translators.G_AB, model.translators.G_BA:
+        old = generator.encoder[0]
+        new = ReflectConv2d(old.in_channels, old.out_channels, int(size))
+        generator.encoder[0] = new.apply(weights_init_normal)
+        model.optimizer_G.add_param_group({"params": list(new.parameters())})
 
 
 def no_attention(model, which):
@@ -133,5 +163,5 @@ def every(model, which):
     model.updates = updates_of
 
 
-CHOICES = critic_lr, no_attention, no_spectral_norm, norm, antialiased, penalty, every
+CHOICES = critic_lr, fade, decay, first, no_attention, no_spectral_norm, norm, antialiased, penalty, every
 VARIANTS = {function.__name__: function for function in CHOICES}

@@ -13,6 +13,7 @@ from trainer import CycleGAN
 
 VALUES = {
     "critic_lr": ["4"],
+    "first": ["11"],
     "no_attention": ["generators", "critics"],
     "no_spectral_norm": ["generators", "critics"],
     "norm": ["instance", "eps", "all", "way_up", "last", "eights"],
@@ -20,6 +21,7 @@ VALUES = {
     "penalty": ["mean", "sum", "zero"],
     "every": ["identity:2", "penalty:2"],
 }
+SCHEDULES = {"fade": "identity", "decay": "cosine"}  # what differs as the learning rate falls
 
 
 @pytest.mark.parametrize("variant", [f"{name}={value}" for name, values in VALUES.items() for value in values])
@@ -33,7 +35,17 @@ def test_a_variant_differs_from_the_recipe_and_trains(variant):
 
 
 def test_every_variant_is_tried():
-    assert VALUES.keys() == VARIANTS.keys()
+    assert VALUES.keys() | SCHEDULES.keys() == VARIANTS.keys()
+
+
+def test_a_term_that_fades_falls_with_the_learning_rate_and_a_cosine_is_one():
+    model = build(CycleGAN, "--lr=1e-3", "--lambda_id=8")
+    change(model, [f"{name}={value}" for name, value in SCHEDULES.items()])
+    for factor, bent in ((1, 1), (0.75, 0.8536), (0.5, 0.5), (0, 0)):
+        model.scale_lr(factor)
+        assert model.optimizer_G.param_groups[0]["lr"] == pytest.approx(1e-3 * bent, abs=1e-7)
+        assert model.generator_objective.terms["identity"][0] == pytest.approx(8 * bent, abs=1e-3)
+    assert model.generator_objective.terms["cycle"][0] == model.options.lambda_cyc
 
 
 def test_a_network_alone_loses_attention_and_spectral_norm():
