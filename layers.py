@@ -102,13 +102,20 @@ def one_power_iteration(*networks, settled=()):
         for network in (*networks, *settled):
             for module in network.modules():
                 if parametrize.is_parametrized(module, "weight"):
-                    norm = module.parametrizations.weight
-                    training = norm.training
-                    norm.train(training and network not in settled)  # in eval mode torch's makes no power iteration
-                    with torch.autocast(norm.original.device.type, enabled=False):
-                        module.weight  # noqa: B018 (its value is now in the cache)
-                    norm.train(training)
+                    compute_weight(module, network in settled)
         yield
+
+
+def compute_weight(module, settled):
+    """Put the normalised weight of ``module`` into the cache."""
+    norms = module.parametrizations.weight
+    training = norms.training
+    if training and settled:
+        norms.eval()  # in which torch's makes no power iteration
+    with torch.autocast(norms.original.device.type, enabled=False):
+        module.weight  # noqa: B018
+    if training and settled:
+        norms.train()
 
 
 def run_stages(stages, x, checkpoint_activations):
