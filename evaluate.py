@@ -25,7 +25,7 @@ from readers.headers import check_headers
 from readers.survey import find_domain, ways_of
 from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download, files
-from runtime.device import flush_denormals, pick_device, set_tf32
+from runtime.device import flush_denormals, pick_amp, pick_device, set_tf32
 from runtime.folders import claim
 from translators import load_translators
 
@@ -100,9 +100,9 @@ def measure_model(options, device):
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
     check_measure(options.features, Namespace(**trained))
     set_tf32(trained["tf32"])
-    translators = load_translators(state, device)
+    amp = pick_amp(trained["amp"] if options.amp == "trained" else options.amp, device)
+    translators = load_translators(state, device, amp)
     directions = translators.pick(options.direction)
-    amp = trained["amp"] if options.amp == "trained" else options.amp
     folders = {side: find_side(folder, "test", side) for side in "AB"}
     evaluation = Evaluation(folders, options, device, translators, amp, domains)
     sources = {direction[0] for direction in directions}

@@ -74,7 +74,7 @@ def load_checkpoint(options, device):
     trained = state["options"]
     set_tf32(trained["tf32"])
     options.amp = pick_amp(trained["amp"] if options.amp == "trained" else options.amp, device)
-    translators = load_translators(state, device)
+    translators = load_translators(state, device, None if options.compile else options.amp)
     if options.compile:
         translators.compile_generators()
     return path, translators, domains_of(state, options.decoded_limit)

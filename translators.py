@@ -17,7 +17,7 @@ from models import GeneratorResNet, build_generator
 from readers.domains import domains_of
 from registry import GENERATORS, MASKS, build
 from runtime import checkpoints
-from runtime.device import pick_device
+from runtime.device import memory_format, pick_device
 from runtime.errors import UserError
 
 GENERATOR_NAMES = ("G_AB", "G_BA")
@@ -180,12 +180,16 @@ class Translators(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def load_translators(state, device):
-    """The averaged generators of a checkpoint, ready to translate. Raises UserError where it does not hold them."""
+def load_translators(state, device, amp=None):
+    """The averaged generators of a checkpoint, ready to translate. Raises UserError where it does not hold them.
+
+    ``amp``: the precision in which they will compute; their weights then lie in the order that is fastest for it.
+    """
     check_generators(state)
     translators = assemble(state)
     translators.load_state_dict(state["generators"])
-    return fold_spectral_norm(translators).requires_grad_(False).to(device)
+    translators = fold_spectral_norm(translators).requires_grad_(False).to(device)
+    return translators.to(memory_format=memory_format(translators, device, amp)) if amp else translators
 
 
 def assemble(state):
@@ -229,4 +233,4 @@ def load(path, epoch="latest", device="auto"):
     """
     device = pick_device(device)
     _, state = checkpoints.find(path, epoch)
-    return PictureTranslator(load_translators(state, device), domains_of(state), device)
+    return PictureTranslator(load_translators(state, device, amp="off"), domains_of(state), device)

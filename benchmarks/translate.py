@@ -9,6 +9,7 @@ grows by, with what the compiler needs.
 
 import argparse
 import importlib.util
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -27,6 +28,7 @@ from PIL import Image
 from train_step import SMALL
 
 import translators
+from convolutions import Winograd
 from inference.output import Output
 from inference.writers import save_image
 from options import parse_training, parse_translation
@@ -62,6 +64,11 @@ class InTheMainThread:
 WAYS = {  # name → flags of test.py, and what is replaced for it
     "as it is, float32": ([], nullcontext),
     "spectral norm not folded": ([], lambda: patch.object(translators, "fold_spectral_norm", lambda each: each.eval())),
+    "the usual order of memory": (
+        [],
+        lambda: patch.object(translators, "memory_format", lambda *given: torch.contiguous_format),
+    ),
+    "torch's convolutions": ([], lambda: patch.object(Winograd, "WIDE", math.inf)),
     "four at once": (["--batch_size=4"], nullcontext),
     "one by one": (["--batch_size=1"], nullcontext),
     "decoded in the main process": (["--n_cpu=0"], nullcontext),
@@ -125,7 +132,7 @@ def measure(way, words, source, folder, size, device, threads):
     trained = parse_training(words)[0]
     state = {"options": vars(trained), "generators": translators.Translators(trained).state_dict()}
     with replaced():
-        loaded = translators.load_translators(state, device)
+        loaded = translators.load_translators(state, device, None if options.compile else options.amp)
         if options.compile:
             loaded.compile_generators()
 
