@@ -90,7 +90,8 @@ class Winograd(torch.autograd.Function):
     F(4×4, 3×3) of Lavin and Gray (https://arxiv.org/abs/1509.09308): the 4×4 pixels of a tile cost 36 products a pair
     of channels instead of 144. Tiles of 6×6 and kernels are transformed (``transforms``), multiplied point by point,
     which is a matrix product over the channels, and transformed back. Rounding adds some 5e-5 of the result's standard
-    deviation in float32; in bf16 it would be too much. Only x and the weight are kept for backward.
+    deviation in float32; in bf16 it would be too much. Only x and the weight are kept for backward, which
+    is made of torch's operations, so that it can be differentiated again.
 
     Tiles are taken in strips whose copies fit into the processor's cache.
     """
@@ -115,7 +116,6 @@ class Winograd(torch.autograd.Function):
         return result.permute(0, 3, 1, 2)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         of_tiles, of_kernels, back = transforms(x.dtype)
