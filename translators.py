@@ -189,7 +189,7 @@ def load_translators(state, device, amp=None):
     translators = assemble(state)
     translators.load_state_dict(state["generators"])
     translators = fold_spectral_norm(translators).requires_grad_(False).to(device)
-    return translators.to(memory_format=memory_format(translators, device, amp)) if amp else translators
+    return translators.to(memory_format=memory_format(translators, torch.device(device), amp)) if amp else translators
 
 
 def assemble(state):
