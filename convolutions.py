@@ -90,8 +90,8 @@ class Winograd(torch.autograd.Function):
     F(4×4, 3×3) of Lavin and Gray (https://arxiv.org/abs/1509.09308): the 4×4 pixels of a tile cost 36 products a pair
     of channels instead of 144. Tiles of 6×6 and kernels are transformed (``transforms``), multiplied point by point,
     which is a matrix product over the channels, and transformed back. Rounding adds some 5e-5 of the result's standard
-    deviation in float32; in bf16 it would be too much. Only x and the weight are kept for backward, which
-    is made of torch's operations, so that it can be differentiated again.
+    deviation in float32; in bf16 it would be too much. Only x and the weight are kept for backward, which is made of
+    torch's operations, so that it can be differentiated again.
 
     Tiles are taken in strips whose copies fit into the processor's cache.
     """
@@ -138,6 +138,7 @@ class Winograd(torch.autograd.Function):
 
 
 @cache
+@torch.inference_mode(False)  # what is made in that mode could not be differentiated later
 def transforms(dtype):
     """The matrices that transform tiles (36×36), kernels (36×9) and products back to pixels (16×36): Lavin and Gray's
     Bᵀ, G and Aᵀ, on rows and columns at once."""

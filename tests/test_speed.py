@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 import convolutions
-from convolutions import Winograd, convolve_doubled, winograd_pays
+from convolutions import Winograd, convolve_doubled, transforms, winograd_pays
 from datasets import epoch_batches
 from layers import InstanceNorm2d
 from models import SelfAttention
@@ -296,6 +296,17 @@ def test_winograds_convolution_is_torchs(strip, batch, height, width, monkeypatc
         gradients = torch.autograd.grad(result.sin().sum(), inputs, create_graph=True)
         found.append((result, *gradients, *torch.autograd.grad(sum(g.sin().sum() for g in gradients), inputs)))
     torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+
+
+def test_winograds_matrices_are_made_for_training_even_while_translating():
+    transforms.cache_clear()
+    x, weight, bias = torch.randn(1, 2, 4, 4), torch.randn(2, 2, 3, 3), torch.zeros(2)
+    with torch.inference_mode():
+        Winograd.apply(x, weight, bias)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(Winograd.apply(x, weight, bias).square().sum(), x, create_graph=True)
+    gradient.sum().backward()
+    assert x.grad.isfinite().all()
 
 
 def test_wide_convolutions_in_float32_on_a_cpu_are_winograds():
