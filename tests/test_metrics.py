@@ -111,8 +111,9 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
     one = run("evaluate", "--checkpoint=saved_models/tiny/epoch_1.pth", "--dataset_name=tiny", LITE, "--direction=BtoA",
               "--json=here.json")  # fmt: skip
     assert one.code == 0, one.err
-    numbers = json.loads((workplace / "here.json").read_text())["numbers"]
-    assert json.loads((workplace / "here.json").read_text())["untranslated"].keys() == {"B"}
+    told = json.loads((workplace / "here.json").read_text())
+    numbers = told["numbers"]
+    assert told["untranslated"].keys() == {"B"}
     assert numbers.keys() == {"BtoA"} and "SSIM" not in numbers["BtoA"]  # names differ: there is no truth
     assert numbers["BtoA"]["FID"] == pytest.approx(report["numbers"]["BtoA"]["FID"], rel=1e-3)
 
