@@ -77,11 +77,12 @@ def winograd_pays(x, weight):
     """Whether ``Winograd`` is faster than torch's convolution: 3×3, wide, of many pixels, in float32 on a CPU
     (docs/performance.md). A compiler, or an exporter, sees torch's own.
     """
+    if min(weight.shape[:2]) < Winograd.WIDE or weight.shape[2:] != (3, 3):
+        return False
     if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
     n, _, height, width = x.shape
-    fits = weight.shape[2:] == (3, 3) and x.dtype == torch.float32 and height % 4 == width % 4 == 0
-    return fits and min(weight.shape[:2]) >= Winograd.WIDE and n * height * width >= Winograd.MANY
+    return x.dtype == torch.float32 and height % 4 == width % 4 == 0 and n * height * width >= Winograd.MANY
 
 
 class Winograd(torch.autograd.Function):

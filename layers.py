@@ -1,15 +1,11 @@
-"""What networks are made with beside convolutions: norms, spectral norm, and activations that are computed twice.
+"""What networks are made with beside convolutions: norms, and activations that are computed twice.
 
 Images and feature maps are N×C×H×W.
 """
 
-from contextlib import contextmanager
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 from registry import NORMS, load
@@ -24,7 +20,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         if x.device.type != "cpu" or self.track_running_stats:
             return super().forward(x)
         if torch.is_grad_enabled() and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            return torch.cat([F.batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)])
+            images = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)]
+            return torch.cat(images) if len(images) > 1 else images[0]
         return F.group_norm(x, x.shape[1], eps=self.eps)
 
 
@@ -64,58 +61,6 @@ def norm_layer(norm, channels):
 def mixes_samples(network):
     """Whether what comes out for an image depends on the others of its batch, as under batch norm."""
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-
-
-def add_spectral_norm(network):
-    """Divide the convolution weights of ``network`` by their largest singular values
-    (https://arxiv.org/abs/1802.05957); returns the network.
-
-    Not where a norm follows: it takes any factor of weight and bias out again, so that nothing would be gained. To be
-    called after initialisation, whose weights the first estimate of the singular vectors needs.
-    """
-    norms = nn.InstanceNorm2d, LayerNorm2d, nn.BatchNorm2d
-    sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
-    undone = {layer for layers in sequences for layer, after in pairwise(layers) if isinstance(after, norms)}
-    for module in list(network.modules()):
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module not in undone:
-            parametrizations.spectral_norm(module)
-    return network
-
-
-def fold_spectral_norm(network):
-    """Replace each normalised weight by its present value, for translation; returns the network, in eval mode."""
-    network.eval()  # in training mode the removal would do one more power iteration
-    for module in list(network.modules()):
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight")
-    return network
-
-
-@contextmanager
-def one_power_iteration(*networks, settled=()):
-    """Inside, each spectrally normalised weight is computed once, however often it is used: after one power iteration
-    or, in the networks ``settled``, with the singular vectors that they have.
-
-    In the weight's own precision, whatever autocast says: the division by a norm needs all of it.
-    """
-    with parametrize.cached():
-        for network in (*networks, *settled):
-            for module in network.modules():
-                if parametrize.is_parametrized(module, "weight"):
-                    compute_weight(module, network in settled)
-        yield
-
-
-def compute_weight(module, settled):
-    """Put the normalised weight of ``module`` into the cache."""
-    norms = module.parametrizations.weight
-    training = norms.training
-    if training and settled:
-        norms.eval()  # in which torch's makes no power iteration
-    with torch.autocast(norms.original.device.type, enabled=False):
-        module.weight  # noqa: B018
-    if training and settled:
-        norms.train()
 
 
 def run_stages(stages, x, checkpoint_activations):

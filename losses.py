@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from layers import mixes_samples, one_power_iteration
+from layers import mixes_samples
 from registry import GAN_LOSSES, PENALTIES, load
+from spectral_norm import one_power_iteration
 from translators import compose, forward_as
 
 
@@ -185,12 +186,12 @@ def due(terms, intervals, step):
 
 
 class GeneratorLosses(NamedTuple):
-    """``total`` to minimise, its unweighted terms by name, and the translations (detached) as the critics see them."""
+    """Of one direction: ``total`` to minimise, its unweighted terms by name, and the translations (detached) as the
+    critic sees them."""
 
     total: torch.Tensor
     terms: dict
-    fake_A: torch.Tensor
-    fake_B: torch.Tensor
+    fake: torch.Tensor
 
 
 class CriticLosses(NamedTuple):
@@ -230,12 +231,19 @@ def weighted_sum(terms, values):
     return sum(weight * values[name] for name, (weight, _) in terms.items())
 
 
-class GeneratorObjective(nn.Module):
-    """The generators' half of a training step (https://arxiv.org/abs/1703.10593).
+def both_directions(real_A, real_B):
+    """What GeneratorObjective takes, for each direction in turn."""
+    return ("A", real_A, real_B), ("B", real_B, real_A)
 
-    ``terms`` are those of ``generator_terms``. ``forward(real_A, real_B)`` takes two batches N×C×H×W in [-1, 1]; each
-    term is the mean over both directions, and ``total`` their weighted sum. The critics only judge here: they are not
-    submodules, and their weights get no gradients.
+
+class GeneratorObjective(nn.Module):
+    """The generators' half of a training step (https://arxiv.org/abs/1703.10593), one direction at a time: so what one
+    keeps for its backward is gone when the other begins, and a step needs half the memory.
+
+    ``terms`` are those of ``generator_terms``. ``forward(source, x, y)`` takes two batches N×C×H×W in [-1, 1], x of the
+    domain ``source`` and y of the other. The loss of a step is the mean over both directions: ``total`` is half the
+    weighted sum of the terms, and the gradients of both add up. The critics only judge here: they are not submodules,
+    and their weights get no gradients.
     """
 
     def __init__(self, translators, D_A, D_B, terms):
@@ -244,13 +252,14 @@ class GeneratorObjective(nn.Module):
         self._critics = {"A": D_A, "B": D_B}  # a dict hides them from nn.Module
         self.terms = active(terms)
 
-    def forward(self, real_A, real_B):
-        critics = self._critics.values()
-        with frozen(*critics), one_power_iteration(self.translators, settled=critics):
-            to_B = self._direction("A", "B", real_A, real_B)
-            to_A = self._direction("B", "A", real_B, real_A)
-            values = {name: (term(to_B) + term(to_A)) / 2 for name, (_, term) in self.terms.items()}
-        return GeneratorLosses(weighted_sum(self.terms, values), values, to_A.fake.detach(), to_B.fake.detach())
+    def forward(self, source, x, y):
+        target = "B" if source == "A" else "A"
+        critic = self._critics[target]
+        with frozen(critic), one_power_iteration(self.translators, settled=[critic]):
+            direction = self._direction(source, target, x, y)
+            values = {name: term(direction) for name, (_, term) in self.terms.items()}
+        total = weighted_sum(self.terms, values) / 2
+        return GeneratorLosses(total, {name: x.detach() for name, x in values.items()}, direction.fake.detach())
 
     def _direction(self, source, target, x, y):
         """x goes from ``source`` to ``target`` and back; y, of ``target``, goes through the same generator."""

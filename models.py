@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from convolutions import Decoder, ReflectConv2d
-from layers import add_spectral_norm, norm_layer, run_stages
+from layers import norm_layer, run_stages
 from registry import GENERATORS, build
+from spectral_norm import add_spectral_norm
 
 
 def weights_init_normal(module):

@@ -1,18 +1,19 @@
 """What is trained: two generators, two critics, and all that a training step of theirs depends on."""
 
 from argparse import Namespace
+from contextlib import nullcontext
 
 import torch
 from torch.nn.utils import parametrize
 
 from critics import build_critic
-from layers import one_power_iteration
-from losses import CriticObjective, GeneratorObjective, critic_terms, generator_terms
+from losses import CriticObjective, GeneratorObjective, both_directions, critic_terms, generator_terms
 from models import SelfAttention
 from registry import AUGMENTATIONS, load
 from runtime import distributed
 from runtime.device import autocast, memory_format, pick_amp
 from runtime.errors import UserError, first_line
+from spectral_norm import one_power_iteration
 from translators import Translators, check_shapes, load_weights
 from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
@@ -109,11 +110,12 @@ class CycleGAN:
         Returns what the log shows, name → scalar tensor.
         """
         networks = {"G_AB": self.translators.G_AB, "G_BA": self.translators.G_BA}
-        images = batch["A"], batch["B"]
-        losses, norms = self._descend(self._parallel_G, images, self.optimizer_G, self.scaler_G, networks)
+        directions = both_directions(batch["A"], batch["B"])
+        (to_B, to_A), norms = self._descend(self._parallel_G, directions, self.optimizer_G, self.scaler_G, networks)
         self.average.update_parameters(self.translators)
-        batch |= {"fake_A": losses.fake_A, "fake_B": losses.fake_B}
-        return {"G": losses.total, **losses.terms, **norms}
+        batch |= {"fake_A": to_A.fake, "fake_B": to_B.fake}
+        terms = {name: (term + to_A.terms[name]) / 2 for name, term in to_B.terms.items()}
+        return {"G": to_B.total + to_A.total, **terms, **norms}
 
     def update_D(self, batch):
         """One step of both critics on real images and on the replay buffers' fake ones; returns what the log shows."""
@@ -127,16 +129,20 @@ class CycleGAN:
             self.buffer_B.push_and_pop(batch["fake_B"]),
         )
         networks = {"D_A": self.critic_objective.D_A, "D_B": self.critic_objective.D_B}
-        losses, norms = self._descend(self._parallel_D, images, self.optimizer_D, self.scaler_D, networks)
+        (losses,), norms = self._descend(self._parallel_D, [images], self.optimizer_D, self.scaler_D, networks)
         return {"D": losses.total, **losses.terms, **losses.scores, **norms}
 
-    def _descend(self, objective, images, optimizer, scaler, networks):
-        """One optimizer step on ``objective(*images)``; returns its losses, and the norm of each network's gradient."""
+    def _descend(self, objective, parts, optimizer, scaler, networks):
+        """One optimizer step on the sum of ``objective(*part)`` over ``parts``; returns the losses of each, and the
+        norm of each network's gradient."""
+        optimizer.zero_grad()
+        losses = []
         with parametrize.cached():  # through backward, where checkpointing computes activations again
-            with autocast(self.device, self.amp):
-                losses = objective(*images)
-            optimizer.zero_grad()
-            scaler.scale(losses.total).backward()
+            for i, part in enumerate(parts, start=1):
+                with nullcontext() if i == len(parts) else distributed.unsent(objective):
+                    with autocast(self.device, self.amp):
+                        losses.append(objective(*part))
+                    scaler.scale(losses[-1].total).backward()
         scaler.unscale_(optimizer)
         norms = gradient_norms(networks, scaler)
         scaler.step(optimizer)

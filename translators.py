@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from inference.pictures import PictureTranslator
-from layers import fold_spectral_norm
 from models import GeneratorResNet, build_generator
 from readers.domains import domains_of
 from registry import GENERATORS, MASKS, build
 from runtime import checkpoints
 from runtime.device import memory_format, pick_device
 from runtime.errors import UserError
+from spectral_norm import fold_spectral_norm
 
 GENERATOR_NAMES = ("G_AB", "G_BA")
 

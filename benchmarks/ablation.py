@@ -20,6 +20,7 @@ import models
 import trainer
 from options import parse_training
 from runtime.device import pick_device
+from spectral_norm import normalise
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def everywhere(network):
     """In the place of ``add_spectral_norm``: on convolutions before a norm as well."""
     for module in list(network.modules()):
         if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
-            torch.nn.utils.parametrizations.spectral_norm(module)
+            normalise(module)
     return network
 
 

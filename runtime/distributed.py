@@ -69,6 +69,11 @@ def data_parallel(objective, **options):
     return objective if WORLD == 1 else torch.nn.parallel.DistributedDataParallel(objective, **options)
 
 
+def unsent(objective):
+    """Inside, gradients of what ``data_parallel`` made add up in this process; the next backward outside sends them."""
+    return nullcontext() if WORLD == 1 else objective.no_sync()
+
+
 def all_reduce_max(*numbers):
     """For each number, the largest that any process has: so all of them do the same."""
     if WORLD == 1:

@@ -11,9 +11,9 @@ import time
 import pytest
 import torch
 from conftest import ROOT, TINY, equal, make_dataset
-from torch.nn.utils import parametrize
 
 from datasets import epoch_batches
+from losses import both_directions
 from runtime import checkpoints
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -69,9 +69,9 @@ def gradients(flags):
     images = images[:, distributed.RANK * share :][:, :share]
     torch.rand = lambda n, *shape, **kind: torch.full((n, *shape), 0.3, **kind)  # the penalty's points
     found = []
-    for objective, inputs in ((model._parallel_G, images[:2]), (model._parallel_D, images)):
-        with parametrize.cached():
-            objective(*inputs).total.backward()
+    steps = (model._parallel_G, both_directions(*images[:2])), (model._parallel_D, [images])
+    for objective, parts in steps:
+        model._descend(objective, parts, torch.optim.SGD(objective.parameters(), lr=0.0), model.scaler_G, {})
         found.append([p.grad for p in objective.parameters()])
     return found
 

@@ -16,6 +16,7 @@ from losses import (
     LeastSquares,
     Vanilla,
     Wasserstein,
+    both_directions,
     critic_terms,
     due,
     generator_terms,
@@ -25,6 +26,7 @@ from losses import (
 )
 from options import parse_training
 from registry import GAN_LOSSES, PENALTIES, load
+from spectral_norm import SpectralNorm
 from translators import Translators
 
 
@@ -193,15 +195,16 @@ def test_the_generator_objective_equals_the_textbook(networks, gan_mode, lambda_
     G_AB, G_BA = translators.G_AB, translators.G_BA
     objective = GeneratorObjective(*networks, terms_of_G(gan_mode, 7, lambda_id))
     real_A, real_B = images(1), images(2)
-    ours = objective(real_A, real_B)
+    to_B, to_A = (objective(*direction) for direction in both_directions(real_A, real_B))
+    total = to_B.total + to_A.total
     theirs = textbook_generator_loss(G_AB, G_BA, D_A, D_B, real_A, real_B, load(GAN_LOSSES[gan_mode]), 7, lambda_id)
-    torch.testing.assert_close(ours.total, theirs, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(total, theirs, rtol=1e-10, atol=1e-12)
     parameters = list(translators.parameters())
     torch.testing.assert_close(
-        torch.autograd.grad(ours.total, parameters), torch.autograd.grad(theirs, parameters), rtol=1e-7, atol=1e-10
+        torch.autograd.grad(total, parameters), torch.autograd.grad(theirs, parameters), rtol=1e-7, atol=1e-10
     )
-    torch.testing.assert_close(ours.fake_B, G_AB(real_A).detach(), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(ours.fake_A, G_BA(real_B).detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(to_B.fake, G_AB(real_A).detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(to_A.fake, G_BA(real_B).detach(), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("penalty_name", PENALTIES)
@@ -226,7 +229,8 @@ def test_the_critic_objective_equals_the_textbook(networks, gan_mode, penalty_na
 def test_the_critics_collect_no_gradients_in_the_generator_step(networks):
     objective = GeneratorObjective(*networks, terms_of_G())
     assert {id(p) for p in objective.parameters()} == {id(p) for p in networks[0].parameters()}
-    objective(images(1), images(2)).total.backward()
+    for direction in both_directions(images(1), images(2)):
+        objective(*direction).total.backward()
     critics = [p for network in networks[1:] for p in network.parameters()]
     assert all(p.grad is None and p.requires_grad for p in critics)
     assert all(p.grad is not None for p in objective.parameters())
@@ -234,17 +238,18 @@ def test_the_critics_collect_no_gradients_in_the_generator_step(networks):
 
 def test_one_power_iteration_a_step(networks, monkeypatch):
     """Of the generators in their half, of the critics in theirs; and each weight is computed once in each half."""
-    from torch.nn.utils.parametrizations import _SpectralNorm
-
     calls = []
-    plain = _SpectralNorm.forward
-    monkeypatch.setattr(_SpectralNorm, "forward", lambda self, weight: (calls.append(id(self)), plain(self, weight))[1])
+    plain = SpectralNorm.forward
+    monkeypatch.setattr(SpectralNorm, "forward", lambda self, weight: (calls.append(id(self)), plain(self, weight))[1])
 
     def vectors(network):
         return [buffer.clone() for name, buffer in network.named_buffers() if name.endswith("._u")]
 
     before = [vectors(network) for network in networks]
-    GeneratorObjective(*networks, terms_of_G())(images(1), images(2))
+    objective = GeneratorObjective(*networks, terms_of_G())
+    with parametrize.cached():
+        for direction in both_directions(images(1), images(2)):
+            objective(*direction)
     assert len(calls) == len(set(calls)) > 0
     between = [vectors(network) for network in networks]
     assert [all(map(torch.equal, *pair)) for pair in zip(before, between, strict=True)] == [False, True, True]
@@ -261,12 +266,12 @@ def test_each_half_step_lowers_its_own_loss(networks, gan_mode):
     batches = [images(seed) for seed in range(4)]
     generators = GeneratorObjective(*networks, terms_of_G(gan_mode))
     critics = CriticObjective(*networks[1:], terms_of_D(gan_mode))
-    for objective, inputs in ((generators, batches[:2]), (critics, batches)):
+    for objective, parts in ((generators, both_directions(*batches[:2])), (critics, [batches])):
         optimizer = torch.optim.Adam(objective.parameters(), 1e-3, (0.5, 0.999))
         losses = []
         for _ in range(15):
             torch.manual_seed(0)
-            loss = objective(*inputs).total
+            loss = sum(objective(*part).total for part in parts)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

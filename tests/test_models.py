@@ -1,5 +1,6 @@
 """Shapes, initialisation, spectral norm against an SVD, attention against the explicit softmax."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -8,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
 from convolutions import ReflectConv2d, pad
 from critics import CriticAttention
-from layers import LayerNorm2d, add_spectral_norm, fold_spectral_norm, standardize
+from layers import LayerNorm2d, standardize
 from models import GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
+from spectral_norm import add_spectral_norm, fold_spectral_norm, normalise
 
 
 def convolutions(network):
@@ -85,6 +88,33 @@ def test_spectral_norm_holds_the_largest_singular_value_at_one(build):
         assert largest == pytest.approx(1, abs=1e-3)
         raw = torch.linalg.svdvals(conv.parametrizations.weight.original.detach().flatten(1))[0].item()
         assert abs(raw - 1) > 1e-2  # it is the norm that does it, not the initialisation
+
+
+@pytest.mark.parametrize("convolution", [nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(3, 8, 5), nn.Conv2d(6, 1, 1)])
+def test_spectral_norm_is_torchs(convolution):
+    """Values, gradients, singular vectors, names and random draws; and its gradient can be taken twice."""
+    ours, theirs = convolution.double(), copy.deepcopy(convolution).double()
+    torch.manual_seed(0)
+    normalise(ours)
+    torch.manual_seed(0)
+    spectral_norm(theirs)
+    for _ in range(3):
+        ours.zero_grad()
+        theirs.zero_grad()
+        weight, other = ours.weight, theirs.weight
+        torch.testing.assert_close(weight, other)
+        weight.pow(3).sum().backward()
+        other.pow(3).sum().backward()
+        torch.testing.assert_close(
+            ours.parametrizations.weight.original.grad, theirs.parametrizations.weight.original.grad
+        )
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    ours.zero_grad()
+    weight = ours.weight
+    for _ in range(2):
+        (weight**2).sum().backward()
+    once, original = ours.eval().weight, ours.parametrizations.weight.original
+    torch.testing.assert_close(original.grad, 2 * torch.autograd.grad((once**2).sum(), original)[0])
 
 
 LAYER_NORMS = {"cpu": LayerNorm2d(6), "gpu": partial(standardize, eps=LayerNorm2d.eps)}

@@ -12,9 +12,9 @@ from torch import nn
 
 from inference import onnx_export
 from inference.onnx_model import OnnxModel
-from layers import fold_spectral_norm
 from options import parse_export, parse_training
 from readers.domains import PICTURES, pictures_of, plain
+from spectral_norm import fold_spectral_norm
 from translators import Translators
 
 onnxruntime = pytest.importorskip("onnxruntime")

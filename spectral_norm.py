@@ -1,0 +1,138 @@
+"""Spectral norm: a convolution's weight divided by its largest singular value (https://arxiv.org/abs/1802.05957).
+
+The singular vectors are estimated by a power iteration for each half of a training step (``one_power_iteration``).
+"""
+
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.linalg import vector_norm
+from torch.nn.utils import parametrize
+
+from layers import LayerNorm2d
+
+TINY = 1e-12  # the least that is divided by
+
+
+class SpectralNorm(nn.Module):
+    """A parametrization: a convolution weight to the same, divided by its largest singular value as the product of
+    channels out × all else; ``dim`` is that of the channels out.
+
+    Values, gradients, random draws and names in a checkpoint are those of ``spectral_norm`` in
+    torch.nn.utils.parametrizations. This one has fewer operations, which for small networks are most of its time, and
+    its gradient can be taken once for each use of the weight. In training mode each call begins with a power iteration.
+    """
+
+    FIRST_ITERATIONS = 15
+
+    def __init__(self, weight, dim):
+        super().__init__()
+        self.dim = dim
+        matrix = as_matrix(weight.detach(), dim)
+        u, v = (matrix.new_empty(size).normal_() for size in matrix.shape)
+        self.register_buffer("_u", u / vector_norm(u))
+        self.register_buffer("_v", v / vector_norm(v))
+        for _ in range(self.FIRST_ITERATIONS):
+            self.largest(matrix)
+
+    def forward(self, weight):
+        return Normalised.apply(weight, *self.largest(as_matrix(weight.detach(), self.dim)), self.dim)
+
+    def largest(self, matrix):
+        """The left and right singular vectors u and v of the largest singular value of ``matrix``, and that itself."""
+        if not self.training:
+            return self._u, self._v, torch.dot(self._u, matrix @ self._v)
+        u = matrix @ self._v
+        u /= vector_norm(u).clamp_min_(TINY)
+        v = u @ matrix
+        sigma = vector_norm(v).clamp_min_(TINY)  # uᵀ W v, for this v
+        v /= sigma
+        self._u.copy_(u)  # in place: DistributedDataParallel sends these buffers to all processes
+        self._v.copy_(v)
+        return u, v, sigma
+
+
+class Normalised(torch.autograd.Function):
+    """N = W/σ, where σ = uᵀ W v and the singular vectors u and v are constants. With G = ∂L/∂N,
+
+        ∂L/∂W = (G − ⟨G, N⟩ u vᵀ) / σ.
+
+    What backward needs is not given to ``save_for_backward``, whose tensors are gone after one: both directions of the
+    generators' half step use the same N, and each has a backward of its own.
+    """
+
+    @staticmethod
+    def forward(ctx, weight, u, v, sigma, dim):
+        ctx.weight, ctx.u, ctx.v, ctx.sigma, ctx.dim = weight, u, v, sigma, dim
+        return weight / sigma
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        along = torch.sum(gradient * ctx.weight) / ctx.sigma
+        outer = torch.outer(along * ctx.u, ctx.v).view(ctx.weight.transpose(0, ctx.dim).shape)
+        return (gradient - outer.transpose(0, ctx.dim)) / ctx.sigma, None, None, None, None
+
+
+def as_matrix(weight, dim):
+    """A convolution weight as channels out × all else."""
+    return weight.transpose(0, dim).flatten(1)
+
+
+def add_spectral_norm(network):
+    """Give the convolutions of ``network`` a SpectralNorm; returns the network.
+
+    Not where a norm follows: it takes any factor of weight and bias out again, so that nothing would be gained. To be
+    called after initialisation, whose weights the first estimate of the singular vectors needs.
+    """
+    norms = nn.InstanceNorm2d, LayerNorm2d, nn.BatchNorm2d
+    sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
+    undone = {layer for layers in sequences for layer, after in pairwise(layers) if isinstance(after, norms)}
+    for module in list(network.modules()):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module not in undone:
+            normalise(module)
+    return network
+
+
+def normalise(convolution):
+    """Give one convolution a SpectralNorm."""
+    dim = 1 if isinstance(convolution, nn.ConvTranspose2d) else 0
+    parametrize.register_parametrization(convolution, "weight", SpectralNorm(convolution.weight, dim))
+
+
+def fold_spectral_norm(network):
+    """Replace each normalised weight by its present value, for translation; returns the network, in eval mode."""
+    network.eval()  # in training mode the removal would do one more power iteration
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+    return network
+
+
+@contextmanager
+def one_power_iteration(*networks, settled=()):
+    """Inside, each spectrally normalised weight is computed once, however often it is used: after one power iteration
+    or, in the networks ``settled``, with the singular vectors that they have. Inside another ``parametrize.cached()``,
+    once in the whole of it.
+
+    In the weight's own precision, whatever autocast says: the division by a norm needs all of it.
+    """
+    with parametrize.cached():
+        compute_weights(networks, settled)
+        yield
+
+
+@torch.compiler.disable  # compiled functions have one backward
+def compute_weights(networks, settled):
+    """Put all normalised weights into the cache."""
+    for network in (*networks, *settled):
+        with torch.autocast(next(network.parameters()).device.type, enabled=False):
+            for module in network.modules():
+                if parametrize.is_parametrized(module, "weight"):
+                    (norm,) = module.parametrizations.weight
+                    training = norm.training
+                    norm.training = training and network not in settled
+                    module.weight  # noqa: B018
+                    norm.training = training
