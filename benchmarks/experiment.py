@@ -34,7 +34,7 @@ from reporting.metrics import Evaluation, check_measure
 from reporting.monitor import grid_images
 from runtime.device import flush_denormals, pick_device
 from trainer import CycleGAN
-from utils import lr_factor
+from utils import EMA, lr_factor
 
 SMALL = ["--img_height=64", "--img_width=64", "--ngf=16", "--ndf=16", "--n_residual_blocks=3", "--n_cpu=0"]
 
@@ -46,6 +46,10 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, help="train on so many images a side, drawn by the seed (all)")
     parser.add_argument("--variant", action="append", default=[], help="NAME=VALUE of variants.py; can be repeated")
+    parser.add_argument(
+        "--ema_decays", type=float, nargs="*", default=[],
+        help="more values of --ema_decay, a line for each: they do not change the training, so one is enough",
+    )  # fmt: skip
     parser.add_argument("--grid", help="file for a sample grid")
     parser.add_argument("--json", help="file to which the line is appended")
     parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
@@ -59,32 +63,37 @@ def main():
     torch.manual_seed(options.seed)
     model = CycleGAN(options, pick_device(options.device))
     change(model, arguments.variant)
-    log, steps = train(model, options, arguments.seconds, images=arguments.images)
-    line = {
-        "dataset": arguments.dataset,
-        "variants": arguments.variant,
-        "flags": " ".join(arguments.flags),
-        "seed": arguments.seed,
-        "seconds": arguments.seconds,
-        **({"images": arguments.images} if arguments.images else {}),
-        "steps": steps,
-        "losses": {name: round(value, 4) for name, value in log.items()},
-        **Measure(model, arguments.dataset)(),
-    }
-    print(json.dumps(line))
-    if arguments.json:
-        with open(arguments.json, "a") as file:
-            file.write(json.dumps(line) + "\n")
+    averages = {f"--ema_decay {decay:g}": EMA(model.translators, decay) for decay in arguments.ema_decays}
+    log, steps = train(model, options, arguments.seconds, images=arguments.images, averages=averages.values())
+    measure = Measure(model, arguments.dataset)
+    for flag, average in {"": model.average, **averages}.items():
+        line = {**setting(arguments, flag), "steps": steps, "losses": log, **measure(average)}
+        print(json.dumps(line))
+        if arguments.json:
+            with open(arguments.json, "a") as file:
+                file.write(json.dumps(line) + "\n")
     if arguments.grid:
         shown = (grid_images(f"datasets/{arguments.dataset}", side, [], options, PICTURES) for side in "AB")
         SampleGrid(*(images.to(model.device) for images in shown)).save(model.average.module, arguments.grid)
 
 
-def train(model, options, seconds, every=math.inf, watch=None, images=None):
+def setting(arguments, flag):
+    """The part of a line that says what was trained; ``flag`` is one more of cycle_gan.py, or empty."""
+    return {
+        "dataset": arguments.dataset,
+        "variants": arguments.variant,
+        "flags": " ".join(filter(None, [*arguments.flags, flag])),
+        "seed": arguments.seed,
+        "seconds": arguments.seconds,
+        **({"images": arguments.images} if arguments.images else {}),
+    }
+
+
+def train(model, options, seconds, every=math.inf, watch=None, images=None, averages=()):
     """Train for so many seconds; returns the mean losses since the last 50 steps, and the steps.
 
     ``images``: on so many of each side, drawn by the seed, and without it on all. ``watch`` is called after each
-    ``every`` seconds with those that have gone by; what it takes does not count.
+    ``every`` seconds with those that have gone by; what it takes does not count. ``averages`` follow the generators.
     """
     paths = [list_images(find_side(f"datasets/{options.dataset_name}", "train", side)) for side in "AB"]
     if images:
@@ -106,13 +115,16 @@ def train(model, options, seconds, every=math.inf, watch=None, images=None):
         batch |= {side: batch[side].to(model.device) for side in "AB"}
         for update in model.updates(steps):
             log.add(steps, update(batch))
+        for average in averages:
+            average.update_parameters(model.translators)
         if steps % 50 == 0:
             means = log.read()
-    return means, steps
+    return {name: round(value, 4) for name, value in means.items()}, steps
 
 
 class Measure:
-    """Measures the averaged generators of ``model`` on the test folders of a data set: direction → numbers."""
+    """Measures averaged generators, those of ``model`` unless others are given, on the test folders of a data set:
+    direction → numbers."""
 
     def __init__(self, model, name):
         self.model, self.styles = model, styles(name)
@@ -122,8 +134,8 @@ class Measure:
         self.evaluation = Evaluation(self.folders, options, device, model.translators, amp, domains)
 
     @torch.inference_mode()
-    def __call__(self):
-        average = self.model.average.module
+    def __call__(self, average=None):
+        average = (average or self.model.average).module
         numbers = self.evaluation(average)
         if self.styles:
             for direction, coast in agreements(average, self.folders, self.styles, self.model.device).items():
