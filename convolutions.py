@@ -1,4 +1,5 @@
-"""Convolutions that give torch's result with less work: padded in their own precision, after an upsampling, 3×3.
+"""Convolutions that give torch's result in less time: padded in their own precision, to few channels, after an
+upsampling, 3×3.
 
 Feature maps are N×C×H×W. Nothing here changes a result beyond rounding.
 """
@@ -25,7 +26,50 @@ class ReflectConv2d(nn.Conv2d):
     def forward(self, x):
         if winograd_pays(x, self.weight):
             return Winograd.apply(x, self.weight, self.bias)
-        return F.conv2d(pad(x, 4 * [self.padding[0]], "reflect"), self.weight, self.bias)
+        padded = pad(x, 4 * [self.padding[0]], "reflect")
+        convolve = RowByRow.apply if rows_pay(x, self.weight) else F.conv2d
+        return convolve(padded, self.weight, self.bias)
+
+
+def in_float32_on_a_cpu(x):
+    """Where the ways below are faster than torch's. A compiler, or an exporter, sees torch's."""
+    cpu = x.device.type == "cpu" and x.dtype == torch.float32
+    return cpu and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A convolution to an image's few channels
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rows_pay(x, weight):
+    """Whether ``RowByRow`` is faster than torch's convolution: to at most 4 channels, of more than one row
+    (docs/performance.md)."""
+    return len(weight) <= 4 and weight.shape[2] > 1 and in_float32_on_a_cpu(x)
+
+
+class RowByRow(torch.autograd.Function):
+    """x N×C×H×W convolved with ``weight`` K×C×k×k, where K is small: N×K×(H−k+1)×(W−k+1).
+
+    A processor computes 16 filters at once, and an image has 3 channels. So each row of the kernel becomes a filter of
+    its own, k·K filters of 1×k, and the results are shifted and added. The backward pass is torch's.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        filters, channels, size, _ = weight.shape
+        rows = F.conv2d(x, weight.permute(2, 0, 1, 3).reshape(size * filters, channels, 1, size))
+        image, one, row, column = rows.stride()  # of which ``one`` is from a filter to the next
+        shape = len(x), filters, size, x.shape[2] - size + 1, rows.shape[3]
+        shifted = rows.as_strided(shape, (image, one, filters * one + row, row, column))  # N×K×k×(H−k+1)×(W−k+1)
+        return shifted.sum(2) + bias[:, None, None]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        plain = [1, 1], [0, 0], [1, 1], False, [0, 0], 1  # stride, padding, dilation, not transposed, one group
+        return torch.ops.aten.convolution_backward(gradient, x, weight, [len(weight)], *plain, ctx.needs_input_grad)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -74,15 +118,11 @@ class Decoder(nn.Sequential):
 
 
 def winograd_pays(x, weight):
-    """Whether ``Winograd`` is faster than torch's convolution: 3×3, wide, of many pixels, in float32 on a CPU
-    (docs/performance.md). A compiler, or an exporter, sees torch's own.
-    """
-    if min(weight.shape[:2]) < Winograd.WIDE or weight.shape[2:] != (3, 3):
-        return False
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
+    """Whether ``Winograd`` is faster than torch's convolution: 3×3, wide, of many pixels (docs/performance.md)."""
     n, _, height, width = x.shape
-    return x.dtype == torch.float32 and height % 4 == width % 4 == 0 and n * height * width >= Winograd.MANY
+    fits = weight.shape[2:] == (3, 3) and height % 4 == width % 4 == 0
+    wide = min(weight.shape[:2]) >= Winograd.WIDE and n * height * width >= Winograd.MANY
+    return fits and wide and in_float32_on_a_cpu(x)
 
 
 class Winograd(torch.autograd.Function):

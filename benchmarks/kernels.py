@@ -1,5 +1,5 @@
-"""What float32 on a CPU gains in four places: wide 3×3 convolutions, instance norm in channels_last, spectral norm,
-denormal numbers.
+"""What float32 on a CPU gains in five places: wide 3×3 convolutions, those to an image, instance norm in channels_last,
+spectral norm, denormal numbers.
 
     OMP_NUM_THREADS=1 python benchmarks/kernels.py
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import parametrizations
 
-from convolutions import Winograd, pad
+from convolutions import RowByRow, Winograd, pad
 from layers import InstanceNorm2d
 from spectral_norm import normalise
 
@@ -29,6 +29,7 @@ CONVOLUTIONS = [
     "2x128x64x128",
     "2x64x64x16",
 ]
+TO_IMAGES = ["2x16x64", "2x64x128", "1x64x256", "1x16x512"]
 NORMS = ["2x256x32x32", "2x64x128x128", "2x64x16x16"]
 WEIGHTS = ["16x3x4x4", "64x64x3x3", "512x256x3x3"]
 CPU = torch.device("cpu")
@@ -37,6 +38,7 @@ CPU = torch.device("cpu")
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--convolutions", nargs="*", default=CONVOLUTIONS, help="N×C×K×size, padded by reflection")
+    parser.add_argument("--to_images", nargs="*", default=TO_IMAGES, help="N×C×size, of 7×7 to 3 channels")
     parser.add_argument("--norms", nargs="*", default=NORMS, help="N×C×H×W")
     parser.add_argument("--weights", nargs="*", default=WEIGHTS, help="of a convolution, normalised: K×C×k×k")
     parser.add_argument("--positions", type=int, default=1024, help="of an attention whose softmax has denormals")
@@ -44,6 +46,7 @@ def main():
     arguments = parser.parse_args()
     for rows in (
         [convolution(*sizes(text), arguments.rounds) for text in arguments.convolutions],
+        [to_image(*sizes(text), arguments.rounds) for text in arguments.to_images],
         [norm(*sizes(text), arguments.rounds) for text in arguments.norms],
         [weight(*sizes(text), arguments.rounds) for text in arguments.weights],
         [denormal(arguments.positions, arguments.rounds)],
@@ -87,6 +90,12 @@ def convolution(n, channels, filters, size, rounds):
 
     row = beside(plain, Winograd.apply, (*inputs[:2], inputs[2].requires_grad_()), rounds, "convolution")
     return row | {"convolution": f"{row['convolution']} to {filters}"}
+
+
+def to_image(n, channels, size, rounds):
+    """The last convolution of a generator, on what is padded already."""
+    inputs = channels_last(n, channels, size + 6, size + 6), channels_last(3, channels, 7, 7), torch.randn(3)
+    return beside(F.conv2d, RowByRow.apply, (*inputs[:2], inputs[2].requires_grad_()), rounds, "7×7 to 3 channels")
 
 
 def norm(*shape_and_rounds):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import convolutions
-from convolutions import Winograd, convolve_doubled, transforms, winograd_pays
+from convolutions import RowByRow, Winograd, convolve_doubled, rows_pay, transforms, winograd_pays
 from datasets import epoch_batches
 from layers import InstanceNorm2d
 from losses import both_directions
@@ -281,6 +281,45 @@ def test_decoders_fold_wide_layers_in_bf16_on_a_cpu(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         decoder(x)
     assert calls == [128]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("filters", "size"), [(3, 7), (1, 3), (4, 5)])
+def test_a_convolution_row_by_row_is_torchs(filters, size, layout):
+    """In float64, with all gradients and those of the gradients."""
+    torch.manual_seed(0)
+    x, weight = (
+        torch.randn(shape, dtype=torch.double).contiguous(memory_format=layout).requires_grad_()
+        for shape in ((2, 5, 9, 11), (filters, 5, size, size))
+    )
+    inputs = x, weight, torch.randn(filters, dtype=torch.double, requires_grad=True)
+    found = []
+    for function in (nn.functional.conv2d, RowByRow.apply):
+        result = function(*inputs)
+        gradients = torch.autograd.grad(result.sin().sum(), inputs, create_graph=True)
+        found.append((result, *gradients, *torch.autograd.grad(sum(g.sin().sum() for g in gradients), inputs)))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+    weight.requires_grad_(False)
+    RowByRow.apply(*inputs).sum().backward()
+    assert weight.grad is None and x.grad is not None
+
+
+def test_convolutions_to_an_image_in_float32_on_a_cpu_go_row_by_row():
+    torch.manual_seed(0)
+    x, last = torch.randn(2, 8, 16, 12), convolutions.ReflectConv2d(8, 3, 7)
+    with torch.no_grad():
+        expected = nn.functional.conv2d(convolutions.pad(x, 4 * [3], "reflect"), last.weight, last.bias)
+    result = last(x)
+    assert result.grad_fn.name() == "RowByRowBackward"
+    assert (result - expected).abs().max() < 1e-5 * expected.std()
+    assert not rows_pay(x.double(), last.weight)
+    assert not rows_pay(x, convolutions.ReflectConv2d(8, 5, 7).weight)
+    assert not rows_pay(x, convolutions.ReflectConv2d(8, 3, 1).weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not rows_pay(x, last.weight)
+    program = torch.export.export(last, (x,), strict=False)
+    torch.testing.assert_close(program.module()(x), expected)
+    assert torch.ops.aten.conv2d.default in {node.target for node in program.graph.nodes}
 
 
 @pytest.mark.parametrize("strip", [1, 36 * 3 * 5 * 3, 36 * 3 * 5 * 8, 2**20])
