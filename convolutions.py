@@ -1,5 +1,5 @@
-"""Convolutions that give torch's result in less time: padded in their own precision, to few channels, after an
-upsampling, 3×3.
+"""Convolutions that give torch's result in less time: padded in their own precision, to an image's few channels, after
+an upsampling, 3×3.
 
 Feature maps are N×C×H×W. Nothing here changes a result beyond rounding.
 """
@@ -31,8 +31,9 @@ class ReflectConv2d(nn.Conv2d):
         return convolve(padded, self.weight, self.bias)
 
 
-def in_float32_on_a_cpu(x):
-    """Where the ways below are faster than torch's. A compiler, or an exporter, sees torch's."""
+def eager_float32_on_a_cpu(x):
+    """Whether x is computed with where the ways below can be faster than torch's. A compiler, or an exporter, sees
+    torch's, and so does half precision."""
     cpu = x.device.type == "cpu" and x.dtype == torch.float32
     return cpu and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
 
@@ -43,9 +44,10 @@ def in_float32_on_a_cpu(x):
 
 
 def rows_pay(x, weight):
-    """Whether ``RowByRow`` is faster than torch's convolution: to at most 4 channels, of more than one row
+    """Whether ``RowByRow`` is faster than torch's convolution: from 8 channels or more to at most 4, by a large kernel
     (docs/performance.md)."""
-    return len(weight) <= 4 and weight.shape[2] > 1 and in_float32_on_a_cpu(x)
+    filters, channels, size, _ = weight.shape
+    return eager_float32_on_a_cpu(x) and filters <= 4 and channels >= 8 and size >= 5
 
 
 class RowByRow(torch.autograd.Function):
@@ -119,10 +121,11 @@ class Decoder(nn.Sequential):
 
 def winograd_pays(x, weight):
     """Whether ``Winograd`` is faster than torch's convolution: 3×3, wide, of many pixels (docs/performance.md)."""
+    if not eager_float32_on_a_cpu(x):  # first: a compiler cannot read the rest
+        return False
     n, _, height, width = x.shape
     fits = weight.shape[2:] == (3, 3) and height % 4 == width % 4 == 0
-    wide = min(weight.shape[:2]) >= Winograd.WIDE and n * height * width >= Winograd.MANY
-    return fits and wide and in_float32_on_a_cpu(x)
+    return fits and min(weight.shape[:2]) >= Winograd.WIDE and n * height * width >= Winograd.MANY
 
 
 class Winograd(torch.autograd.Function):

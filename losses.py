@@ -238,7 +238,7 @@ def both_directions(real_A, real_B):
 
 class GeneratorObjective(nn.Module):
     """The generators' half of a training step (https://arxiv.org/abs/1703.10593), one direction at a time: so what one
-    keeps for its backward is gone when the other begins, and a step needs half the memory.
+    keeps for its backward is gone when the other begins.
 
     ``terms`` are those of ``generator_terms``. ``forward(source, x, y)`` takes two batches N×C×H×W in [-1, 1], x of the
     domain ``source`` and y of the other. The loss of a step is the mean over both directions: ``total`` is half the

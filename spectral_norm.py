@@ -20,9 +20,10 @@ class SpectralNorm(nn.Module):
     """A parametrization: a convolution weight to the same, divided by its largest singular value as the product of
     channels out × all else; ``dim`` is that of the channels out.
 
-    Values, gradients, random draws and names in a checkpoint are those of ``spectral_norm`` in
+    Values, first derivatives, random draws and names in a checkpoint are those of ``spectral_norm`` in
     torch.nn.utils.parametrizations. This one has fewer operations, which for small networks are most of its time, and
-    its gradient can be taken once for each use of the weight. In training mode each call begins with a power iteration.
+    several backward passes may go through one normalised weight. In training mode each call begins with a power
+    iteration.
     """
 
     FIRST_ITERATIONS = 15
@@ -43,7 +44,8 @@ class SpectralNorm(nn.Module):
     def largest(self, matrix):
         """The left and right singular vectors u and v of the largest singular value of ``matrix``, and that itself."""
         if not self.training:
-            return self._u, self._v, torch.dot(self._u, matrix @ self._v)
+            u, v = self._u.clone(), self._v.clone()  # a later power iteration must not change what backward needs
+            return u, v, torch.dot(u, matrix @ v)
         u = matrix @ self._v
         u /= vector_norm(u).clamp_min_(TINY)
         v = u @ matrix
@@ -60,17 +62,21 @@ class Normalised(torch.autograd.Function):
         ∂L/∂W = (G − ⟨G, N⟩ u vᵀ) / σ.
 
     What backward needs is not given to ``save_for_backward``, whose tensors are gone after one: both directions of the
-    generators' half step use the same N, and each has a backward of its own.
+    generators' half step use the same N, and each has a backward of its own. Backward raises RuntimeError where the
+    weight has changed since, and cannot be differentiated.
     """
 
     @staticmethod
     def forward(ctx, weight, u, v, sigma, dim):
         ctx.weight, ctx.u, ctx.v, ctx.sigma, ctx.dim = weight, u, v, sigma, dim
+        ctx.version = weight._version
         return weight / sigma
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
+        if ctx.weight._version != ctx.version:
+            raise RuntimeError("a normalised weight was changed in place before backward")
         along = torch.sum(gradient * ctx.weight) / ctx.sigma
         outer = torch.outer(along * ctx.u, ctx.v).view(ctx.weight.transpose(0, ctx.dim).shape)
         return (gradient - outer.transpose(0, ctx.dim)) / ctx.sigma, None, None, None, None
@@ -128,11 +134,14 @@ def one_power_iteration(*networks, settled=()):
 def compute_weights(networks, settled):
     """Put all normalised weights into the cache."""
     for network in (*networks, *settled):
-        with torch.autocast(next(network.parameters()).device.type, enabled=False):
-            for module in network.modules():
-                if parametrize.is_parametrized(module, "weight"):
-                    (norm,) = module.parametrizations.weight
-                    training = norm.training
-                    norm.training = training and network not in settled
-                    module.weight  # noqa: B018
-                    norm.training = training
+        for module in filter(parametrize.is_parametrized, network.modules()):
+            compute_weight(module, network in settled)
+
+
+def compute_weight(module, settled):
+    (norm,) = module.parametrizations.weight
+    training = norm.training
+    norm.training = training and not settled
+    with torch.autocast(norm._u.device.type, enabled=False):
+        module.weight  # noqa: B018
+    norm.training = training

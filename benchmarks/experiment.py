@@ -115,8 +115,8 @@ def train(model, options, seconds, every=math.inf, watch=None, images=None, aver
         batch |= {side: batch[side].to(model.device) for side in "AB"}
         for update in model.updates(steps):
             log.add(steps, update(batch))
-        for average in averages:
-            average.update_parameters(model.translators)
+            for average in averages if update == model.update_G else ():
+                average.update_parameters(model.translators)
         if steps % 50 == 0:
             means = log.read()
     return {name: round(value, 4) for name, value in means.items()}, steps

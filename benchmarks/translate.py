@@ -67,7 +67,7 @@ WAYS = {  # name → flags of test.py, and what is replaced for it
         [],
         lambda: patch.object(translators, "memory_format", lambda *given: torch.contiguous_format),
     ),
-    "torch's convolutions": ([], lambda: patch.object(convolutions, "in_float32_on_a_cpu", lambda x: False)),
+    "torch's convolutions": ([], lambda: patch.object(convolutions, "eager_float32_on_a_cpu", lambda x: False)),
     "four at once": (["--batch_size=4"], nullcontext),
     "one by one": (["--batch_size=1"], nullcontext),
     "decoded in the main process": (["--n_cpu=0"], nullcontext),

@@ -93,7 +93,7 @@ def test_spectral_norm_holds_the_largest_singular_value_at_one(build):
 @pytest.mark.parametrize("convolution", [nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(3, 8, 5), nn.Conv2d(6, 1, 1)])
 def test_spectral_norm_is_torchs(convolution):
     """Values, gradients, singular vectors, names and random draws; and its gradient can be taken twice."""
-    ours, theirs = convolution.double(), copy.deepcopy(convolution).double()
+    ours, theirs = (copy.deepcopy(convolution).double() for _ in range(2))
     torch.manual_seed(0)
     normalise(ours)
     torch.manual_seed(0)
@@ -115,6 +115,24 @@ def test_spectral_norm_is_torchs(convolution):
         (weight**2).sum().backward()
     once, original = ours.eval().weight, ours.parametrizations.weight.original
     torch.testing.assert_close(original.grad, 2 * torch.autograd.grad((once**2).sum(), original)[0])
+
+
+def test_what_a_normalised_weight_needs_for_backward_is_kept_or_missed():
+    """A power iteration after the use changes no gradient; a change of the weight itself is an error."""
+    convolution = nn.Conv2d(3, 8, 3).double()
+    normalise(convolution)
+    original = convolution.parametrizations.weight.original
+    weight = convolution.eval().weight
+    (expected,) = torch.autograd.grad((weight**3).sum(), original, retain_graph=True)
+    convolution.train()
+    for _ in range(3):
+        _ = convolution.weight
+    assert torch.equal(torch.autograd.grad((weight**3).sum(), original)[0], expected)
+    weight = convolution.weight
+    with torch.no_grad():
+        original.mul_(2)
+    with pytest.raises(RuntimeError, match="in place"):
+        weight.sum().backward()
 
 
 LAYER_NORMS = {"cpu": LayerNorm2d(6), "gpu": partial(standardize, eps=LayerNorm2d.eps)}
