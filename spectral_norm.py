@@ -69,7 +69,7 @@ class Normalised(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, u, v, sigma, dim):
         ctx.weight, ctx.u, ctx.v, ctx.sigma, ctx.dim = weight, u, v, sigma, dim
-        ctx.version = weight._version
+        ctx.version = None if weight.is_inference() else weight._version  # those have no backward
         return weight / sigma
 
     @staticmethod

@@ -203,6 +203,12 @@ def test_a_norm_undoes_a_spectral_norm_before_it_which_is_therefore_left_out(con
     fold_spectral_norm(plain[0]).train()
 
 
+def test_a_normalised_weight_that_was_made_for_inference():
+    with torch.inference_mode():
+        generator = GeneratorResNet(ngf=4, n_residual_blocks=1)
+        assert fold_spectral_norm(generator)(torch.rand(1, 3, 16, 16)).isfinite().all()
+
+
 def test_folding_the_spectral_norm_changes_nothing():
     generator, images = GeneratorResNet(ngf=8, n_residual_blocks=1).eval(), torch.rand(2, 3, 16, 16)
     expected = generator(images)
