@@ -35,7 +35,7 @@ class SpectralNorm(nn.Module):
         u, v = (matrix.new_empty(size).normal_() for size in matrix.shape)
         self.register_buffer("_u", u / vector_norm(u))
         self.register_buffer("_v", v / vector_norm(v))
-        for _ in range(self.FIRST_ITERATIONS):
+        for _ in range(0 if matrix.is_meta else self.FIRST_ITERATIONS):  # there is nothing to find in a mere shape
             self.largest(matrix)
 
     def forward(self, weight):
