@@ -7,10 +7,12 @@
 
 import math
 from functools import partial
+from itertools import count
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torchvision.transforms.functional import gaussian_blur
 
 from convolutions import ReflectConv2d
 from layers import InstanceNorm2d, LayerNorm2d
@@ -69,6 +71,27 @@ def decay(model, shape):
     (https://arxiv.org/abs/1608.03983) instead of a line."""
     scale_lr, curves = model.scale_lr, {"cosine": lambda factor: (1 - math.cos(math.pi * factor)) / 2}
     model.scale_lr = lambda factor: scale_lr(curves[shape](factor))
+
+
+def blur(model, value):
+    """``SIGMA:STEPS``: critics see all images through a Gaussian of SIGMA pixels, which falls linearly to nothing in so
+    many steps (StyleGAN-XL's start, https://arxiv.org/abs/2202.00273)."""
+    sigma, steps = map(float, value.split(":"))
+    scale_lr, taken = model.scale_lr, count()
+    now = sigma
+
+    def scale_both(factor):
+        nonlocal now
+        scale_lr(factor)
+        now = sigma * max(1 - next(taken) / steps, 0)
+
+    def blurred(critic, inputs):
+        size = 2 * math.ceil(3 * now) + 1
+        return gaussian_blur(*inputs, size, now) if now > 0.2 else None  # None: as they are
+
+    model.scale_lr = scale_both
+    for critic in (model.critic_objective.D_A, model.critic_objective.D_B):
+        critic.register_forward_pre_hook(blurred)
 
 
 def first(model, size):
@@ -163,5 +186,5 @@ def every(model, which):
     model.updates = updates_of
 
 
-CHOICES = critic_lr, fade, decay, first, no_attention, no_spectral_norm, norm, antialiased, penalty, every
+CHOICES = critic_lr, fade, decay, blur, first, no_attention, no_spectral_norm, norm, antialiased, penalty, every
 VARIANTS = {function.__name__: function for function in CHOICES}

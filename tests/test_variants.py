@@ -12,6 +12,7 @@ from models import SelfAttention
 from trainer import CycleGAN
 
 VALUES = {
+    "blur": ["2:10"],
     "critic_lr": ["4"],
     "first": ["11"],
     "no_attention": ["generators", "critics"],
@@ -46,6 +47,19 @@ def test_a_term_that_fades_falls_with_the_learning_rate_and_a_cosine_is_one():
         assert model.optimizer_G.param_groups[0]["lr"] == pytest.approx(1e-3 * bent, abs=1e-7)
         assert model.generator_objective.terms["identity"][0] == pytest.approx(8 * bent, abs=1e-3)
     assert model.generator_objective.terms["cycle"][0] == model.options.lambda_cyc
+
+
+def test_a_blur_for_critics_is_gone_after_its_steps():
+    def scores(model):
+        return model.critic_objective.D_A.eval()(images(seed=5))
+
+    plain, model = build(CycleGAN), build(CycleGAN)
+    change(model, ["blur=1:4"])
+    distances = []
+    for _ in range(5):
+        model.scale_lr(1)
+        distances.append((scores(model) - scores(plain)).abs().max().item())
+    assert distances[0] > distances[2] > 0 == distances[-1]
 
 
 def test_a_network_alone_loses_attention_and_spectral_norm():
