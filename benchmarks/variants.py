@@ -7,7 +7,6 @@
 
 import math
 from functools import partial
-from itertools import count
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from convolutions import ReflectConv2d
 from layers import InstanceNorm2d, LayerNorm2d
 from losses import due, gradient_norm, interpolate
 from models import SelfAttention, weights_init_normal
-from utils import EMA
+from utils import EMA, augmented
 
 
 def change(model, variants):
@@ -77,21 +76,15 @@ def blur(model, value):
     """``SIGMA:STEPS``: critics see all images through a Gaussian of SIGMA pixels, which falls linearly to nothing in so
     many steps (StyleGAN-XL's start, https://arxiv.org/abs/2202.00273)."""
     sigma, steps = map(float, value.split(":"))
-    scale_lr, taken = model.scale_lr, count()
-    now = sigma
+    objective = model.critic_objective
 
-    def scale_both(factor):
-        nonlocal now
-        scale_lr(factor)
-        now = sigma * max(1 - next(taken) / steps, 0)
-
-    def blurred(critic, inputs):
+    def blurred(images):
+        now = sigma * max(1 - objective.step / steps, 0)
         size = 2 * math.ceil(3 * now) + 1
-        return gaussian_blur(*inputs, size, now) if now > 0.2 else None  # None: as they are
+        return gaussian_blur(images, size, now) if now > 0.2 else images
 
-    model.scale_lr = scale_both
-    for critic in (model.critic_objective.D_A, model.critic_objective.D_B):
-        critic.register_forward_pre_hook(blurred)
+    for critic in (objective.D_A, objective.D_B):
+        augmented(critic, [blurred])
 
 
 def first(model, size):

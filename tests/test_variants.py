@@ -56,8 +56,8 @@ def test_a_blur_for_critics_is_gone_after_its_steps():
     plain, model = build(CycleGAN), build(CycleGAN)
     change(model, ["blur=1:4"])
     distances = []
-    for _ in range(5):
-        model.scale_lr(1)
+    for step in range(5):
+        model.updates(step)
         distances.append((scores(model) - scores(plain)).abs().max().item())
     assert distances[0] > distances[2] > 0 == distances[-1]
 
