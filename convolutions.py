@@ -1,5 +1,5 @@
-"""Convolutions that give torch's result in less time: padded in their own precision, to an image's few channels, after
-an upsampling, 3×3.
+"""Convolutions that give torch's result in less time: padded in their own precision, to an image's few channels, with
+weight gradients by matrix products, after an upsampling, 3×3.
 
 Feature maps are N×C×H×W. Nothing here changes a result beyond rounding.
 """
@@ -27,8 +27,37 @@ class ReflectConv2d(nn.Conv2d):
         if winograd_pays(x, self.weight):
             return Winograd.apply(x, self.weight, self.bias)
         padded = pad(x, 4 * [self.padding[0]], "reflect")
-        convolve = RowByRow.apply if rows_pay(x, self.weight) else F.conv2d
-        return convolve(padded, self.weight, self.bias)
+        convolution = RowByRow.apply if rows_pay(x, self.weight) else convolve
+        return convolution(padded, self.weight, self.bias)
+
+
+class Conv2d(nn.Conv2d):
+    """Torch's convolution, padded by zeros, with a stride, and nothing else; see ``convolve``."""
+
+    def forward(self, x):
+        return convolve(x, self.weight, self.bias, self.stride[0], self.padding[0])
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """Torch's transposed convolution, with a stride and paddings, and nothing else; see ``convolve_transposed``."""
+
+    def forward(self, x):
+        sizes = self.stride[0], self.padding[0], self.output_padding[0]
+        return convolve_transposed(x, self.weight, self.bias, *sizes)
+
+
+def convolve(x, weight, bias, stride=1, padding=0):
+    """``F.conv2d`` in the faster of two ways."""
+    if patches_pay(x, weight):
+        return ByPatches.apply(x, weight, bias, stride, padding, False, 0)
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+def convolve_transposed(x, weight, bias, stride, padding, output_padding=0):
+    """``F.conv_transpose2d`` in the faster of two ways."""
+    if patches_pay(x, weight):
+        return ByPatches.apply(x, weight, bias, stride, padding, True, output_padding)
+    return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
 
 
 def eager_float32_on_a_cpu(x):
@@ -54,7 +83,7 @@ class RowByRow(torch.autograd.Function):
     """x N×C×H×W convolved with ``weight`` K×C×k×k, where K is small: N×K×(H−k+1)×(W−k+1).
 
     A processor computes 16 filters at once, and an image has 3 channels. So each row of the kernel becomes a filter of
-    its own, k·K filters of 1×k, and the results are shifted and added. The backward pass is torch's.
+    its own, k·K filters of 1×k, and the results are shifted and added. The backward pass is that of ``gradients``.
     """
 
     @staticmethod
@@ -69,9 +98,92 @@ class RowByRow(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        x, weight = ctx.saved_tensors
-        plain = [1, 1], [0, 0], [1, 1], False, [0, 0], 1  # stride, padding, dilation, not transposed, one group
-        return torch.ops.aten.convolution_backward(gradient, x, weight, [len(weight)], *plain, ctx.needs_input_grad)
+        return gradients(gradient, *ctx.saved_tensors, ctx.needs_input_grad)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weight gradients as matrix products
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def patches_pay(x, weight):
+    """Whether ``weight_gradient`` is faster than torch's: on a processor with AVX2 and without AVX-512, where torch's
+    takes two to three times as long as the rest in channels_last, from 64 channels on one side on
+    (docs/performance.md)."""
+    return eager_float32_on_a_cpu(x) and has_avx2_alone() and max(weight.shape[:2]) >= 64
+
+
+def has_avx2_alone():
+    """Whether the processor, or what torch may use of it, has AVX2 and not AVX-512."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+STRIP = 2**19  # numbers in the patches of a strip
+
+
+class ByPatches(torch.autograd.Function):
+    """Torch's convolution, transposed or not, with ``gradients`` in the place of its backward pass."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, *places):
+        ctx.save_for_backward(x, weight)
+        ctx.places = places
+        return torch.convolution(x, weight, bias, *geometry(*places))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        found = gradients(gradient, *ctx.saved_tensors, ctx.needs_input_grad, *ctx.places)
+        return *found, *(None for _ in ctx.places)
+
+
+def geometry(stride, padding, transposed, output_padding):
+    """What torch's convolution wants to know, without dilation and groups."""
+    return [stride] * 2, [padding] * 2, [1, 1], transposed, [output_padding] * 2, 1
+
+
+def gradients(gradient, x, weight, needed, stride=1, padding=0, transposed=False, output_padding=0):
+    """Those of x, weight and bias of a convolution, of which some are ``needed``, from ``gradient``, that of its
+    result."""
+    ours = needed[1] and patches_pay(x, weight)
+    torchs = [needed[0], False, False] if ours else needed[:3]  # it computes a bias's together with a weight's
+    places = geometry(stride, padding, transposed, output_padding)
+    found = torch.ops.aten.convolution_backward(gradient, x, weight, [gradient.shape[1]], *places, torchs)
+    if not ours:
+        return found
+    result, read = (x, gradient) if transposed else (gradient, x)  # a transposed convolution is one turned round
+    read = F.pad(read, 4 * [padding]) if padding else read  # which would copy it in any case
+    for_weight = weight_gradient(result, read, weight.shape[2], stride)
+    return found[0], for_weight, gradient.sum((0, 2, 3)) if needed[2] else None
+
+
+def weight_gradient(gradient, x, size, stride=1):
+    """That of a convolution of x N×C×H×W without padding, K×C×size×size, from ``gradient``, that of its result.
+
+    It is the product of two matrices over all pixels of the result: the K numbers of ``gradient``, and the patches of x
+    that they were computed from, copied out strip by strip. Where x has more channels, it is less to copy the patches
+    of the padded ``gradient``, as for a convolution of it to x: the same, turned round.
+    """
+    n, filters, height, width = gradient.shape
+    channels = x.shape[1]
+    if filters < channels and stride == 1:
+        return weight_gradient(x, F.pad(gradient, 4 * [size - 1]), size).flip(2, 3).transpose(0, 1)
+    pixels = gradient.permute(0, 2, 3, 1)
+    patches = x.permute(0, 2, 3, 1).unfold(1, size, stride).unfold(2, size, stride).permute(0, 1, 2, 4, 5, 3)  # no copy
+    numbers = size * size * channels  # in a patch
+    result = gradient.new_zeros(filters, numbers)
+    for strip in strips(n, height, numbers * width, STRIP):
+        result.addmm_(pixels[strip].reshape(-1, filters).T, patches[strip].reshape(-1, numbers))
+    return result.view(filters, size, size, channels).permute(0, 3, 1, 2)
+
+
+def strips(images, rows, numbers, most):
+    """Which images, and which of their ``rows`` of so many ``numbers``: strip by strip, each of at most so many numbers
+    that they fit into the processor's cache."""
+    rows_each = max(most // numbers, 1)
+    images_each = max(rows_each // rows, 1)
+    for first in range(0, images, images_each):
+        for top in range(0, rows, rows_each):
+            yield slice(first, min(first + images_each, images)), slice(top, min(top + rows_each, rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -89,29 +201,31 @@ def convolve_doubled(x, weight, bias):
     """
     rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
     kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3).transpose(0, 1)
-    return F.conv_transpose2d(pad(x, (1, 1, 1, 1), "replicate"), kernel, bias, stride=2, padding=3)
+    return convolve_transposed(pad(x, (1, 1, 1, 1), "replicate"), kernel, bias, stride=2, padding=3)
 
 
 class Decoder(nn.Sequential):
     """Layers one after the other; an upsampling by nearest neighbours and the 3×3 convolution behind it as one, where
-    that is faster: in bf16 on a CPU, from 128 channels on (docs/performance.md)."""
-
-    WIDE = 128
+    that is faster (docs/performance.md)."""
 
     def forward(self, x):
         layers = iter(self)
         for layer in layers:
-            if isinstance(layer, nn.Upsample) and layer.mode == "nearest" and self.folds(x):
+            if isinstance(layer, nn.Upsample) and layer.mode == "nearest" and folding_pays(x):
                 convolution = next(layers)
                 x = convolve_doubled(x, convolution.weight, convolution.bias)
             else:
                 x = layer(x)
         return x
 
-    def folds(self, x):
-        """Whether x is so wide, and in such a precision."""
-        half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        return half and torch.get_autocast_dtype("cpu") == torch.bfloat16 and x.shape[1] >= self.WIDE
+
+def folding_pays(x):
+    """Whether ``convolve_doubled`` is faster: on a CPU in bf16, from 128 channels on; in float32 where AVX2 is all that
+    it has."""
+    if torch.is_autocast_enabled("cpu"):
+        half = x.device.type == "cpu" and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        return half and x.shape[1] >= 128
+    return eager_float32_on_a_cpu(x) and has_avx2_alone()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -152,7 +266,7 @@ class Winograd(torch.autograd.Function):
         n, channels, height, width = x.shape
         result = x.new_empty(n, height, width, len(weight))
         blocks = result.view(n, height // 4, 4, width // 4, 4, -1)
-        for images, rows, tiles in strips(x):
+        for images, rows, tiles in transformed_tiles(x):
             products = torch.bmm(tiles, kernels)
             strip = blocks[images, rows]
             pixels = (back @ products.flatten(1)).view(4, 4, *strip.shape[:2], *strip.shape[3::2])
@@ -166,17 +280,17 @@ class Winograd(torch.autograd.Function):
         kernels = transformed_kernels(weight).transpose(1, 2)
         n, channels, height, width = x.shape
         blocks = gradient.permute(0, 2, 3, 1).reshape(n, height // 4, 4, width // 4, 4, -1)
-        for_kernels = kernels.new_zeros(36, channels, len(weight))
+        for_kernels = kernels.new_zeros(len(weight), 36, channels)
         for_padded = x.new_zeros(n, height // 4 + 1, 4, width // 4 + 1, 4, channels)
-        for images, rows, tiles in strips(x):
+        for images, rows, tiles in transformed_tiles(x):
             strip = blocks[images, rows]
             products = (back.T @ strip.permute(2, 4, 0, 1, 3, 5).reshape(16, -1)).view(36, -1, len(weight))
-            for_kernels.baddbmm_(tiles.transpose(1, 2), products)
+            for_kernels.transpose(0, 1).baddbmm_(products.transpose(1, 2), tiles)
             for_tiles = (of_tiles.T @ torch.bmm(products, kernels).flatten(1)).view(
                 6, 6, *strip.shape[:2], -1, channels
             )
             add_tiles(for_padded[images, rows.start : rows.stop + 1], for_tiles.permute(2, 3, 0, 4, 1, 5))
-        for_weight = (of_kernels.T @ for_kernels.flatten(1)).view(3, 3, channels, -1).permute(3, 2, 0, 1)
+        for_weight = (of_kernels.T @ for_kernels).unflatten(1, (3, 3)).permute(0, 3, 1, 2)
         for_padded = for_padded.view(n, height + 4, width + 4, channels).permute(0, 3, 1, 2)
         return unpad(for_padded[:, :, : height + 2, : width + 2]), for_weight, gradient.sum((0, 2, 3))
 
@@ -198,22 +312,18 @@ def transforms(dtype):
 def transformed_kernels(weight):
     """``weight`` K×C×3×3 as 36×C×K."""
     _, of_kernels, _ = transforms(weight.dtype)
-    return (of_kernels @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, *weight.shape[1::-1])
+    return (of_kernels @ weight.permute(0, 2, 3, 1).flatten(1, 2)).permute(1, 2, 0)
 
 
-def strips(x):
+def transformed_tiles(x):
     """The tiles of x N×C×H×W, strip by strip: which images, which rows of tiles, and 36×T×C, the transformed tiles."""
     of_tiles, _, _ = transforms(x.dtype)
     n, channels, height, width = x.shape
     padded = F.pad(x, (1, 1, 1, 1), "reflect").permute(0, 2, 3, 1)
     tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # 6×6×N×H/4×W/4×C, no copy
-    rows = max(Winograd.STRIP // (36 * width // 4 * channels), 1)
-    images = max(rows // (height // 4), 1)
-    for first in range(0, n, images):
-        for top in range(0, height // 4, rows):
-            which = slice(first, min(first + images, n)), slice(top, min(top + rows, height // 4))
-            strip = tiles[:, :, which[0], which[1]].reshape(36, -1)
-            yield *which, (of_tiles @ strip).view(36, -1, channels)
+    for images, rows in strips(n, height // 4, 36 * width // 4 * channels, Winograd.STRIP):
+        strip = tiles[:, :, images, rows].reshape(36, -1)
+        yield images, rows, (of_tiles @ strip).view(36, -1, channels)
 
 
 def add_tiles(padded, tiles):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from convolutions import Decoder, ReflectConv2d
+from convolutions import Conv2d, ConvTranspose2d, Decoder, ReflectConv2d
 from layers import norm_layer, run_stages
 from registry import GENERATORS, build
 from spectral_norm import add_spectral_norm
@@ -118,7 +118,7 @@ def upsample_resize(norm, channels_in, channels_out):
 
 def upsample_transposed(norm, channels_in, channels_out):
     """Twice the size by a transposed convolution, as in the CycleGAN paper."""
-    convolution = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
+    convolution = ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
     return conv_norm_relu(norm, channels_out, convolution)
 
 
@@ -150,8 +150,8 @@ class GeneratorResNet(nn.Module):
         up = UPSAMPLING[upsample]
         self.encoder = nn.Sequential(
             *conv_norm_relu(norm, ngf, ReflectConv2d(channels, ngf, 7)),  # → ngf×H×W
-            *conv_norm_relu(norm, 2 * ngf, nn.Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
-            *conv_norm_relu(norm, 4 * ngf, nn.Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
+            *conv_norm_relu(norm, 2 * ngf, Conv2d(ngf, 2 * ngf, 3, stride=2, padding=1)),
+            *conv_norm_relu(norm, 4 * ngf, Conv2d(2 * ngf, 4 * ngf, 3, stride=2, padding=1)),  # → 4·ngf × H/4 × W/4
         )
         self.transformer = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout) for _ in range(n_residual_blocks)))
         self.attention = SelfAttention(4 * ngf) if attention else nn.Identity()

@@ -1,5 +1,5 @@
-"""What float32 on a CPU gains in five places: wide 3×3 convolutions, those to an image, instance norm in channels_last,
-spectral norm, denormal numbers.
+"""What float32 on a CPU gains in seven places: wide 3×3 convolutions, those to an image, those behind an upsampling,
+gradients of weights, instance norm in channels_last, spectral norm, denormal numbers.
 
     OMP_NUM_THREADS=1 python benchmarks/kernels.py
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import parametrizations
 
-from convolutions import RowByRow, Winograd, pad
+from convolutions import RowByRow, Winograd, convolve_doubled, pad, weight_gradient
 from layers import InstanceNorm2d
 from spectral_norm import normalise
 
@@ -30,6 +30,8 @@ CONVOLUTIONS = [
     "2x64x64x16",
 ]
 TO_IMAGES = ["2x16x64", "2x64x128", "1x64x256", "1x16x512"]
+DOUBLED = ["2x256x128x32", "2x128x64x64", "2x64x32x16", "2x32x16x32"]
+GRADIENTS = ["2x256x256x34x3", "2x128x64x130x3", "2x64x3x134x7", "2x3x64x134x7", "2x64x64x18x3", "2x32x16x66x3"]
 NORMS = ["2x256x32x32", "2x64x128x128", "2x64x16x16"]
 WEIGHTS = ["16x3x4x4", "64x64x3x3", "512x256x3x3"]
 CPU = torch.device("cpu")
@@ -39,18 +41,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--convolutions", nargs="*", default=CONVOLUTIONS, help="N×C×K×size, padded by reflection")
     parser.add_argument("--to_images", nargs="*", default=TO_IMAGES, help="N×C×size, of 7×7 to 3 channels")
+    parser.add_argument("--doubled", nargs="*", default=DOUBLED, help="N×C×K×size before the upsampling")
+    parser.add_argument("--gradients", nargs="*", default=GRADIENTS, help="N×C×K×size×k, padded already")
     parser.add_argument("--norms", nargs="*", default=NORMS, help="N×C×H×W")
     parser.add_argument("--weights", nargs="*", default=WEIGHTS, help="of a convolution, normalised: K×C×k×k")
     parser.add_argument("--positions", type=int, default=1024, help="of an attention whose softmax has denormals")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    for rows in (
+    tables = (
         [convolution(*sizes(text), arguments.rounds) for text in arguments.convolutions],
         [to_image(*sizes(text), arguments.rounds) for text in arguments.to_images],
+        [doubled(*sizes(text), arguments.rounds) for text in arguments.doubled],
+        [gradient(*sizes(text), arguments.rounds) for text in arguments.gradients],
         [norm(*sizes(text), arguments.rounds) for text in arguments.norms],
         [weight(*sizes(text), arguments.rounds) for text in arguments.weights],
         [denormal(arguments.positions, arguments.rounds)],
-    ):
+    )
+    for rows in filter(None, tables):
         show(rows, None, CPU)
 
 
@@ -96,6 +103,32 @@ def to_image(n, channels, size, rounds):
     """The last convolution of a generator, on what is padded already."""
     inputs = channels_last(n, channels, size + 6, size + 6), channels_last(3, channels, 7, 7), torch.randn(3)
     return beside(F.conv2d, RowByRow.apply, (*inputs[:2], inputs[2].requires_grad_()), rounds, "7×7 to 3 channels")
+
+
+def doubled(n, channels, filters, size, rounds):
+    """A 3×3 convolution behind an upsampling to twice the size."""
+    inputs = channels_last(n, channels, size, size), channels_last(filters, channels, 3, 3), torch.randn(filters)
+
+    def plain(x, weight, bias):
+        return F.conv2d(pad(F.interpolate(x, scale_factor=2), (1, 1, 1, 1), "reflect"), weight, bias)
+
+    row = beside(plain, convolve_doubled, (*inputs[:2], inputs[2].requires_grad_()), rounds, "twice the size")
+    return row | {"twice the size": f"{row['twice the size']} to {filters}"}
+
+
+def gradient(n, channels, filters, size, kernel, rounds):
+    """The gradient of a convolution's weight alone."""
+    x, weight = channels_last(n, channels, size, size).detach(), channels_last(filters, channels, kernel, kernel)
+    result = F.conv2d(x, weight)
+    of_result = torch.ones_like(result)
+    versions = {
+        "torch": lambda: torch.autograd.grad(result, weight, of_result, retain_graph=True)[0],
+        "ours": lambda: weight_gradient(of_result, x, kernel),
+    }
+    error = (versions["torch"]() - versions["ours"]()).abs().max() / versions["torch"]().std()
+    seconds = medians(versions, CPU, rounds)
+    name = f"{kernel}×{kernel}, {'×'.join(map(str, x.shape))} to {filters}"
+    return {"gradient of a weight": name, **{k: 1e3 * s for k, s in seconds.items()}, "error": error.item()}
 
 
 def norm(*shape_and_rounds):

@@ -88,13 +88,13 @@ def memory_format(network, device, amp):
 
     Tensor cores want channels last (NVIDIA, Convolutional Layers User's Guide, "Tensor Layouts"). But torch's instance
     norm views N×C×H×W as 1×NC×H×W, for which it copies to the usual order and back, so that networks with one lose
-    more than they gain. On a CPU networks with batch norm gain, and in float32 all of them where it has AVX-512; in
-    bf16 the others lose half as much again (docs/performance.md).
+    more than they gain. On a CPU networks with batch norm gain, and in float32 all of them where it has AVX2 or
+    AVX-512; in bf16 the others lose half as much again (docs/performance.md).
     """
     kinds = {type(module) for module in network.modules()}
     copies = any(issubclass(kind, nn.InstanceNorm2d) for kind in kinds)
     batch_norm = any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
-    wide = device.type == "cpu" and amp == "off" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    wide = device.type == "cpu" and amp == "off" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     gains = not copies if device.type == "cuda" else batch_norm or wide
     return torch.channels_last if gains else torch.contiguous_format
 

@@ -289,7 +289,8 @@ def test_an_upsampling_and_the_convolution_behind_it_are_exactly_one(size, biase
     torch.testing.assert_close(*found, rtol=1e-11, atol=1e-9)
 
 
-def test_decoders_fold_wide_layers_in_bf16_on_a_cpu(monkeypatch):
+def test_decoders_fold_wide_layers_in_bf16_on_a_cpu_and_all_in_float32_on_one_with_avx2(monkeypatch):
+    monkeypatch.setattr(convolutions, "has_avx2_alone", lambda: False)
     decoder = build(CycleGAN, "--ngf=32", "--no_spectral_norm").translators.G_AB.decoder
     x, calls = torch.randn(1, 128, 8, 8), []
 
@@ -306,10 +307,13 @@ def test_decoders_fold_wide_layers_in_bf16_on_a_cpu(monkeypatch):
     assert calls == [128]  # and not the one behind it, of 64
     error = (folded - plain).abs().mean()
     assert 0 < error < 1.5 * (unfolded - plain).abs().mean()
+    monkeypatch.setattr(convolutions, "has_avx2_alone", lambda: True)
+    torch.testing.assert_close(decoder(x), plain, rtol=0, atol=1e-5)
+    assert calls == [128, 128, 64]
     decoder[0] = nn.Upsample(scale_factor=2, mode="bilinear")
     with torch.autocast("cpu", torch.bfloat16):
         decoder(x)
-    assert calls == [128]
+    assert calls == [128, 128, 64]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -327,7 +331,7 @@ def test_a_convolution_row_by_row_is_torchs(filters, size, layout):
         result = function(*inputs)
         gradients = torch.autograd.grad(result.sin().sum(), inputs, create_graph=True)
         found.append((result, *gradients, *torch.autograd.grad(sum(g.sin().sum() for g in gradients), inputs)))
-    torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
     weight.requires_grad_(False)
     RowByRow.apply(*inputs).sum().backward()
     assert weight.grad is None and x.grad is not None
@@ -352,6 +356,63 @@ def test_convolutions_to_an_image_in_float32_on_a_cpu_go_row_by_row():
     assert torch.ops.aten.conv2d.default in {node.target for node in program.graph.nodes}
 
 
+@pytest.mark.parametrize("strip", [1, 2**10, 2**19])
+@pytest.mark.parametrize(("channels", "filters"), [(5, 64), (64, 3)])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "transposed", "output_padding"),
+    [(3, 1, 0, False, 0), (7, 1, 3, False, 0), (4, 2, 1, False, 0), (3, 2, 1, True, 1), (4, 2, 3, True, 0)],
+)
+def test_a_convolution_with_gradients_by_patches_is_torchs(
+    size, stride, padding, transposed, output_padding, channels, filters, strip, monkeypatch
+):
+    """In float64, with all gradients and those of the gradients, whatever strips of patches they are computed in."""
+    monkeypatch.setattr(convolutions, "STRIP", strip)
+    monkeypatch.setattr(convolutions, "eager_float32_on_a_cpu", lambda x: True)
+    torch.manual_seed(0)
+    more = {"output_padding": output_padding} if transposed else {}
+    kind, torchs = (
+        (convolutions.ConvTranspose2d, nn.ConvTranspose2d) if transposed else (convolutions.Conv2d, nn.Conv2d)
+    )
+    ours, plain = (
+        layer(channels, filters, size, stride, padding, dtype=torch.double, **more) for layer in (kind, torchs)
+    )
+    plain.load_state_dict(ours.state_dict())
+    x, found = torch.randn(2, channels, 9, 12, dtype=torch.double, requires_grad=True), []
+    for layer, avx2 in ((plain, False), (ours, True)):
+        monkeypatch.setattr(convolutions, "has_avx2_alone", lambda avx2=avx2: avx2)
+        inputs, result = (x, *layer.parameters()), layer(x)
+        gradients = torch.autograd.grad(result.sin().sum(), inputs, create_graph=True)
+        found.append((result, *gradients, *torch.autograd.grad(sum(g.sin().sum() for g in gradients), inputs)))
+    assert result.grad_fn.name() == "ByPatchesBackward"
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", ["attention", "classic"])
+def test_wide_generators_have_the_same_gradients_on_a_cpu_with_avx2(recipe, monkeypatch):
+    flags = f"--recipe={recipe}", "--ngf=32", "--n_residual_blocks=1"
+    generator = build(CycleGAN, *flags).translators.G_AB.double().eval()  # no more power iterations
+    image, found = images(0, torch.double), []
+    monkeypatch.setattr(convolutions, "has_avx2_alone", lambda: True)
+    for faster in (False, True):
+        monkeypatch.setattr(convolutions, "eager_float32_on_a_cpu", lambda x, faster=faster: faster)
+        with parametrize.cached():
+            result = generator(image)
+            found.append((result, *torch.autograd.grad(result.square().sum(), list(generator.parameters()))))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_go_by_patches_from_64_channels_on_where_a_cpu_has_avx2_alone(monkeypatch):
+    def way(channels, avx2):
+        monkeypatch.setattr(convolutions, "has_avx2_alone", lambda: avx2)
+        x = torch.randn(1, channels, 8, 8)
+        return convolutions.Conv2d(channels, 8, 3)(x).grad_fn.name()
+
+    assert way(64, True) == "ByPatchesBackward"
+    assert way(63, True) == way(64, False) == "ConvolutionBackward0"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert way(64, True) == "ConvolutionBackward0"
+
+
 @pytest.mark.parametrize("strip", [1, 36 * 3 * 5 * 3, 36 * 3 * 5 * 8, 2**20])
 @pytest.mark.parametrize(("batch", "height", "width"), [(3, 16, 12), (2, 4, 12), (1, 4, 4)])
 def test_winograds_convolution_is_torchs(strip, batch, height, width, monkeypatch):
@@ -369,7 +430,7 @@ def test_winograds_convolution_is_torchs(strip, batch, height, width, monkeypatc
         result = function(*inputs)
         gradients = torch.autograd.grad(result.sin().sum(), inputs, create_graph=True)
         found.append((result, *gradients, *torch.autograd.grad(sum(g.sin().sum() for g in gradients), inputs)))
-    torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
 def test_winograds_matrices_are_made_for_training_even_while_translating():
@@ -488,7 +549,12 @@ def test_channels_last_is_decided_for_each_objective_device_and_precision(monkey
         return tuple(order == torch.channels_last for order in orders)
 
     assert chosen("cuda", "bf16") == cuda
-    for capability, amp, gains in (("AVX512", "off", True), ("AVX512", "bf16", norms), ("AVX2", "off", norms)):
+    for capability, amp, gains in (
+        ("AVX512", "off", True),
+        ("AVX512", "bf16", norms),
+        ("AVX2", "off", True),
+        ("DEFAULT", "off", norms),
+    ):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda value=capability: value)
         assert chosen("cpu", amp) == (gains, gains)
         for network in networks(build(CycleGAN, *flags, f"--amp={amp}")):
