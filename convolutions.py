@@ -118,9 +118,6 @@ def has_avx2_alone():
     return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
-STRIP = 2**19  # numbers in the patches of a strip
-
-
 class ByPatches(torch.autograd.Function):
     """Torch's convolution, transposed or not, with ``gradients`` in the place of its backward pass."""
 
@@ -154,6 +151,9 @@ def gradients(gradient, x, weight, needed, stride=1, padding=0, transposed=False
     read = F.pad(read, 4 * [padding]) if padding else read  # which would copy it in any case
     for_weight = weight_gradient(result, read, weight.shape[2], stride)
     return found[0], for_weight, gradient.sum((0, 2, 3)) if needed[2] else None
+
+
+STRIP = 2**19  # numbers in the patches of a strip
 
 
 def weight_gradient(gradient, x, size, stride=1):
@@ -290,7 +290,7 @@ class Winograd(torch.autograd.Function):
                 6, 6, *strip.shape[:2], -1, channels
             )
             add_tiles(for_padded[images, rows.start : rows.stop + 1], for_tiles.permute(2, 3, 0, 4, 1, 5))
-        for_weight = (of_kernels.T @ for_kernels).unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+        for_weight = (of_kernels.T @ for_kernels).unflatten(1, (3, 3)).permute(0, 3, 1, 2) / 24**2
         for_padded = for_padded.view(n, height + 4, width + 4, channels).permute(0, 3, 1, 2)
         return unpad(for_padded[:, :, : height + 2, : width + 2]), for_weight, gradient.sum((0, 2, 3))
 
@@ -299,20 +299,20 @@ class Winograd(torch.autograd.Function):
 @torch.inference_mode(False)  # what is made in that mode could not be differentiated later
 def transforms(dtype):
     """The matrices that transform tiles (36×36), kernels (36×9) and products back to pixels (16×36): Lavin and Gray's
-    Bᵀ, G and Aᵀ, on rows and columns at once."""
+    Bᵀ, G and Aᵀ, on rows and columns at once. All in whole numbers, which float32 holds exactly: that of kernels in
+    24ths on both sides, so what it is multiplied with, or gives, is divided by 24²."""
     of_tiles = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
                 [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # fmt: skip
     of_kernels = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # 24ths
     back = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
     matrices = (torch.tensor(rows, dtype=torch.float64) for rows in (of_tiles, of_kernels, back))
-    of_tiles, of_kernels, back = (torch.kron(matrix, matrix).to(dtype) for matrix in matrices)
-    return of_tiles, of_kernels / 24**2, back
+    return tuple(torch.kron(matrix, matrix).to(dtype) for matrix in matrices)
 
 
 def transformed_kernels(weight):
     """``weight`` K×C×3×3 as 36×C×K."""
     _, of_kernels, _ = transforms(weight.dtype)
-    return (of_kernels @ weight.permute(0, 2, 3, 1).flatten(1, 2)).permute(1, 2, 0)
+    return (of_kernels @ (weight / 24**2).permute(0, 2, 3, 1).flatten(1, 2)).permute(1, 2, 0)
 
 
 def transformed_tiles(x):

@@ -89,43 +89,48 @@ def channels_last(*shape):
     return torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
+def layer(n, channels, filters, size, kernel=3):
+    """x, weight and bias of a convolution."""
+    x, weight = channels_last(n, channels, size, size), channels_last(filters, channels, kernel, kernel)
+    return x, weight, torch.randn(filters, requires_grad=True)
+
+
+def reflected(x, weight, bias):
+    return F.conv2d(pad(x, (1, 1, 1, 1), "reflect"), weight, bias)
+
+
 def convolution(n, channels, filters, size, rounds):
-    inputs = channels_last(n, channels, size, size), channels_last(filters, channels, 3, 3), torch.randn(filters)
-
-    def plain(x, weight, bias):
-        return F.conv2d(pad(x, (1, 1, 1, 1), "reflect"), weight, bias)
-
-    row = beside(plain, Winograd.apply, (*inputs[:2], inputs[2].requires_grad_()), rounds, "convolution")
+    row = beside(reflected, Winograd.apply, layer(n, channels, filters, size), rounds, "convolution")
     return row | {"convolution": f"{row['convolution']} to {filters}"}
 
 
 def to_image(n, channels, size, rounds):
     """The last convolution of a generator, on what is padded already."""
-    inputs = channels_last(n, channels, size + 6, size + 6), channels_last(3, channels, 7, 7), torch.randn(3)
-    return beside(F.conv2d, RowByRow.apply, (*inputs[:2], inputs[2].requires_grad_()), rounds, "7×7 to 3 channels")
+    return beside(F.conv2d, RowByRow.apply, layer(n, channels, 3, size + 6, 7), rounds, "7×7 to 3 channels")
 
 
 def doubled(n, channels, filters, size, rounds):
     """A 3×3 convolution behind an upsampling to twice the size."""
-    inputs = channels_last(n, channels, size, size), channels_last(filters, channels, 3, 3), torch.randn(filters)
 
     def plain(x, weight, bias):
-        return F.conv2d(pad(F.interpolate(x, scale_factor=2), (1, 1, 1, 1), "reflect"), weight, bias)
+        return reflected(F.interpolate(x, scale_factor=2), weight, bias)
 
-    row = beside(plain, convolve_doubled, (*inputs[:2], inputs[2].requires_grad_()), rounds, "twice the size")
+    row = beside(plain, convolve_doubled, layer(n, channels, filters, size), rounds, "twice the size")
     return row | {"twice the size": f"{row['twice the size']} to {filters}"}
 
 
 def gradient(n, channels, filters, size, kernel, rounds):
     """The gradient of a convolution's weight alone."""
-    x, weight = channels_last(n, channels, size, size).detach(), channels_last(filters, channels, kernel, kernel)
+    x, weight, _ = layer(n, channels, filters, size, kernel)
+    x = x.detach()
     result = F.conv2d(x, weight)
     of_result = torch.ones_like(result)
     versions = {
         "torch": lambda: torch.autograd.grad(result, weight, of_result, retain_graph=True)[0],
         "ours": lambda: weight_gradient(of_result, x, kernel),
     }
-    error = (versions["torch"]() - versions["ours"]()).abs().max() / versions["torch"]().std()
+    torchs, ours = (version() for version in versions.values())
+    error = (ours - torchs).abs().max() / torchs.std()
     seconds = medians(versions, CPU, rounds)
     name = f"{kernel}×{kernel}, {'×'.join(map(str, x.shape))} to {filters}"
     return {"gradient of a weight": name, **{k: 1e3 * s for k, s in seconds.items()}, "error": error.item()}
