@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from runtime.device import has_avx2_alone, is_amd
+
 
 def pad(x, padding, mode):
     """``F.pad`` in the precision of x: autocast on a CPU would make it float32, and copy it there and back."""
@@ -111,11 +113,6 @@ def patches_pay(x, weight):
     takes two to three times as long as the rest in channels_last, from 64 channels on one side on
     (docs/performance.md)."""
     return eager_float32_on_a_cpu(x) and has_avx2_alone() and max(weight.shape[:2]) >= 64
-
-
-def has_avx2_alone():
-    """Whether the processor, or what torch may use of it, has AVX2 and not AVX-512."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 class ByPatches(torch.autograd.Function):
@@ -220,12 +217,12 @@ class Decoder(nn.Sequential):
 
 
 def folding_pays(x):
-    """Whether ``convolve_doubled`` is faster: on a CPU in bf16, from 128 channels on; in float32 where AVX2 is all that
-    it has."""
+    """Whether ``convolve_doubled`` is faster: on a CPU in bf16, from 128 channels on; in float32 on AMD's, and where
+    AVX2 is all that it has."""
     if torch.is_autocast_enabled("cpu"):
         half = x.device.type == "cpu" and torch.get_autocast_dtype("cpu") == torch.bfloat16
         return half and x.shape[1] >= 128
-    return eager_float32_on_a_cpu(x) and has_avx2_alone()
+    return eager_float32_on_a_cpu(x) and (has_avx2_alone() or is_amd())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

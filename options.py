@@ -119,7 +119,7 @@ TRAIN = {
              number(float, 0, 1)),
         Flag("seed", 0, "decides every random draw", number(int, 0, 2**32), fixed=True),
         Flag("amp", "auto", "precision of the networks; losses, penalty and weights stay float32; auto is bf16 on a "
-             "GPU that has it and on a CPU with AMX, else off", str, ("auto", "off", "bf16", "fp16")),
+             "GPU or CPU that gains by it, else off (docs/performance.md)", str, ("auto", "off", "bf16", "fp16")),
         Flag("tf32", True, "let a GPU that can compute float32 products in TF32, those of the penalty too", bool),
         Flag("compile", False, "compile both objectives: minutes at the start, faster steps; a last batch of an epoch "
              "that is not full is left out", bool),

@@ -57,15 +57,32 @@ def pick_amp(amp, device):
 
 
 def computes_bf16(device):
-    """Whether ``device`` multiplies matrices in bf16 by instructions of its own, which on a CPU means AMX.
+    """Whether ``device`` multiplies matrices in bf16 by instructions of its own, which on a CPU means AMX, or
+    AVX512-BF16 on an AMD processor.
 
-    Without, bf16 is slower than float32, with AVX512-BF16 too (docs/performance.md). (ARM processors, some of which
-    have such instructions, have not been measured.)
+    Without, bf16 is slower than float32, with an Intel's AVX512-BF16 too (docs/performance.md). (ARM processors, some
+    of which have such instructions, have not been measured.)
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return onednn and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return onednn and (torch.cpu.get_capabilities().get("amx_bf16", False) or has_amds_bf16())
+
+
+def has_avx2_alone():
+    """Whether the processor, or what torch may use of it, has AVX2 and not AVX-512."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def is_amd():
+    """Whether the CPU is AMD's: it has SSE4a, which no other has."""
+    return torch.cpu.get_capabilities().get("sse4a", False)
+
+
+def has_amds_bf16():
+    """Whether the CPU is AMD's and has AVX512-BF16: there it computes twice the products of float32 in a cycle; an
+    Intel's no more."""
+    return is_amd() and torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def arithmetic(device, amp):
@@ -88,14 +105,14 @@ def memory_format(network, device, amp):
 
     Tensor cores want channels last (NVIDIA, Convolutional Layers User's Guide, "Tensor Layouts"). But torch's instance
     norm views N×C×H×W as 1×NC×H×W, for which it copies to the usual order and back, so that networks with one lose
-    more than they gain. On a CPU networks with batch norm gain, and in float32 all of them where it has AVX2 or
-    AVX-512; in bf16 the others lose half as much again (docs/performance.md).
+    more than they gain. On a CPU networks with batch norm gain; so do all in float32 where it has AVX2 or AVX-512, and
+    in bf16 on AMD's. In bf16 on an Intel's the others lose half as much again (docs/performance.md).
     """
     kinds = {type(module) for module in network.modules()}
     copies = any(issubclass(kind, nn.InstanceNorm2d) for kind in kinds)
     batch_norm = any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
-    wide = device.type == "cpu" and amp == "off" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    gains = not copies if device.type == "cuda" else batch_norm or wide
+    wide = {"off": torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"), "bf16": has_amds_bf16()}
+    gains = not copies if device.type == "cuda" else batch_norm or device.type == "cpu" and wide.get(amp, False)
     return torch.channels_last if gains else torch.contiguous_format
 
 

@@ -249,8 +249,10 @@ def test_what_no_scale_can_mend_is_reported_in_fp16_too():
     ("instructions", "expected"),
     [
         ({"avx2": True, "avx512_f": True}, "off"),
-        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, "off"),  # slower than float32
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, "off"),  # an Intel, slower than in float32
         ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"avx512_f": True, "avx512_bf16": True, "sse4a": True}, "bf16"),  # an AMD
+        ({"avx2": True, "sse4a": True}, "off"),
         ({"neon": True, "bf16": True}, "off"),  # an ARM processor, where nothing has been measured
     ],
 )
@@ -289,8 +291,10 @@ def test_an_upsampling_and_the_convolution_behind_it_are_exactly_one(size, biase
     torch.testing.assert_close(*found, rtol=1e-11, atol=1e-9)
 
 
-def test_decoders_fold_wide_layers_in_bf16_on_a_cpu_and_all_in_float32_on_one_with_avx2(monkeypatch):
-    monkeypatch.setattr(convolutions, "has_avx2_alone", lambda: False)
+@pytest.mark.parametrize("kind", ["has_avx2_alone", "is_amd"])
+def test_decoders_fold_wide_layers_in_bf16_on_a_cpu_and_all_in_float32_on_some(kind, monkeypatch):
+    for each in ("has_avx2_alone", "is_amd"):
+        monkeypatch.setattr(convolutions, each, lambda: False)
     decoder = build(CycleGAN, "--ngf=32", "--no_spectral_norm").translators.G_AB.decoder
     x, calls = torch.randn(1, 128, 8, 8), []
 
@@ -307,7 +311,7 @@ def test_decoders_fold_wide_layers_in_bf16_on_a_cpu_and_all_in_float32_on_one_wi
     assert calls == [128]  # and not the one behind it, of 64
     error = (folded - plain).abs().mean()
     assert 0 < error < 1.5 * (unfolded - plain).abs().mean()
-    monkeypatch.setattr(convolutions, "has_avx2_alone", lambda: True)
+    monkeypatch.setattr(convolutions, kind, lambda: True)
     torch.testing.assert_close(decoder(x), plain, rtol=0, atol=1e-5)
     assert calls == [128, 128, 64]
     decoder[0] = nn.Upsample(scale_factor=2, mode="bilinear")
@@ -549,13 +553,17 @@ def test_channels_last_is_decided_for_each_objective_device_and_precision(monkey
         return tuple(order == torch.channels_last for order in orders)
 
     assert chosen("cuda", "bf16") == cuda
-    for capability, amp, gains in (
-        ("AVX512", "off", True),
-        ("AVX512", "bf16", norms),
-        ("AVX2", "off", True),
-        ("DEFAULT", "off", norms),
+    amd, intel = {"sse4a": True, "avx512_bf16": True}, {"avx512_bf16": True, "amx_bf16": True}
+    for capability, instructions, amp, gains in (
+        ("AVX512", intel, "off", True),
+        ("AVX512", intel, "bf16", norms),
+        ("AVX512", amd, "off", True),
+        ("AVX512", amd, "bf16", True),
+        ("AVX2", {}, "off", True),
+        ("DEFAULT", {}, "off", norms),
     ):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda value=capability: value)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda value=instructions: value)
         assert chosen("cpu", amp) == (gains, gains)
         for network in networks(build(CycleGAN, *flags, f"--amp={amp}")):
             weight = next(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
