@@ -111,9 +111,15 @@ def memory_format(network, device, amp):
     kinds = {type(module) for module in network.modules()}
     copies = any(issubclass(kind, nn.InstanceNorm2d) for kind in kinds)
     batch_norm = any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
-    wide = {"off": torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"), "bf16": has_amds_bf16()}
-    gains = not copies if device.type == "cuda" else batch_norm or device.type == "cpu" and wide.get(amp, False)
+    gains = not copies if device.type == "cuda" else batch_norm or device.type == "cpu" and channels_last_pays(amp)
     return torch.channels_last if gains else torch.contiguous_format
+
+
+def channels_last_pays(amp):
+    """Whether the CPU computes all networks faster in channels_last, in the precision ``amp``."""
+    if amp == "off":
+        return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return amp == "bf16" and has_amds_bf16()
 
 
 def ran_out_of_memory(error):
