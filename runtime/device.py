@@ -66,7 +66,12 @@ def computes_bf16(device):
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return onednn and (torch.cpu.get_capabilities().get("amx_bf16", False) or has_amds_bf16())
+    return onednn and (cpu_has("amx_bf16") or has_amds_bf16())
+
+
+def cpu_has(instructions):
+    """Whether the CPU has ``instructions``, by torch's name for them."""
+    return torch.cpu.get_capabilities().get(instructions, False)
 
 
 def has_avx2_alone():
@@ -76,13 +81,13 @@ def has_avx2_alone():
 
 def is_amd():
     """Whether the CPU is AMD's: it has SSE4a, which no other has."""
-    return torch.cpu.get_capabilities().get("sse4a", False)
+    return cpu_has("sse4a")
 
 
 def has_amds_bf16():
     """Whether the CPU is AMD's and has AVX512-BF16: there it computes twice the products of float32 in a cycle; an
     Intel's no more."""
-    return is_amd() and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return is_amd() and cpu_has("avx512_bf16")
 
 
 def arithmetic(device, amp):
