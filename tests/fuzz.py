@@ -137,6 +137,7 @@ def try_one(draw, pristine, place):
     kill = draw.choice([None, None, None, signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
     room = draw.choice([None, None, None, None, 40_000, 150_000])  # bytes that a file may grow to
     before, whole = fingerprint(place), whole_checkpoints(place)
+    there = {digest(path) for path in pictures(place)}
     code, said = in_process(program, flags, place, kill, draw.uniform(0.05, 3), room)
     story = f"{program}.py {' '.join(map(repr, flags))} after {damage}, signal {kill and kill.name}, room {room}"
     complaints = []
@@ -152,7 +153,8 @@ def try_one(draw, pristine, place):
         complaints.append(f"lost {lost}")
     if code in (0, 2) and (left := [path for path in place.rglob(".*.tmp") if LEFTOVER.fullmatch(path.name)]):
         complaints.append(f"left {left[0]}")
-    complaints += [f"{path} is half a file" for path in made(place, pristine) if not readable(path)]
+    made = [path for path in pictures(place) if digest(path) not in there]  # by content: runs move folders aside
+    complaints += [f"{path} is half a file" for path in made if not readable(path)]
     return [f"{complaint}; {story}" for complaint in complaints]
 
 
@@ -174,12 +176,10 @@ def still_there(place, path):
     return any(there.is_file() and loads(there) for there in [place / path, *aside])
 
 
-def made(place, pristine):
-    """The pictures and arrays in the folders that programs write to, but for those of before, which may be spoilt."""
-    for folder in OWN[1:]:
-        for path in (place / folder).rglob("*"):
-            if path.suffix in PICTURES and path.is_file() and not (pristine / path.relative_to(place)).exists():
-                yield path
+def pictures(place):
+    """The pictures and arrays in the folders that programs write to."""
+    paths = (path for folder in OWN[1:] for path in (place / folder).rglob("*"))
+    return [path for path in paths if path.suffix in PICTURES and path.is_file()]
 
 
 def readable(path):
@@ -249,6 +249,10 @@ def spoil(draw, place):
     return f"{kind} {path.relative_to(place)}"
 
 
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def fingerprint(place):
     """What must stay as it is: everything outside of the folders that programs write to."""
     found = {}
@@ -256,7 +260,7 @@ def fingerprint(place):
         name = path.relative_to(place)
         if name.parts[0] not in OWN and not name.parts[0].startswith(("said", "tiny.")):
             regular = path.is_file() and not path.is_symlink()
-            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest() if regular else "special"
+            found[str(name)] = digest(path) if regular else "special"
     return found
 
 
