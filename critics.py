@@ -205,8 +205,12 @@ class FeatureMixing(nn.Module):
 class FeaturesAndPatches(nn.Module):
     """A FeatureCritic beside a 70×70 PatchGAN: N×C×H×W in [-1, 1] to the scores of both, N×K×H'×W'.
 
-    The former knows what things look like, the latter sees every pixel; both pull equally (``Balanced``).
+    The former knows what things look like, and hardly sees whether a surface is black or white; the latter sees every
+    pixel. It pulls with a fifth of the former's force (``Balanced``): enough to fill outlines and against hatching. As
+    strong as the former it spoils textures (docs/experiments.md).
     """
+
+    PATCH_SHARE = 0.2
 
     def __init__(
         self,
@@ -223,25 +227,27 @@ class FeaturesAndPatches(nn.Module):
         self.patches = PatchGAN(channels, ndf, norm, spectral_norm=spectral_norm)
 
     def forward(self, x):
-        for_features, for_patches = Balanced.apply(x)
+        for_features, for_patches = Balanced.apply(x, self.PATCH_SHARE)
         scores = self.features(for_features)
         return torch.cat([scores, F.interpolate(self.patches(for_patches), scores.shape[2:])], dim=1)
 
 
 class Balanced(torch.autograd.Function):
-    """Images N×C×H×W twice, for two critics. The second one's gradient comes back at the first one's norm, image by
-    image; so neither drowns the other, whatever their scales. There is no second derivative."""
+    """Images N×C×H×W twice, for two critics. The second one's gradient comes back at ``share`` of the first one's norm,
+    image by image, whatever their scales. There is no second derivative."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, share):
+        ctx.share = share
         return x.clone(), x.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, first, second):
-        norm, other = (torch.linalg.vector_norm(each.float(), dim=(1, 2, 3), keepdim=True) for each in (first, second))
-        ratio = torch.where(other > 0, norm / other, 1)
-        return first + (ratio * second).to(second.dtype)
+        wide = torch.promote_types(first.dtype, torch.float32)
+        norm, other = (torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True, dtype=wide) for x in (first, second))
+        factor = torch.where(other > 0, ctx.share * norm / other, 0)
+        return first + (factor * second).to(second.dtype), None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,24 @@ from runtime.flags import (
 __version__ = "1.0.0"
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Recipes: sets of defaults
+# ---------------------------------------------------------------------------------------------------------------------
+
+PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5.0)
+RECIPES = {
+    "attention": {},
+    "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
+    "features": dict(PLAIN, dis_net="features", lambda_id=10.0),
+    "features+patch": dict(PLAIN, dis_net="features+patch", lambda_id=10.0),
+    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
+    "notebook": dict(
+        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
+        critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
+    ),
+    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
+}  # fmt: skip
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The flags of training; those of the other programs stand in inference/flags.py
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -64,7 +82,7 @@ TRAIN = {
     ],
     "networks": [
         Flag("recipe", "attention", "a set of defaults; flags given by hand overrule it", str,
-             ("attention", "lsgan", "features", "classic", "notebook", "segmentation"), fixed=True),
+             tuple(RECIPES), fixed=True),
         Flag("gen_net", "attention", "the generators", str, tuple(GENERATORS), fixed=True),
         Flag("dis_net", "attention", "the critics", str, tuple(CRITICS), fixed=True),
         Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
@@ -140,23 +158,6 @@ TRAIN = {
              "write scalars and grids for TensorBoard (default: where it is installed)", bool),
         Flag("images_dir", "images", "where sample grids go, in a folder for each data set"),
     ],
-}  # fmt: skip
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Recipes: sets of defaults
-# ---------------------------------------------------------------------------------------------------------------------
-
-PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5.0)
-RECIPES = {
-    "attention": {},
-    "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
-    "features": dict(PLAIN, dis_net="features", lambda_id=10.0),
-    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
-    "notebook": dict(
-        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
-        critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
-    ),
-    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
 }  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -297,9 +298,7 @@ def parse(groups, description, argv=None, files=None):
 
 FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
 # Never taken from a checkpoint, which may be a stranger's: where files are read, fetched and written, and by what.
-HERE_AND_NOW = (
-    "dataset_name", "dataset_dir", "dataset_url", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch"
-)  # fmt: skip
+HERE_AND_NOW = "dataset_name", "dataset_dir", "dataset_url", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch"
 BEFORE = {"penalty_interval": 1}  # what checkpoints have that do not say it
 
 

@@ -106,16 +106,16 @@ def test_the_heads_see_features_of_about_unit_size():
 
 
 @pytest.mark.parametrize("scales", [(1.0, 300.0), (7.0, 0.001)])
-def test_two_critics_pull_equally_at_each_image(scales):
-    x = images(0, torch.double).requires_grad_()
+def test_the_second_of_two_critics_pulls_with_its_share_at_each_image(scales):
+    x, share = images(0, torch.double).requires_grad_(), 0.25
     parts = []
-    for scale, part in zip(scales, Balanced.apply(x), strict=True):
+    for scale, part in zip(scales, Balanced.apply(x, share), strict=True):
         assert torch.equal(part, x)
         parts.append((scale * part**3).sum())
     (both,) = torch.autograd.grad(sum(parts), x, retain_graph=True)
     alone = 3 * scales[0] * x.detach() ** 2  # of either, at the first one's norm
-    torch.testing.assert_close(both, 2 * alone)
-    first, second = Balanced.apply(x)
+    torch.testing.assert_close(both, (1 + share) * alone)
+    first, second = Balanced.apply(x, share)
     (only,) = torch.autograd.grad((first * 2 + second * 0).sum(), x)  # one that has nothing to say
     torch.testing.assert_close(only, torch.full_like(x, 2))
 
