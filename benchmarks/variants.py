@@ -87,6 +87,12 @@ def blur(model, value):
         augmented(critic, [blurred])
 
 
+def patch_share(model, share):
+    """The patch critic of ``--dis_net features+patch`` pulls with ``share`` of the force of the other."""
+    for critic in (model.critic_objective.D_A, model.critic_objective.D_B):
+        critic.PATCH_SHARE = float(share)
+
+
 def first(model, size):
     """The generators' first convolution sees ``size``×``size`` pixels instead of 7×7."""
     for generator in model.translators.G_AB, model.translators.G_BA:
@@ -179,5 +185,18 @@ def every(model, which):
     model.updates = updates_of
 
 
-CHOICES = critic_lr, fade, decay, blur, first, no_attention, no_spectral_norm, norm, antialiased, penalty, every
+CHOICES = (
+    critic_lr,
+    fade,
+    decay,
+    blur,
+    patch_share,
+    first,
+    no_attention,
+    no_spectral_norm,
+    norm,
+    antialiased,
+    penalty,
+    every,
+)
 VARIANTS = {function.__name__: function for function in CHOICES}
