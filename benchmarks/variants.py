@@ -186,17 +186,6 @@ def every(model, which):
 
 
 CHOICES = (
-    critic_lr,
-    fade,
-    decay,
-    blur,
-    patch_share,
-    first,
-    no_attention,
-    no_spectral_norm,
-    norm,
-    antialiased,
-    penalty,
-    every,
-)
+    critic_lr, fade, decay, blur, patch_share, first, no_attention, no_spectral_norm, norm, antialiased, penalty, every,
+)  # fmt: skip
 VARIANTS = {function.__name__: function for function in CHOICES}

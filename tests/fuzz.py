@@ -13,7 +13,6 @@ and of the case.
 # ruff: noqa: E402
 import argparse
 import contextlib
-import hashlib
 import importlib.util
 import os
 import random
@@ -39,6 +38,7 @@ import options as tables
 from runtime import checkpoints
 from runtime.errors import UserError, exit_cleanly
 from runtime.files import LEFTOVER
+from runtime.pretrained import checksum
 
 Image.init()
 PROGRAMS = {
@@ -137,7 +137,7 @@ def try_one(draw, pristine, place):
     kill = draw.choice([None, None, None, signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
     room = draw.choice([None, None, None, None, 40_000, 150_000])  # bytes that a file may grow to
     before, whole = fingerprint(place), whole_checkpoints(place)
-    there = {digest(path) for path in pictures(place)}
+    there = {checksum(path) for path in pictures(place)}
     code, said = in_process(program, flags, place, kill, draw.uniform(0.05, 3), room)
     story = f"{program}.py {' '.join(map(repr, flags))} after {damage}, signal {kill and kill.name}, room {room}"
     complaints = []
@@ -153,7 +153,7 @@ def try_one(draw, pristine, place):
         complaints.append(f"lost {lost}")
     if code in (0, 2) and (left := [path for path in place.rglob(".*.tmp") if LEFTOVER.fullmatch(path.name)]):
         complaints.append(f"left {left[0]}")
-    made = [path for path in pictures(place) if digest(path) not in there]  # by content: runs move folders aside
+    made = [path for path in pictures(place) if checksum(path) not in there]  # by content: runs move folders aside
     complaints += [f"{path} is half a file" for path in made if not readable(path)]
     return [f"{complaint}; {story}" for complaint in complaints]
 
@@ -249,10 +249,6 @@ def spoil(draw, place):
     return f"{kind} {path.relative_to(place)}"
 
 
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def fingerprint(place):
     """What must stay as it is: everything outside of the folders that programs write to."""
     found = {}
@@ -260,7 +256,7 @@ def fingerprint(place):
         name = path.relative_to(place)
         if name.parts[0] not in OWN and not name.parts[0].startswith(("said", "tiny.")):
             regular = path.is_file() and not path.is_symlink()
-            found[str(name)] = digest(path) if regular else "special"
+            found[str(name)] = checksum(path) if regular else "special"
     return found
 
 
