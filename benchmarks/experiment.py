@@ -67,14 +67,23 @@ def main():
     log, steps = train(model, options, arguments.seconds, images=arguments.images, averages=averages.values())
     measure = Measure(model, arguments.dataset)
     for flag, average in {"": model.average, **averages}.items():
-        line = {**setting(arguments, flag), "steps": steps, "losses": log, **measure(average)}
-        print(json.dumps(line))
-        if arguments.json:
-            with open(arguments.json, "a") as file:
-                file.write(json.dumps(line) + "\n")
+        keep({**setting(arguments, flag), "steps": steps, "losses": log, **measure(average)}, arguments.json)
     if arguments.grid:
-        shown = (grid_images(f"datasets/{arguments.dataset}", side, [], options, PICTURES) for side in "AB")
-        SampleGrid(*(images.to(model.device) for images in shown)).save(model.average.module, arguments.grid)
+        save_grid(model.average.module, options, model.device, arguments.grid)
+
+
+def keep(line, path):
+    """Print ``line`` as JSON, and append it to the file ``path`` if there is one."""
+    print(json.dumps(line))
+    if path:
+        with open(path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def save_grid(translators, options, device, path):
+    """The first test images of each side with their translations, as a picture."""
+    shown = (grid_images(f"datasets/{options.dataset_name}", side, [], options, PICTURES) for side in "AB")
+    SampleGrid(*(images.to(device) for images in shown)).save(translators, path)
 
 
 def setting(arguments, flag):

@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--amp", nargs="+", default=["off", "auto"], help="precisions of our steps")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--filters", type=int, default=16)
-    parser.add_argument("--blocks", type=int, default=6, choices=(6, 9))
+    parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=4, help="in a round; a penalty may be due at each fourth alone")
@@ -78,30 +78,58 @@ def serve(pipe, threads, build, *given):
 
 def published(checkout, model, size, filters, blocks, batch_size):
     """The step of the program in the folder ``checkout``, without what its train.py does around it."""
-    sys.path.insert(0, os.path.abspath(checkout))  # its modules have the names of some of ours
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        flags = f"--model {model} --gpu_ids -1 --crop_size {size} --ngf {filters} --ndf {filters}"
-        flags += f" --batch_size {batch_size} --netG resnet_{blocks}blocks --checkpoints_dir {folder} --dataroot none"
+    network = program(checkout, model, size, filters, blocks, batch_size)
+    images = torch.rand(2, batch_size, 3, size, size) * 2 - 1
+
+    def step():
+        network.set_input({"A": images[0], "B": images[1], "A_paths": [""], "B_paths": [""]})
+        network.optimize_parameters()
+
+    return step
+
+
+def program(checkout, model, size, filters, blocks, batch_size=1, flags=""):
+    """What the program in the folder ``checkout`` trains, with its defaults but for the sizes and ``flags``."""
+    with modules_of(checkout), tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        flags += f" --model {model} --gpu_ids -1 --crop_size {size} --ngf {filters} --ndf {filters}"
+        flags += f" --batch_size {batch_size} --checkpoints_dir {folder} --dataroot none"
         plain = " --no_antialias --no_antialias_up" if model == "cycle_gan" else ""
         sys.argv = ["train.py", *(flags + plain).split()]
         from options.train_options import TrainOptions
 
-        from models import create_model
+        from models import create_model, networks
 
+        generator = networks.ResnetGenerator  # its names stand for 4, 6 and 9 blocks alone
+        build = generator.__init__
+        generator.__init__ = lambda self, *given, **named: build(self, *given, **{**named, "n_blocks": blocks})
         options = TrainOptions().parse()
         options.amp = False  # which its CycleGAN looks for, and its parser lacks
         network = create_model(options)
-        images = torch.rand(2, batch_size, 3, size, size) * 2 - 1
-        batch = {"A": images[0], "B": images[1], "A_paths": [""], "B_paths": [""]}
         if model == "cut":
+            images = torch.rand(2, batch_size, 3, size, size) * 2 - 1
+            batch = {"A": images[0], "B": images[1], "A_paths": [""], "B_paths": [""]}
             network.data_dependent_initialize(batch)
         network.setup(options)
+    return network
 
-    def step():
-        network.set_input(batch)
-        network.optimize_parameters()
 
-    return step
+@contextlib.contextmanager
+def modules_of(checkout):
+    """In it the published modules are imported by their names, some of which ours have; ours are back behind it."""
+    names = "data", "models", "options", "util"
+
+    def taken():
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in names}
+
+    before, arguments = taken(), sys.argv
+    sys.path.insert(0, os.path.abspath(checkout))
+    try:
+        yield
+    finally:
+        sys.path.remove(os.path.abspath(checkout))
+        sys.argv = arguments
+        taken()
+        sys.modules.update(before)
 
 
 def ours(recipe, amp, size, filters, blocks, batch_size):

@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import published
 import pytest
 import time_to_quality
+import torch
 from conftest import ROOT
+from published_pictures import Published
 
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
@@ -66,3 +69,43 @@ def test_the_table_of_time_to_quality():
 
     (row,) = time_to_quality.rows([line(0, 0.95), line(1, 0.5)])
     assert row["KID AtoB"] == "5" and row["coast BtoA"] == row["all six"] == "5 (1 of 2)"
+
+
+def test_a_published_programs_modules_come_and_go(tmp_path):
+    """It has modules that are called as ours are."""
+    import models
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/__init__.py").write_text("def create_model(options): return 'theirs'\n")
+    with published.modules_of(tmp_path):
+        from models import create_model
+
+        assert create_model(None) == "theirs"
+    assert sys.modules["models"] is models and str(tmp_path) not in sys.path
+
+
+def test_a_published_program_is_trained_as_ours():
+    """Each optimizer from its own learning rate on; losses by their names."""
+
+    class Program:
+        def __init__(self):
+            weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+            rates = zip(weights, (2e-4, 1e-3), strict=True)
+            self.optimizers = [torch.optim.SGD([weight], lr=rate) for weight, rate in rates]
+
+        def set_input(self, batch):
+            self.batch = batch
+
+        def optimize_parameters(self):
+            self.loss = self.batch["A"] + self.batch["B"]
+
+        def get_current_losses(self):
+            return {"sum": self.loss}
+
+    program = Program()
+    trainer = Published(program)
+    trainer.scale_lr(0.5)
+    trainer.scale_lr(0.1)
+    assert [group["lr"] for optimizer in program.optimizers for group in optimizer.param_groups] == [2e-5, 1e-4]
+    (update,) = trainer.updates(1)
+    assert update({"A": 1.0, "B": 2.0}) == {"sum": torch.tensor(3.0)}
