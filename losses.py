@@ -160,9 +160,9 @@ class Judgement(NamedTuple):
 
 
 def critic_terms(options):
-    """The terms of each critic's loss: name → (weight, function of a Judgement)."""
+    """The terms of each critic's loss: name → (weight, function of a Judgement). No name is one of the generators'."""
     gan_loss = load(GAN_LOSSES[options.gan_mode])
-    terms = {"adversarial": (1.0, lambda judged: gan_loss.critic(judged.real_scores, judged.fake_scores))}
+    terms = {"adversarial of D": (1.0, lambda judged: gan_loss.critic(judged.real_scores, judged.fake_scores))}
     if chosen := PENALTIES[options.penalty]:
         penalty, weight = load(chosen), getattr(options, chosen.weight)
         terms["penalty"] = (weight, lambda judged: penalty(judged.critic, judged.real, judged.fake))

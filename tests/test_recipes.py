@@ -228,6 +228,14 @@ def test_the_notebooks_critics_step_first_and_any_recipe_can():
     assert steps == 2 * [["update_D"], ["update_D"], ["update_G", "update_D"]]
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_loss_has_the_name_of_another(recipe):
+    """The log would show the mean of both."""
+    model, batch = CycleGAN(options_of(recipe, *SMALL, "--penalty_interval=1"), torch.device("cpu")), fixed_batch()
+    (first, second) = (update(batch) for update in model.updates(1))
+    assert not first.keys() & second.keys()
+
+
 def segmentation_image(seed, height=48, width=40):
     """Coloured shapes on black."""
     random = np.random.default_rng(seed)
