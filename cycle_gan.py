@@ -55,7 +55,7 @@ def main():
                 raise UserError(at_its_end)
         elif options.init_from:
             source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
-            options = start_from(given, source[1]["options"])
+            options, given = start_from(given, source[1]["options"])
             check_generators(source[1])
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):

@@ -19,6 +19,7 @@ from runtime.flags import (
     PIXELS,
     POSITIVE,
     WEIGHT,
+    Derived,
     Flag,
     build_parser,
     complete,
@@ -166,7 +167,7 @@ TRAIN = {
 
 
 class Alias(NamedTuple):
-    """A flag that stands for another one, whose value is ``meaning(its value, all options)``."""
+    """A flag that stands for another one, whose value is ``meaning(its value)``."""
 
     stands_for: str
     type: object
@@ -179,9 +180,9 @@ OTHER_NAMES = {
     "input_nc": "channels_A", "output_nc": "channels_B",
 }  # fmt: skip
 OTHER_FLAGS = {
-    "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device, options: device),
+    "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device: device),
     "idt_coef": Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
-                      lambda factor, options: factor * options["lambda_cyc"]),
+                      lambda factor: Derived(lambda options: factor * options.lambda_cyc)),
 }  # fmt: skip
 OTHER_VALUES = {
     ("gen_net", "resnet_9blocks"): dict(gen_net="resnet", n_residual_blocks=9),
@@ -198,12 +199,12 @@ OTHER_VALUES = {
 }
 
 
-def spelt_here(given, defaults):
+def spelt_here(given):
     """``given`` in the words of the tables."""
     meant, ours = {}, {}
     for name, value in given.items():
         if alias := OTHER_FLAGS.get(name):
-            ours[alias.stands_for] = alias.meaning(value, {**defaults, **given})
+            ours[alias.stands_for] = alias.meaning(value)
         elif not isinstance(value, list) and (name, value) in OTHER_VALUES:
             meant |= OTHER_VALUES[name, value]
         else:
@@ -285,8 +286,7 @@ def parse(groups, description, argv=None, files=None):
     plain = {flag.name: flag.default for flags in groups.values() for flag in flags}
     named = {**plain, **given}.get("recipe")  # test.py has none
     recipe = RECIPES.get(OTHER_VALUES.get(("recipe", named), {}).get("recipe", named), {})
-    given = spelt_here(given, {**plain, **recipe})
-    options = complete(groups, {**recipe, **given})
+    options = complete(groups, {**recipe, **(given := spelt_here(given))})
     if files:
         options.files = named_files
     return options, given
@@ -305,8 +305,7 @@ BEFORE = {"penalty_interval": 1}  # what checkpoints have that do not say it
 def resume(options, given, saved, given_before):
     """The options of a resumed run: those it was ``saved`` with, overruled by what is ``given`` by hand now.
 
-    What follows from other options is worked out again, unless it was given by hand, now or earlier (``given_before``,
-    names).
+    What follows from other options is worked out again, unless given by hand, now or earlier (``given_before``, names).
     Raises UserError where a given option contradicts the networks or the random draws of the checkpoint.
     """
     check_agreement(FIXED, given, saved, "leave the flag out to resume, or leave --epoch out to start from scratch")
@@ -341,19 +340,21 @@ def fit(options, given, channels, size=None):
 
 
 def start_from(given, saved):
-    """The options of a new run with the networks of a checkpoint, which was ``saved`` with these options.
+    """The options of a new run with the networks of a checkpoint, ``saved`` with these, and the names of those given.
 
-    Its recipe and what shapes networks come from there, everything else from what is ``given`` by hand; so may the
-    recipe and the critics. Raises UserError where a given option contradicts the generators.
+    Its recipe, what shapes networks and how files are read come from there, unless ``given`` by hand. Channels count as
+    given: files do not decide them. Raises UserError where a given option contradicts the generators.
     """
-    shape = {name: saved[name] for name in FIXED if name in saved and name not in ("seed", "init_from")}
-    changeable = ("recipe", "dis_net", "ndf", "backbone", "feature_size", "feature_mixing")
-    of_generators = [name for name in shape if name not in changeable]
+    anew = {"seed", "init_from"} | ({"dis_net"} if "recipe" in given else set())  # a recipe has critics of its own
+    shape = {name: saved[name] for name in FIXED if name in saved and name not in anew}
+    of_critics = "recipe", "dis_net", "ndf", "backbone", "feature_size", "feature_mixing"
+    of_files = "range_A", "range_B", "pages", "slice_axis", "nan", "mask_threshold"
+    of_generators = [name for name in shape if name not in of_critics + of_files]
     check_agreement(of_generators, given, saved, "leave the flag out to start from it, or leave --init_from out")
     recipe = RECIPES[{**shape, **given}["recipe"]]
     options = complete(TRAIN, {**recipe, **shape, **given})
     check(options)
-    return options
+    return options, {*given, "channels_A", "channels_B"}
 
 
 def check_agreement(names, given, saved, remedy):

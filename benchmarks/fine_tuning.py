@@ -65,7 +65,7 @@ def build(flags):
     source = None
     if options.init_from:
         _, source = checkpoints.find(options.init_from)
-        options = start_from(given, source["options"])
+        options, _ = start_from(given, source["options"])
     torch.manual_seed(options.seed)
     model = CycleGAN(options, CPU)
     if source:

@@ -45,7 +45,10 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, show=(1, 2, 3), s
     if flat and max(header.count for header in headers.values()) > 1:
         raise UserError(f"{flat} has one slice along --slice_axis {ways.slice_axis}, and others have many; remove it")
     if channels not in (None, of_first.channels):
-        raise UserError(f"--channels_{side} {channels} is not what {first} has: {of_first.channels}; leave it out")
+        raise UserError(
+            f"{first} has {of_first.channels} channels, not the {channels} of --channels_{side} or of the networks of "
+            "--init_from; leave that out"
+        )
     dtype = np.result_type(*{header.dtype for header in headers.values()}).newbyteorder("=")
     if (most := max(show)) > of_first.channels > 3 and tuple(show) != (1, 2, 3):
         raise UserError(f"--show_channels {most} is more than the {of_first.channels} channels of side {side}")

@@ -165,6 +165,12 @@ def underscored(word):
     return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word
 
 
+class Derived(NamedTuple):
+    """In the place of a flag's value: ``of(options)`` works it out from the options before it."""
+
+    of: object
+
+
 def complete(groups, settings):
     """``settings``, and the table's defaults for all other flags, as a namespace.
 
@@ -173,8 +179,9 @@ def complete(groups, settings):
     """
     options = argparse.Namespace()
     for flag in (flag for flags in groups.values() for flag in flags):
-        default = flag.default(options) if callable(flag.default) and flag.name not in settings else flag.default
-        setattr(options, flag.name, checked(flag, settings.get(flag.name, default)))
+        default = Derived(flag.default) if callable(flag.default) else flag.default
+        value = settings.get(flag.name, default)
+        setattr(options, flag.name, checked(flag, value.of(options) if isinstance(value, Derived) else value))
     return options
 
 

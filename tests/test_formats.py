@@ -321,7 +321,7 @@ def test_different_channels_have_no_identity_loss_which_is_said_once(workplace, 
     for flag, told in (
         ("--lambda_id=5", "leave --lambda_id out"),
         ("--mask=learned", "--mask learned needs equal"),
-        ("--channels_B=3", "--channels_B 3 is not what"),
+        ("--channels_B=3", "not the 3 of --channels_B"),
         ("--channels_A=2", "must be 3 or 1"),
     ):
         assert told in refused("cycle_gan", *SMALL, "--dataset_name=any", flag)

@@ -14,7 +14,7 @@ import convolutions
 from critics import PatchGAN, build_critic
 from losses import both_directions
 from models import SelfAttention, build_generator
-from options import RECIPES, parse_training
+from options import RECIPES, parse_training, resume
 from registry import GENERATORS
 from runtime import checkpoints
 from trainer import CycleGAN
@@ -420,6 +420,8 @@ def test_other_spellings_are_understood():
     assert parse_training(["--gpu_ids=1"])[0].device == "cuda:1"
     tiny = parse_training(["--ngf=4", "--ndf=4", "--n_residual_blocks=0", "--lamda=7", "--idt_coef=0.5"])[0]
     assert CycleGAN(tiny, torch.device("cpu")).generator_objective.terms["identity"][0] == 3.5
+    later, given = parse_training(["--epoch=latest", "--idt_coef=0.5"])
+    assert resume(later, given, {**vars(parsed), "lambda_cyc": 20.0}, []).lambda_id == 10  # a multiple of the run's own
 
 
 def test_a_flag_given_by_hand_wins_over_the_recipe():

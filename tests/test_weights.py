@@ -19,6 +19,7 @@ import translators
 from critics import build_critic
 from inference.pytorch_cyclegan import read_pytorch_cyclegan
 from models import build_generator
+from options import parse_training, start_from
 from runtime import checkpoints, download
 from runtime.errors import UserError
 from runtime.weights import load_tensors
@@ -500,6 +501,26 @@ def test_a_run_starts_from_another_run(workplace, run, refused):
     (workplace / "foreign.pth").write_bytes(b"PK")
     assert "import_weights.py" in refused("cycle_gan", *NEW, "--init_from=foreign.pth")
     assert "contradicts" in refused("cycle_gan", *NEW, "--init_from=other", "--epoch=latest")
+
+
+def test_a_recipe_given_by_hand_brings_its_critics():
+    trained_with = vars(parse_training(["--recipe=lsgan"])[0])
+    for flags, critics in (([], "patch70"), (["--recipe=attention"], "attention"), (["--recipe=features"], "features"),
+                           (["--recipe=features", "--dis_net=patchgan"], "patchgan")):  # fmt: skip
+        _, given = parse_training(["--init_from=there", *flags])
+        assert start_from(given, trained_with)[0].dis_net == critics
+
+
+def test_networks_of_one_channel_take_pictures_of_one_and_another_range(workplace, run, refused):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--channels=1").code == 0
+    Path("saved_models/tiny").rename("saved_models/grey")
+    result = run("cycle_gan", *NEW, "--init_from=saved_models/grey", "--range_A", 0, 100)
+    assert result.code == 0, result.err
+    state = trained()
+    assert state["domains"]["A"]["channels"] == state["domains"]["B"]["channels"] == 1
+    assert [state["domains"][side]["high"] for side in "AB"] == [100, 255]
+    assert run("cycle_gan", *NEW, "--epoch=latest", "--n_epochs=2").code == 0
+    assert "--channels 3 contradicts" in refused("cycle_gan", *NEW, "--init_from=saved_models/grey", "--channels=3")
 
 
 def test_a_run_starts_from_imported_networks(files, run):
