@@ -6,7 +6,6 @@ from runtime.errors import UserError, exit_cleanly, tell, warn
 if __name__ == "__main__":
     exit_cleanly(parse_training)  # answers --help and bad flags, before torch is imported
 
-import sys
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
@@ -202,8 +201,10 @@ class Run:
         for output in (self.images, self.saves):
             make_ready(output, anew=saved is None)
         self.headers.write()
-        for departure in departures(self.position(), saved) if saved is not None else ():
-            warn(departure)
+        if saved is not None:
+            checkpoints.set_later_aside(self.saves, saved)
+            for departure in departures(self.position(), saved):
+                warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)
         self.monitor.open(self.steps)
 
@@ -237,13 +238,12 @@ class Run:
             raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how_to_go_on(options)}")
         if signal and self.epoch < options.n_epochs:
             tell(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
-            sys.exit(128 + int(signal))
+            raise SystemExit(128 + int(signal))
         if options.sample_interval:
             monitor.save_grid(self)
         if monitor.stalled:
             tell(f"stopped early: {monitor.best.waited} evaluations in a row were not the best; that is --epoch best")
-        translate = command("test.py", options)
-        tell(f"done; look at {self.images}/index.html; to translate the test folders: {translate}")
+        tell(f"done; look at {self.images}/index.html; to translate the test folders: {command('test.py', options)}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
 from readers.headers import check_headers, none_readable, read_header
-from readers.survey import check_known, check_sizes, find_domain, squashed, ways_of
+from readers.survey import check_known, check_show, check_sizes, find_domain, squashed, ways_of
 from runtime.errors import UserError, tell
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -47,9 +47,9 @@ def find_training_images(folder, options, given, known=None, header=read_header)
         if known:
             check_known(side, images[side], domains[side])
         else:
-            domains[side] = find_domain(side, images[side], ways, channels, span, options.show_channels,
-                                        options.skip_bad_images)  # fmt: skip
-        domains[side] = domains[side]._replace(limit=options.decoded_limit)
+            domains[side] = find_domain(side, images[side], ways, channels, span, options.skip_bad_images)
+        check_show(side, options.show_channels, domains[side].channels)
+        domains[side] = domains[side]._replace(limit=options.decoded_limit, show=tuple(options.show_channels))
     if options.saturation_noise and not (domains["A"].picture and domains["A"].channels == 3):
         raise UserError("--saturation_noise is for 8-bit colour pictures in A; add --saturation_noise 0")
     headers = {**images["A"], **images["B"]}

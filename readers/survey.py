@@ -24,11 +24,11 @@ def ways_of(options):
     return Domain(**names, limit=options.decoded_limit)
 
 
-def find_domain(side, headers, ways, channels=None, span=AUTO, show=(1, 2, 3), skip_bad=False):
+def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
     """The Domain of ``side`` ("A" or "B") whose training images have the ``headers``; prints it, if not pictures.
 
-    ``channels``, ``span`` [low, high] and ``show`` are what was given by hand. Raises UserError where the files
-    contradict each other, or that.
+    ``channels`` and ``span`` [low, high] are what was given by hand. Raises UserError where the files contradict each
+    other, or that.
     """
     picture = next((path for path, header in headers.items() if header.picture), None)
     if picture is not None:
@@ -50,14 +50,16 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, show=(1, 2, 3), s
             "--init_from; leave that out"
         )
     dtype = np.result_type(*{header.dtype for header in headers.values()}).newbyteorder("=")
-    if (most := max(show)) > of_first.channels > 3 and tuple(show) != (1, 2, 3):
-        raise UserError(f"--show_channels {most} is more than the {of_first.channels} channels of side {side}")
-    found = ways._replace(
-        channels=of_first.channels, dtype=dtype.name, suffix=suffix_of(name_of(first)), picture=False, show=tuple(show)
-    )
+    found = ways._replace(channels=of_first.channels, dtype=dtype.name, suffix=suffix_of(name_of(first)), picture=False)
     found = find_range(side, found, headers, span, skip_bad)
     tell(f"side {side}: {found}")
     return found
+
+
+def check_show(side, show, channels):
+    """Raise UserError where ``--show_channels`` names one that images of so many ``channels`` lack."""
+    if max(show) > channels > 3 and tuple(show) != (1, 2, 3):
+        raise UserError(f"--show_channels {max(show)} is more than the {channels} channels of side {side}")
 
 
 def check_known(side, headers, domain):

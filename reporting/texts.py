@@ -10,6 +10,8 @@ import torch
 from runtime import checkpoints, distributed
 from utils import lr_factor
 
+USUAL_FOLDERS = {"dataset_dir": "datasets", "checkpoint_dir": "saved_models", "images_dir": "images"}  # the defaults
+
 
 def summary(run):
     """What is about to happen, in a few lines."""
@@ -60,6 +62,8 @@ def finished(path, saved, options):
         return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on"
     if options.minutes and saved.get("seconds", 0) >= 60 * options.minutes:
         return f"{path} has had its {options.minutes:g} minutes; raise --minutes above that to go on"
+    if options.patience and (waited := saved["best"]["waited"]) >= options.patience:
+        return f"{path} comes after {waited} evaluations that were not the best; raise --patience above that to go on"
     return ""
 
 
@@ -148,9 +152,11 @@ def how_to_go_on(options):
 
 
 def command(script, options):
-    """How to call ``script`` on this run."""
+    """How to call ``script``, "cycle_gan.py" or "test.py", on this run."""
     several = distributed.WORLD > 1 and script == "cycle_gan.py"
     start = ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", str(distributed.WORLD))]
     words = [*(start if several else ["python"]), script, "--dataset_name", options.dataset_name]
-    elsewhere = options.checkpoint_dir != "saved_models"
-    return shlex.join(words + elsewhere * ["--checkpoint_dir", options.checkpoint_dir])
+    for flag, usual in USUAL_FOLDERS.items():
+        if (folder := getattr(options, flag)) != usual and (script, flag) != ("test.py", "images_dir"):
+            words += [f"--{flag}", folder]
+    return shlex.join(words)

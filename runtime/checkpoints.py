@@ -32,9 +32,10 @@ from typing import NamedTuple
 import torch
 
 from options import TRAIN
-from runtime.errors import UserError, describe, warn
+from runtime.errors import UserError, describe, tell, warn
 from runtime.files import open_regular, replacing
 from runtime.flags import complete
+from runtime.folders import free_beside
 from runtime.weights import FLOATS
 
 FORMAT = 4
@@ -235,6 +236,17 @@ def save(folder, state, keep):
         elif not reduce_to_generators(name.path):
             break  # as were those before it
     return path
+
+
+def set_later_aside(folder, state):
+    """Move what was saved after the checkpoint ``state``, with which a run goes on, to ``<folder>.1``, ``.2`` …: it
+    belongs to another course of the run, and the latest is now what this one writes."""
+    later = [name.path for name in listed(folder) if name[:2] > (state["epoch"], state["sample"])]
+    if later:
+        (target := free_beside(Path(folder))).mkdir()
+        for path in later:
+            path.rename(target / path.name)
+        tell(f"what was saved after {path_of(folder, state['epoch'], state['sample'])} is now in {target}")
 
 
 def reduce_to_generators(path):

@@ -1,5 +1,6 @@
 """Folders for output: writable, apart from what is read, and never at the cost of a file that is already there."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -38,13 +39,17 @@ def set_aside(folder):
     Raises UserError where ``folder`` holds something else.
     """
     check_ours(folder)
-    folder, number = Path(folder), 1
+    folder = Path(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return
-    while (target := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(target)
+    folder.rename(target := free_beside(folder))
     tell(f"{folder} held an earlier run, which is now in {target}")
+
+
+def free_beside(folder):
+    """The first of ``<folder>.1``, ``.2`` … that is not there."""
+    numbered = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    return next(path for path in numbered if not os.path.lexists(path))
 
 
 def make_ready(folder, anew):

@@ -12,7 +12,9 @@ from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process, 
 from PIL import Image
 
 import options
+from options import parse_training
 from readers.pictures import load_image
+from reporting.texts import USUAL_FOLDERS, command
 from runtime import checkpoints
 from runtime.device import pick_amp
 
@@ -104,6 +106,31 @@ def test_resuming_the_latest_takes_every_option_from_the_checkpoint(workplace, r
     assert "is trained to epoch 2" in refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest")
     line = refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", "--ngf=8")
     assert "--ngf 8 contradicts the checkpoint, which was trained with 4" in line
+
+
+def test_what_was_saved_after_the_epoch_that_a_run_goes_on_from_is_set_aside(workplace, run):
+    """It is of another course: the latest is what is written now."""
+    assert run("cycle_gan", *TINY, "--n_epochs=3").code == 0
+    abandoned = checkpoint(workplace, 3)
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=1", "--n_epochs=2", "--lr=0.001")
+    assert result.code == 0 and "is now in saved_models/tiny.1" in result.out
+    assert saved_epochs(workplace) == [1, 2]
+    aside = workplace / "saved_models" / "tiny.1"
+    assert sorted(path.name for path in aside.iterdir()) == ["epoch_2.pth", "epoch_3.pth"]
+    assert equal(checkpoints.load_file(aside / "epoch_3.pth"), abandoned)
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3").code == 0
+    assert not (workplace / "saved_models" / "tiny.2").exists()
+
+
+def test_a_printed_command_names_the_folders_that_are_elsewhere():
+    usual = parse_training([])[0]
+    assert {name: getattr(usual, name) for name in USUAL_FOLDERS} == USUAL_FOLDERS
+    assert command("cycle_gan.py", usual) == "python cycle_gan.py --dataset_name monet2photo"
+    flags = ["--dataset_dir=/my data", "--checkpoint_dir=kept", "--images_dir=out"]
+    options = parse_training(["--dataset_name=any", *flags])[0]
+    given = "--dataset_name any --dataset_dir '/my data' --checkpoint_dir kept"
+    assert command("cycle_gan.py", options) == f"python cycle_gan.py {given} --images_dir out"
+    assert command("test.py", options) == f"python test.py {given}"
 
 
 @pytest.mark.parametrize(("given", "expected"), [([], (0.4, 0.999)), (["--b1=0.9", "--b2=0.99"], (0.9, 0.99))])

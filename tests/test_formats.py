@@ -24,6 +24,7 @@ from readers.folders import list_images
 from readers.formats import READERS, contents
 from readers.headers import check_headers
 from readers.survey import find_domain
+from runtime import checkpoints
 from runtime.errors import UserError
 
 SMALL = [flag for flag in TINY if "checkpoint_interval" not in flag] + ["--checkpoint_interval=1"]
@@ -310,6 +311,17 @@ def test_colours_are_shown_as_asked():
     shown = lambda show, channels=5: to_colours(images[:, :channels], Domain(channels, show=show)).flatten().tolist()  # noqa: E731
     assert shown((1, 2, 3)) == [0, 1, 2] and shown((5, 1, 3)) == [4, 0, 2]
     assert shown((3, 2, 1), 3) == [0, 1, 2] and shown((1, 2, 3), 1) == [0, 0, 0] and shown((1, 2, 3), 2) == [0, 1, -1]
+
+
+def test_other_channels_can_be_shown_when_a_run_goes_on(workplace, run, refused):
+    for side in "AB":
+        (folder := workplace / f"datasets/any/train{side}").mkdir(parents=True)
+        npy((24, 26, 5), np.uint16)(folder / "0.npy", 0)
+    assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1").code == 0
+    again = ["cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2", "--show_channels"]
+    assert "--show_channels 6 is more than the 5 channels" in refused(*again, 4, 3, 6)
+    assert run(*again, 4, 3, 2).code == 0
+    assert checkpoints.find("saved_models/any")[1]["domains"]["A"]["show"] == (4, 3, 2)
 
 
 def test_different_channels_have_no_identity_loss_which_is_said_once(workplace, run, refused):

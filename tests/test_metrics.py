@@ -188,6 +188,9 @@ def test_patience_stops_early_and_survives_a_resume(workplace, run, monkeypatch)
     assert result.code == 0 and "stopped early: 2 evaluations in a row" in result.out
     state = checkpoints.load("saved_models/tiny", "latest")[1]
     assert state["epoch"] == 3 and state["best"] == {"score": 0.2, "waited": 2}
+    again = run("cycle_gan", *EVERY, "--n_epochs=9", "--patience=2", "--epoch=auto")  # as a queue sends it again
+    assert again.code == 0 and "raise --patience above that to go on" in again.out
+    assert checkpoints.load("saved_models/tiny", "latest")[1]["epoch"] == 3
     assert checkpoints.load("saved_models/tiny", "best")[1]["epoch"] == 1
 
 
