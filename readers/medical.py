@@ -7,6 +7,7 @@ import numpy as np
 from readers.files import Contents, library, opened
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
+MOST_BEFORE_VOXELS = 2**24  # bytes of a NIfTI file: its header, and what programs note there
 
 
 def dicom(file, ways, suffix):
@@ -88,6 +89,9 @@ def open_volume(file, suffix):
     kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)
     if kind is None:
         raise ValueError("it is not a NIfTI file")
+    header = kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)
+    if header["vox_offset"] > MOST_BEFORE_VOXELS:  # all of which nibabel would read, however small the file
+        raise ValueError(f"it has {float(header['vox_offset']):.0f} bytes before its voxels")
     holder = nibabel.FileHolder(fileobj=stream)
     return kind.from_file_map({"header": holder, "image": holder})
 

@@ -25,13 +25,13 @@ import io
 import os
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from options import TRAIN
+from runtime import pickles
 from runtime.errors import UserError, describe, tell, warn
 from runtime.files import open_regular, replacing
 from runtime.flags import complete
@@ -135,14 +135,11 @@ def unpack(path, archive):
     """The dict in the bytes of a file. Raises UserError where that may do harm: run code, or take more memory than it
     is large."""
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as members:
-            if sum(member.file_size for member in members.infolist()) > len(archive):
-                raise UserError(f"{path} would unpack to more than it holds, and is not loaded; remove it")
-        state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+        state = pickles.read(archive)
+    except pickles.TooLarge:
+        raise UserError(f"{path} would unpack to more than it holds, and is not loaded; remove it") from None
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds more than weights and plain values, and is not loaded; remove it") from error
-    except UserError:
-        raise
     except Exception as error:  # a forged archive makes zipfile and torch fail in any way
         raise DamagedFile(f"{path} is damaged, and is not loaded; remove it, or choose another --epoch") from error
     if not isinstance(state, dict) or not is_count(state.get("format")):
@@ -189,6 +186,14 @@ def are_weights(value):
     )
 
 
+def are_critics(value):
+    return is_dict(value) and value.keys() <= {"D_A", "D_B"} and all(map(are_weights, value.values()))
+
+
+def are_origins(value):
+    return is_dict(value) and all(is_dict(file) and are_names([*file, *file.values()]) for file in value.values())
+
+
 CONTENT = {
     "epoch": is_count,
     "sample": is_count,
@@ -205,9 +210,11 @@ FOR_RESUMING = {
 }
 
 
-LATER = {  # what checkpoints of this format did not have at first
+LATER = {  # what checkpoints of this format did not have at first, or only imported ones have
     "seconds": lambda value: type(value) in (int, float) and 0 <= value < 1e12,
     "arithmetic": lambda value: isinstance(value, str),
+    "critics": are_critics,
+    "imported": are_origins,
 }
 
 

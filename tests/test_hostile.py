@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gzip
 import io
 import json
 import math
@@ -16,6 +17,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -533,10 +535,10 @@ def test_weights_are_of_the_usual_types(trained, tmp_path, kind):
     state = saved(trained)
     weights = {name: tensor.to(kind) for name, tensor in state["generators"].items()}
     checkpoints.write(tmp_path / "epoch_1.pth", {**state, "generators": weights})
-    with pytest.raises(UserError, match="no usable 'generators'"):
+    with pytest.raises(UserError, match="no usable 'generators'|more than weights and plain values"):
         checkpoints.load(tmp_path, "latest")
     torch.save(weights, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match="no state_dict of floating-point tensors"):
+    with pytest.raises(UserError, match="no state_dict of floating-point tensors|not a file of weights alone"):
         load_tensors(tmp_path / "weights.pth")
 
 
@@ -591,3 +593,76 @@ def test_lab_colours_become_gray_or_colour(tmp_path):
 
     Image.fromarray(np.full((8, 8, 3), 100, np.uint8), "LAB").save(tmp_path / "a.tif")
     assert load_image(tmp_path / "a.tif", 1).mode == "L" and load_image(tmp_path / "a.tif", 3).mode == "RGB"
+
+
+# ---- memory that a file does not hold ----
+
+
+class Called:
+    """Pickled as a call of ``function`` with ``arguments``."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "call", [(bytearray, 2**40), (torch.FloatTensor, 2**40), (torch.UntypedStorage, 2**40)], ids=str
+)
+def test_a_pickle_makes_no_memory_out_of_a_number(call, zipped, tmp_path, trained):
+    """Torch would call these. They ask for more than there is, so that it would be noticed."""
+    torch.save({"a": Called(*call)}, tmp_path / "weights.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="not a file of weights alone"):
+        load_tensors(tmp_path / "weights.pth")
+    checkpoints.write(tmp_path / "epoch_1.pth", {**saved(trained), "data": Called(*call)})
+    with pytest.raises(UserError, match="more than weights and plain values"):
+        checkpoints.load(tmp_path, "latest")
+
+
+def itself():
+    found = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda: [torch.ones(1, dtype=torch.half).expand(3, 2**12, 2**12)],  # as an image of the history
+        lambda: [torch.zeros(2**18)] * 1000,
+        itself,
+    ],
+)
+def test_nothing_in_a_checkpoint_is_larger_than_the_file(more, tmp_path, trained):
+    state = saved(trained)
+    own = state["training"]["processes"][0]
+    own = {**own, "buffer_A": {**own["buffer_A"], "images": more()}}
+    checkpoints.write(tmp_path / "epoch_1.pth", {**state, "training": {**state["training"], "processes": [own]}})
+    with pytest.raises(UserError, match="would unpack to more than it holds"):
+        checkpoints.load(tmp_path, "latest")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"critics": 5}, {"critics": {"terms": {}}}, {"critics": {"D_A": {"a": 1}}}, {"imported": {"G_AB": torch.ones(1)}}],
+    ids=str,
+)
+def test_what_an_imported_checkpoint_says_is_checked(part, tmp_path, trained):
+    checkpoints.write(tmp_path / "epoch_1.pth", {**saved(trained), **part})
+    with pytest.raises(UserError, match=f"no usable '{next(iter(part))}'"):
+        checkpoints.load(tmp_path, "latest")
+
+
+def test_what_stands_before_the_voxels_of_a_volume_is_not_unpacked(tmp_path):
+    """nibabel reads it whole, with the header."""
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((4, 4, 1))
+    header["vox_offset"] = 2**30
+    for suffix, opener in ((".nii", open), (".nii.gz", gzip.open)):
+        with opener(path := tmp_path / f"a{suffix}", "wb") as file:
+            file.write(header.binaryblock + bytes(2**10))
+        with pytest.raises(UserError, match="bytes before its voxels"):
+            read_header(path, PICTURES)

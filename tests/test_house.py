@@ -79,7 +79,7 @@ def test_rooms_import_what_they_may(room, allowed):
 DOORS = {  # calls that read and write files → the files of ours in which they stand
     "open": {"runtime/files.py", "runtime/distributed.py"},  # the latter opens /dev/null
     "Image.open": {"readers/pictures.py"},  # by known formats alone
-    "torch.load": {"runtime/checkpoints.py", "runtime/weights.py"},
+    "torch.load": {"runtime/pickles.py"},
     "read_text": {"reporting/pages.py"},  # its own templates
     "read_bytes": {"runtime/pretrained.py"},  # an installed package's weights
     "print": {"runtime/errors.py", "evaluate.py"},  # the latter a table without names

@@ -1,0 +1,82 @@
+"""What ``torch.save`` wrote, read without trusting it: nothing of it runs, and it gets no more memory than it is
+large."""
+
+import io
+import itertools
+import pickle
+import pickletools
+import zipfile
+
+import torch
+
+ZIP = b"PK\3\4"  # with which torch's present format begins; the old one is pickles, one after the other
+PICKLES = 5  # of the old format, before the numbers of its tensors
+TIMES = 2  # that a tensor of the file may be named: a checkpoint has the averaged generators in two places
+STORAGES = ["BFloat16", "Half", "Float", "Double", "Byte", "Char", "Short", "Int", "Long", "Bool"]
+# All that weights and plain values need. Torch allows more, such as bytearray, which makes any memory out of a number.
+KNOWN = {
+    "collections OrderedDict",
+    *(f"torch._utils _rebuild_{what}" for what in ("tensor", "tensor_v2", "parameter")),
+    *(f"{module} {kind}Storage" for module in ("torch", "torch.cuda") for kind in STORAGES),
+}
+
+
+class TooLarge(ValueError):
+    """A file that names more than it holds."""
+
+
+def read(content):
+    """The tensors, on the CPU, and plain values in ``content``, the bytes of a file.
+
+    Raises TooLarge; pickle.UnpicklingError where there is anything else; and whatever torch raises where the file is
+    cut short or forged.
+    """
+    pickles = pickles_of(content)
+    if names := {name for each in pickles for name in names_in(each)} - KNOWN:
+        raise pickle.UnpicklingError(f"there are {', '.join(sorted(names))}")
+    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    check_size(found, TIMES * len(content), sum(map(len, pickles)))
+    return found
+
+
+def pickles_of(content):
+    """The pickles in a file, which torch reads: a list of bytes. Raises TooLarge where it is compressed, or holds the
+    same bytes twice."""
+    if not content.startswith(ZIP):
+        file, ends = io.BytesIO(content), [0]
+        for _ in range(PICKLES):
+            for _operation in pickletools.genops(file):
+                pass
+            ends.append(file.tell())
+        return [content[begin:end] for begin, end in itertools.pairwise(ends)]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > len(content):
+            raise TooLarge
+        return [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+
+
+def names_in(pickled):
+    """What a pickle calls by name, "module name" each."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name == "STACK_GLOBAL":
+            yield "a name that it makes up"
+        elif operation.name in ("GLOBAL", "INST"):
+            yield argument
+
+
+def check_size(found, size, most):
+    """Raise TooLarge where the tensors in ``found`` have more than ``size`` bytes, counted as often as they are there,
+    or where there are more values than ``most``, as in a list that holds itself."""
+    left = [found]
+    for count in itertools.count():
+        if not left:
+            return
+        value = left.pop()
+        if torch.is_tensor(value):
+            size -= value.numel() * value.element_size()
+        elif isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            left.extend(value)
+        if size < 0 or count + len(left) > most:
+            raise TooLarge
