@@ -73,11 +73,11 @@ def measure_folders(options, device):
     headers = check_headers(places[0], options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
-    fake, real = (describe(folder.shown(), network, device) for folder in folders.values())
+    fake, real = (describe(folder, network, device) for folder in folders.values())
     return {
         "of": f"{options.fake} against {options.real}",
         "features": options.features,
-        "images": {name: len(folder.paths) for name, folder in folders.items()},
+        "images": {name: len(folder) for name, folder in folders.items()},
         "numbers": {"fake": fake.distances(real)},
         "width": network.width,
         "json": path,
@@ -109,7 +109,7 @@ def measure_model(options, device):
     return {
         "of": f"{path} on {folder}",
         "features": options.features,
-        "images": {side: len(side_folder.paths) for side, side_folder in evaluation.folders.items()},
+        "images": {side: len(side_folder) for side, side_folder in evaluation.folders.items()},
         "numbers": evaluation(translators, directions),
         "untranslated": {side: numbers for side, numbers in evaluation.untranslated().items() if side in sources},
         "width": evaluation.network.width,

@@ -1,5 +1,6 @@
 """Translations on their way to files: in the target domain's type, range and format, never through fewer bits."""
 
+import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,14 +19,19 @@ from runtime.files import replacing
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+MOST_PIXELS = {"JPEG": 65500, "WEBP": 16383}  # a side, by their encoders
+
+
 def write_png(array, file, suffix):
     file.write(encode_png(array))
 
 
 def write_picture(array, file, suffix):
-    """8 bits in the format of the suffix, with as little loss as that has."""
+    """8 bits in the format of the suffix, with as little loss as that has. Raises UserError where it is too large."""
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
     kind = Image.registered_extensions()[suffix]
+    if max(image.size) > (most := MOST_PIXELS.get(kind, math.inf)):
+        raise UserError(f"a {kind} file has {most} pixels a side at most; take --output_format png, not {suffix[1:]}")
     image.save(file, kind, quality=95, subsampling=0, lossless=True)  # JPEG reads the first two, WebP the last
 
 

@@ -135,7 +135,8 @@ def check_sizes(headers, size_of, crop, options):
     first = None
     for path, header in headers.items():
         size = size_of((header.height, header.width))
-        if options.small == "refuse" and (size[0] < crop[0] or size[1] < crop[1]):
+        cropped = options.preprocess != "none"
+        if options.small == "refuse" and cropped and (size[0] < crop[0] or size[1] < crop[1]):
             raise UserError(
                 f"{path} is {size[1]}×{size[0]} pixels, less than the crop of {crop[1]}×{crop[0]}; "
                 "remove it, take smaller crops, or pad it: --small pad"

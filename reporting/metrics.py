@@ -15,11 +15,12 @@ from torch import nn
 from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
 from readers.domains import PICTURES, to_bytes, to_colours, to_unit
 from readers.folders import list_images
+from readers.headers import none_readable
 from registry import CRITICS, FEATURES, load
 from reporting.statistics import MEASURES
 from runtime import libraries
 from runtime.device import autocast, pick_amp, tuned_kernels
-from runtime.errors import UserError
+from runtime.errors import UserError, tell
 from runtime.pretrained import efficientnet_lite
 
 MEASURING = "measuring", "requirements-eval.txt"
@@ -124,17 +125,24 @@ def pair_distances(fake, truth):
 
 
 class Folder:
-    """The images below a folder, batch by batch, and their features."""
+    """The images below a folder, batch by batch. ``unreadable`` are the paths of those that ``--skip_bad_images`` left
+    out, once all were read."""
 
     def __init__(self, folder, options, domain=PICTURES, multiple=1, least=1):
         self.paths, self.options, self.domain = list_images(folder, domain), options, domain
         self.images = WholeImages(self.paths, domain, multiple, least)
         self.stems = [Path(path).relative_to(folder).with_suffix("") for path in self.paths]
+        self.unreadable = set()
+
+    def __len__(self):
+        return len(self.paths) - len(self.unreadable)
 
     def batches(self):
         """Dicts as WholeImages makes them, of images of one size."""
-        singles = load_one_by_one(self.images, range(len(self.paths)), 0, self.options.skip_bad_images, skipped=[])
-        return group_by_size(singles, self.options.batch_size)
+        skipped = []
+        singles = load_one_by_one(self.images, range(len(self.paths)), 0, self.options.skip_bad_images, skipped)
+        yield from group_by_size(singles, self.options.batch_size)
+        self.unreadable = set(skipped)
 
     def whole(self, index):
         """One image C×H×W in [0, 1], without padding."""
@@ -173,11 +181,15 @@ def joined(descriptions):
 
 
 @torch.inference_mode()
-def describe(batches, network, device):
-    """The Description of the uint8 images in ``batches``."""
+def describe(folder, network, device):
+    """The Description of the images in a Folder; says which could not be read. Raises UserError where none could."""
     description = Description(network, device)
-    for images in batches:
+    for images in folder.shown():
         description.add(images)
+    if not len(folder):
+        raise none_readable(folder.paths)
+    if folder.unreadable:
+        tell(f"not measured, since they cannot be read: {', '.join(sorted(folder.unreadable))}")
     return description
 
 
@@ -195,7 +207,7 @@ class Evaluation:
         self.network = build_features(options.features, device)
         sizes = translators.multiple, translators.min_size
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
-        self.real = {side: describe(folder.shown(), self.network, device) for side, folder in self.folders.items()}
+        self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
         stems = {side: {stem: i for i, stem in enumerate(folder.stems)} for side, folder in self.folders.items()}
         self.paired = stems["A"].keys() == stems["B"].keys()
         self.namesake = {
@@ -233,10 +245,10 @@ class Evaluation:
         return numbers
 
     def _pairs(self, batch, fake, target):
-        """The distance of each translation to its truth, where that has the same size."""
+        """The distance of each translation to its truth, where that can be read and has the same size."""
         for index, image in zip(batch["index"], fake, strict=True):
-            truth = self.folders[target].whole(self.namesake[target][index])
-            if truth.shape == image.shape:
+            truths, place = self.folders[target], self.namesake[target][index]
+            if truths.paths[place] not in truths.unreadable and (truth := truths.whole(place)).shape == image.shape:
                 yield pair_distances(image[None], truth[None])
 
 

@@ -17,6 +17,7 @@ from nibabel.testing import data_path as NIBABEL_FILES
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from inference.writers import save_image
 from readers import geometry
 from readers.domains import PICTURES, Domain, load_array, load_pixels, to_colours, to_pixels, to_tensor, to_unit
 from readers.files import BadImage
@@ -388,6 +389,8 @@ def test_small_images_are_padded_or_refused(workplace, run, refused):
     big = [*SMALL, "--img_height=32", "--img_width=32", "--preprocess=crop"]
     assert run("cycle_gan", *big, "--n_epochs=1").code == 0
     assert "is 23×18 pixels, less than the crop of 32×32" in refused("cycle_gan", *big, "--small=refuse")
+    whole = ["--preprocess=none", "--small=refuse", "--n_epochs=1"]  # which has no crop
+    assert run("cycle_gan", *big, *whole).code == 0
 
 
 def test_squashing_is_said(workplace, run):
@@ -527,6 +530,14 @@ def test_what_contradicts_a_16_bit_model_is_refused(workplace, run, refused):
         (["--saturation_noise=0.1"], "8-bit colour pictures"),
     ):
         assert told in refused("cycle_gan", *SMALL, "--dataset_name=any", *flags)
+
+
+@pytest.mark.parametrize(("name", "side"), [("a.webp", 16383), ("a.jpg", 65500)])
+def test_a_picture_too_large_for_its_format_is_refused(name, side, tmp_path):
+    save_image(np.zeros((1, side, 3), np.uint8), tmp_path / name)
+    with pytest.raises(UserError, match=f"has {side} pixels a side at most; take --output_format png"):
+        save_image(np.zeros((side + 1, 1, 3), np.uint8), tmp_path / f"more_{name}")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_missing_library_is_named(workplace, refused, monkeypatch):

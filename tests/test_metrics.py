@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,6 +73,25 @@ def test_the_features_of_efficientnet_see_images_and_not_their_size():
     assert small.shape == (1, network.width)
     torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-3)
     assert (small - other).norm() > 1
+
+
+def test_images_that_cannot_be_read_are_no_part_of_it_either(workplace, run, refused):
+    """With --skip_bad_images; not as the truth of another one either."""
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    for side in "AB":
+        for i in range(3, 6):
+            noise_image(i).save(f"datasets/tiny/test{side}/{i}.png")
+    Path("datasets/tiny/testB/2.png").write_bytes(b"no picture")
+    assert "add --skip_bad_images" in refused("evaluate", "--dataset_name=tiny", LITE)
+    result = run("evaluate", "--dataset_name=tiny", LITE, "--skip_bad_images")
+    assert result.code == 0 and "they cannot be read: datasets/tiny/testB/2.png\n" in result.out, result.err
+    report = json.loads(Path("results/tiny/epoch_1/metrics.json").read_text())
+    assert report["images"] == {"A": 6, "B": 5} and "SSIM" in report["numbers"]["AtoB"]
+    Path("bad").mkdir()
+    for i in range(4):
+        Path(f"bad/{i}.png").write_bytes(b"no picture")
+    line = refused("evaluate", "--real=datasets/tiny/testA", "--fake=bad", LITE, "--skip_bad_images")
+    assert "not one of the 4 images in bad can be read" in line
 
 
 def test_padding_is_no_part_of_what_is_measured(tmp_path):
