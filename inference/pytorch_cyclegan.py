@@ -18,6 +18,7 @@ from runtime.errors import UserError
 from runtime.weights import load_tensors
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+MOST_BLOCKS = 128  # as --n_residual_blocks
 BLOCKS = (6, 9)  # its --netG resnet_6blocks and resnet_9blocks
 FILES = {"G_AB": "latest_net_G_A.pth", "G_BA": "latest_net_G_B.pth"}
 
@@ -105,6 +106,8 @@ def shape_of(state, name):
 def shape_generator(state, first):
     """The options that shape the generator, and its layers; ``first`` is the shape of its first weight."""
     n_residual_blocks = len({name.split(".")[1] for name in state if ".conv_block." in name})
+    if n_residual_blocks >= MOST_BLOCKS:
+        raise Foreign(f"it has {n_residual_blocks} residual blocks")
     dropout = len(shape_of(state, "model.10.conv_block.6.weight")) == 4  # without, a norm stands in this place
     options = dict(gen_net="resnet", ngf=first[0], n_residual_blocks=n_residual_blocks) | channels_of(first)
     options |= dict(norm=norm_of(state, "model.1", "model.2"), dropout=dropout, attention=False, spectral_norm=False)

@@ -18,9 +18,9 @@ def list_zip(path):
                 continue
             if info.compress_type not in PLAIN or info.flag_bits & 1:
                 raise UserError(f"{path} is encrypted or packed by an unusual method; pack it anew: zip -r -0")
-            stored = info.compress_type == zipfile.ZIP_STORED
-            packed = info.file_size if stored else info.compress_size
-            yield info.filename, info.header_offset, info.file_size, packed
+            deflated = info.compress_type == zipfile.ZIP_DEFLATED
+            packed = info.compress_size if deflated else info.file_size
+            yield info.filename, info.header_offset, info.file_size, packed, deflated
 
 
 def list_tar(path):
@@ -28,7 +28,7 @@ def list_tar(path):
     with tarfile.open(path, "r:") as archive:
         for info in archive:
             if info.isreg() and not info.issparse():
-                yield info.name, info.offset_data, info.size, None
+                yield info.name, info.offset_data, info.size, None, False
 
 
 ARCHIVES = {".zip": list_zip, ".tar": list_tar}
@@ -47,7 +47,7 @@ def list_archive(path):
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, ValueError) as error:
         remedy = "a .tar must not be compressed" if path.lower().endswith(".tar") else "pack it anew"
         raise UserError(f"{path} cannot be read as an archive ({error}); {remedy}") from error
-    for name, offset, size, packed in members:
-        if offset + (size if packed is None else packed) > whole or ".." in name.split("/"):
+    for name, offset, size, packed, deflated in members:
+        if offset + (size if packed is None else packed) > whole or ".." in name.split("/") or "\0" in name:
             raise UserError(f"{path} is cut short or damaged at {name}; copy it anew")
-        yield Place(f"{path}/{name.lstrip('/')}", path, name, offset, size, packed)
+        yield Place(f"{path}/{name.lstrip('/')}", path, name, offset, size, packed, deflated)

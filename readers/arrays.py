@@ -1,6 +1,7 @@
 """NumPy's files: .npy, memory-mapped, and .npz with one array. Never with pickled objects."""
 
 import math
+import os
 import zipfile
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.lib import format as npy_format
 
 from readers.files import Contents
 
+LONGEST = 10000  # bytes of a header, as NumPy bounds it, but after reading it
 HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 
 
@@ -50,6 +52,11 @@ def header(file):
     version = npy_format.read_magic(file)
     if version not in HEADERS:
         raise ValueError(f"it is of NumPy's format {version}, which is not known here")
+    width = 2 * version[0]  # bytes of its length
+    length = int.from_bytes(file.read(width), "little")
+    if length > LONGEST:
+        raise ValueError(f"its header has {length} bytes")
+    file.seek(-width, os.SEEK_CUR)
     shape, fortran, dtype = HEADERS[version](file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never loaded; save it as numbers")

@@ -73,7 +73,11 @@ def plain(domains):
 
 def domains_of(state, limit=PICTURES.limit):
     """The domains of a checkpoint: {"A", "B"}. ``limit``: as in Domain. Raises UserError where they cannot be used."""
-    return {side: restored(fields)._replace(limit=limit) for side, fields in state["domains"].items()}
+    domains = {side: restored(fields)._replace(limit=limit) for side, fields in state["domains"].items()}
+    for side, domain in domains.items():
+        if domain.channels != (taken := state["options"][f"channels_{side}"]):
+            raise UserError(f"the checkpoint has images of {domain.channels} channels and networks for {taken}")
+    return domains
 
 
 def restored(fields):
@@ -89,6 +93,8 @@ def restored(fields):
         counts = [domain.channels, *domain.show]
         if not finite or len(counts) != 4 or not all(type(n) is int and 1 <= n <= MOST_CHANNELS for n in counts):
             raise ValueError(f"channels and range are {counts}, {domain.low} to {domain.high}")
+        if domain.picture and (domain.dtype, domain.channels) not in (("uint8", 1), ("uint8", 3)):
+            raise ValueError(f"pictures are of {domain.channels} channels of {domain.dtype}")
         if np.dtype(domain.dtype).kind not in "uif" or domain.pages not in PAGES or domain.slice_axis not in AXES:
             raise ValueError(f"files are read as {domain.dtype}, {domain.pages}, {domain.slice_axis}")
         if domain.nan != "refuse":

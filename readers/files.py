@@ -69,18 +69,19 @@ class Place(str):
     """The path of an image, as if archives and volumes were folders: ``scans.zip/a.png``, ``head.nii.gz/012``.
 
     The image is number ``part`` in the bytes of ``file`` from ``offset`` on; ``size`` is None where that is the whole
-    file. ``name`` is the name whose suffix tells the format. ``packed``: how many bytes of a zip are to be inflated.
+    file. ``name`` is the name whose suffix tells the format. ``packed``: as how many bytes a zip holds it, behind a
+    header of its own; ``deflated``: whether those are to be inflated.
     """
 
-    def __new__(cls, path, file=None, name=None, offset=0, size=None, packed=None, part=0):
+    def __new__(cls, path, file=None, name=None, offset=0, size=None, packed=None, deflated=False, part=0):
         place = super().__new__(cls, path)
         place.file, place.name = file or os.fspath(path), name or os.fspath(path)
-        place.offset, place.size, place.packed, place.part = offset, size, packed, part
+        place.offset, place.size, place.packed, place.deflated, place.part = offset, size, packed, deflated, part
         return place
 
     def parts(self, count):
         """The places of the images in a file that may hold several."""
-        where = self.file, self.name, self.offset, self.size, self.packed
+        where = self.file, self.name, self.offset, self.size, self.packed, self.deflated
         digits = max(3, len(str(count - 1)))
         return [Place(f"{self}/{part:0{digits}}", *where, part) for part in range(count)]
 
@@ -101,7 +102,7 @@ def opened(place, limit=float("inf")):
     Each call opens the file anew, so that the loader's processes share no position in it. ``limit``: GiB to which a
     packed member of an archive may grow. Raises ValueError above it.
     """
-    if place.packed not in (None, place.size) and place.size > limit * 2**30:
+    if place.deflated and place.size > limit * 2**30:
         raise ValueError(
             f"it unpacks to {place.size / 2**30:.1f} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
         )
@@ -110,6 +111,14 @@ def opened(place, limit=float("inf")):
             yield file
         else:
             yield io.BytesIO(member(file, place))
+
+
+class Nameless:
+    """An open file that does not say where it lies: a library cannot look for others beside it, as FFmpeg does for a
+    pattern in the name, and tifffile for the files that an OME-TIFF names."""
+
+    def __init__(self, file):
+        self.read, self.seek, self.tell, self.readinto = file.read, file.seek, file.tell, file.readinto
 
 
 LOCAL_HEADER = struct.Struct("<26x2H")  # of a zip's member: its last fields, the lengths of name and extra field
@@ -124,8 +133,8 @@ def member(file, place):
         name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
         file.seek(name + extra, os.SEEK_CUR)
         content = file.read(place.packed)
-        if place.packed != place.size:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, place.size)
+        if place.deflated:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, max(place.size, 1))  # 0 is no bound
     if len(content) != place.size:
         raise ValueError(f"{place.file} is cut short or damaged")
     return content

@@ -62,6 +62,8 @@ def check(place, found, limit):
         raise BadImage(place, f"its pixels are of the type {dtype}, not real numbers")
     if not min(found.height, found.width, found.channels, found.count):
         raise BadImage(place, "it holds no pixels")
+    if found.count > (place.packed or place.size or os.path.getsize(place.file)):
+        raise BadImage(place, f"its header promises {found.count} images, more than it has bytes")
     size = math.prod((found.height, found.width, found.channels, dtype.itemsize)) / 2**30
     if size > limit:
         shape = f"{found.width}×{found.height}, {found.channels} channels"

@@ -1,6 +1,7 @@
 """Scans: DICOM by pydicom, NIfTI volumes by nibabel."""
 
 import gzip
+import io
 
 import numpy as np
 
@@ -89,11 +90,13 @@ def open_volume(file, suffix):
     kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)
     if kind is None:
         raise ValueError("it is not a NIfTI file")
-    header = kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)
-    if header["vox_offset"] > MOST_BEFORE_VOXELS:  # all of which nibabel would read, however small the file
-        raise ValueError(f"it has {float(header['vox_offset']):.0f} bytes before its voxels")
-    holder = nibabel.FileHolder(fileobj=stream)
-    return kind.from_file_map({"header": holder, "image": holder})
+    offset = int(kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)["vox_offset"])
+    if offset > MOST_BEFORE_VOXELS:
+        raise ValueError(f"it has {offset} bytes before its voxels")
+    stream.seek(0)
+    before = io.BytesIO(stream.read(max(offset, len(start))))  # not more than this can be noted there
+    header = kind.header_class.from_fileobj(before)
+    return kind(kind.ImageArrayProxy(stream, header.copy()), None, header)
 
 
 def affine_of(place):

@@ -12,6 +12,7 @@ from runtime.errors import UserError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000")  # some others start programs
 Image.MAX_IMAGE_PIXELS = None  # --decoded_limit bounds them instead, and can be raised
 OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # in Pillow's names
+ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
@@ -23,7 +24,8 @@ def contents(file, ways, suffix):
     height, width = upright_size(image)
     if sixteen_bit_colour(image):
         channels = len(image.getbands())
-        load = lambda part: library("imagecodecs").png_decode(rewound(file).read())  # noqa: E731
+        decode = library("imagecodecs").png_decode
+        load = lambda part: turned(decode(rewound(file).read()), image.getexif().get(ORIENTATION))  # noqa: E731
         return Contents(height, width, channels, np.dtype(np.uint16), load, viewable=True)
     if image.mode.startswith(("I", "F")):
         dtype = {"I": np.int32, "F": np.float32}.get(image.mode, np.uint16)
@@ -58,8 +60,15 @@ def sixteen_bit_colour(image):
 def upright_size(image):
     """(height, width) as a person sees it, without decoding."""
     width, height = image.size
-    turned = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112) in TURNED
-    return (width, height) if turned else (height, width)
+    lies = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(ORIENTATION) in TURNED
+    return (width, height) if lies else (height, width)
+
+
+def turned(array, orientation):
+    """H×W×C as a person sees it, by its EXIF ``orientation``."""
+    array = array.swapaxes(0, 1) if orientation in TURNED else array
+    array = array[::-1] if orientation in (3, 4, 7, 8) else array
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
 def seen_size(path):

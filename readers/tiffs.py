@@ -6,7 +6,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from readers import pictures
-from readers.files import Contents, library
+from readers.files import Contents, Nameless, library
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
 CHANNELS = "C"  # and pages that are channels
@@ -26,7 +26,7 @@ def contents(file, ways, suffix):
     if by_pillow and (by_pillow.picture or importlib.util.find_spec("tifffile") is None):
         return by_pillow
     file.seek(0)
-    series = library("tifffile").TiffFile(file).series[0]
+    series = library("tifffile").TiffFile(Nameless(file)).series[0]
     if len(series.shape) < 2:
         raise ValueError("it has no height and width")
     return stack(series, ways.pages, viewable=by_pillow is not None)

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from readers.files import as_place, opened
+from readers.files import Nameless, as_place, opened
 from readers.moving import BadClip, Clip, Frame
 from readers.pictures import as_seen
 from runtime.libraries import library
@@ -25,13 +25,6 @@ def pyav():
     return library("av", "a video", "requirements-video.txt")
 
 
-class Bytes:
-    """A file without its name, which FFmpeg would take a pattern from."""
-
-    def __init__(self, file):
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-
 def refuse(address, flags, options):
     raise PermissionError(f"{address} is not to be opened")
 
@@ -43,7 +36,7 @@ def container(path, limit=1.0):
     pixels = {"max_pixels": str(int(min(limit * 2**30 / 4, 2**31 - 1)))}
     with opened(as_place(path)) as file:
         try:
-            found = av.open(Bytes(file), options=SHUT | pixels, io_open=refuse, metadata_errors="replace")
+            found = av.open(Nameless(file), options=SHUT | pixels, io_open=refuse, metadata_errors="replace")
         except av.error.FFmpegError as error:
             raise BadClip(path, reason(error)) from error
         with found:

@@ -39,7 +39,8 @@ class Curve:
 
 def is_row(row):
     """Whether ``row`` is one that Scalars writes: numbers by name, among them the step and the epoch."""
-    return {"step", "epoch"} <= row.keys() and all(type(number) in (int, float) for number in row.values())
+    numbers = (type(number) is float or type(number) is int and abs(number) < 2**53 for number in row.values())
+    return {"step", "epoch"} <= row.keys() and all(numbers)
 
 
 class Scalars:
@@ -56,7 +57,7 @@ class Scalars:
         jsonl.write(self.path, rows)
         self.curves = defaultdict(Curve)
         for row in rows:
-            self._draw(**row)
+            self._draw(row)
         there = importlib.util.find_spec("tensorboard") is not None
         if tensorboard and not there:
             raise UserError("--tensorboard needs tensorboard; install it: pip install tensorboard")
@@ -68,15 +69,15 @@ class Scalars:
 
     def add(self, step, numbers):
         """Append ``numbers``, name → number."""
-        jsonl.append(self.path, {"step": step, **numbers})
-        self._draw(step, **numbers)
+        jsonl.append(self.path, row := {"step": step, **numbers})
+        self._draw(row)
         with self._tensorboard():
             for name, number in numbers.items() if self.writer else ():
                 self.writer.add_scalar(name.replace(" ", "/", 1), number, step)
 
-    def _draw(self, step, epoch, **numbers):
-        for name, number in numbers.items():
-            self.curves[name].add(step, number)
+    def _draw(self, row):
+        for name in row.keys() - {"step", "epoch"}:
+            self.curves[name].add(row["step"], row[name])
 
     def add_grid(self, step, path):
         """Show the sample grid at ``path``."""

@@ -122,6 +122,6 @@ def identity(path):
     """What two names of one file have in common; None where there is none."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter at a name that none can have
         return None
     return status.st_dev, status.st_ino

@@ -10,16 +10,20 @@ import os
 import shlex
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 from conftest import ROOT, TINY, noise_image, run_process
 from hypothesis import HealthCheck, given, settings
@@ -28,9 +32,12 @@ from PIL import Image
 
 import options as tables
 from readers.domains import PICTURES, domains_of, load_pixels, restored
+from readers.files import opened
 from readers.folders import list_images
+from readers.formats import contents
 from readers.headers import read_header
 from reporting import pages
+from reporting.scalars import Scalars
 from runtime import checkpoints, download, files, jsonl
 from runtime.errors import UserError
 from runtime.folders import check_writable, claim
@@ -666,3 +673,102 @@ def test_what_stands_before_the_voxels_of_a_volume_is_not_unpacked(tmp_path):
             file.write(header.binaryblock + bytes(2**10))
         with pytest.raises(UserError, match="bytes before its voxels"):
             read_header(path, PICTURES)
+
+
+def test_a_volume_has_no_more_slices_than_its_file_has_bytes(tmp_path):
+    header = nibabel.Nifti2Header()
+    header.set_data_shape((2, 2, 10**12))
+    header["vox_offset"] = 544
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(4))
+    (place,) = list_images(tmp_path)
+    with pytest.raises(UserError, match="promises 1000000000000 images"):
+        read_header(place, PICTURES)
+
+
+@contextlib.contextmanager
+def little_memory():
+    """What happens inside takes less than 8 MiB."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_extension_of_a_volume_is_no_longer_than_what_stands_before_its_voxels(tmp_path):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((4, 4, 1))
+    header["vox_offset"] = 384
+    note = struct.pack("<4B2i", 1, 0, 0, 0, 2**30, 6)
+    with gzip.open(path := tmp_path / "a.nii.gz", "wb") as file:
+        file.write(header.binaryblock + note + bytes(2**25))
+    with little_memory(), contextlib.suppress(UserError):
+        read_header(path, PICTURES)
+
+
+@pytest.mark.parametrize("claimed", [0, 5])
+def test_a_zips_member_unpacks_to_what_it_says_and_no_more(claimed, tmp_path):
+    with zipfile.ZipFile(path := tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", bytes(2**25))
+        archive.getinfo("0.png").file_size = claimed  # in the directory, which is written last
+    (place,) = list_images(path)
+    with little_memory(), pytest.raises(UserError):
+        load_pixels(place, PICTURES)
+
+
+def test_a_zips_member_that_deflates_to_its_own_length_is_read(tmp_path):
+    """One image of a hundred does."""
+
+    def deflated(content):
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        return packer.compress(content) + packer.flush()
+
+    noise = np.random.default_rng(0).bytes(500)
+    content = next(c for n in range(200) if len(deflated(c := noise + bytes(n))) == len(c))
+    with zipfile.ZipFile(path := tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", content)
+    (place,) = list_images(path)
+    assert place.packed == place.size
+    with opened(place) as file:
+        assert file.read() == content
+
+
+def test_a_tiff_opens_no_other_file(tmp_path):
+    """An OME-TIFF may name the files that its other channels are in."""
+
+    def description(own, *others):
+        parts = "".join(
+            f'<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{uuid}</UUID></TiffData>'
+            for c, (name, uuid) in enumerate([own, *others])
+        )
+        schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+        return (
+            f'<?xml version="1.0"?><OME xmlns="{schema}" UUID="urn:uuid:{own[1]}"><Image ID="Image:0">'
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="8" SizeY="8" SizeC="{1 + len(others)}" '
+            f'SizeZ="1" SizeT="1">{parts}</Pixels></Image></OME>'
+        )
+
+    ids = [f"0000000{i}-0000-0000-0000-000000000000" for i in range(2)]
+    given, secret = (str(tmp_path / "given.ome.tif"), ids[0]), (str(tmp_path / "secret.ome.tif"), ids[1])
+    tifffile.imwrite(given[0], np.ones((8, 8), np.uint16), description=description(given, secret), metadata=None)
+    tifffile.imwrite(secret[0], np.full((8, 8), 4242, np.uint16), description=description(secret), metadata=None)
+    assert 4242 in tifffile.imread(given[0])  # so it would have been
+    with contextlib.suppress(UserError), contents(given[0], PICTURES) as found:
+        assert 4242 not in found.load(0)
+
+
+@pytest.mark.parametrize("row", ['"self": 1', '"G": 1' + 400 * "0"], ids=["self", "huge"])
+def test_a_line_of_a_log_that_is_not_ours_does_no_harm(row, tmp_path):
+    lines = [f'{{"step": 1, "epoch": 0, {row}}}', '{"step": 2, "epoch": 0, "G": 1.5}']
+    (tmp_path / "scalars.jsonl").write_text("\n".join(lines))
+    assert Scalars(tmp_path, False, 9).curves["G"].points == [[2, 1.5]]
+
+
+def test_domains_that_their_networks_do_not_fit_are_refused(tmp_path, trained):
+    state = saved(trained)
+    for change in ({"channels": 1}, {"dtype": "float32"}):
+        domains = {**state["domains"], "A": {**state["domains"]["A"], **change}}
+        checkpoints.write(tmp_path / "epoch_1.pth", {**state, "domains": domains})
+        with pytest.raises(UserError, match="networks for 3|does not say what its images are"):
+            domains_of(checkpoints.load(tmp_path, "latest")[1])
