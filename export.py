@@ -42,7 +42,7 @@ def main():
 
 def about(name, state, revision):
     """Where a model comes from, as a dict of str. No paths of the machine that it was trained on."""
-    told = {flag: value for flag, value in state["options"].items() if not flag.endswith(("_dir", "_url"))}
+    told = {flag: value for flag, value in state["options"].items() if not flag.endswith(("_dir", "_url", "_from"))}
     return {
         "name": printable(name),
         "epoch": str(state["epoch"]),

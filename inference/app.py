@@ -32,7 +32,7 @@ class Models:
 
     def __init__(self, folder, device):
         self.folder, self.device = Path(folder), device
-        self.load = functools.lru_cache(KEPT)(self._load)
+        self._kept = functools.lru_cache(KEPT)(self._load)
 
     def runs(self):
         """The names of the runs that have checkpoints, the newest first, as far as a browser can show them."""
@@ -49,9 +49,14 @@ class Models:
         numbers = [str(name.epoch) for name in listed if not name.sample] + ["latest"] * bool(listed[-1].sample)
         return numbers[::-1] + ["best"] * (self.folder / run / "best.pth").exists()
 
-    def _load(self, run, epoch):
+    def load(self, run, epoch):
+        """Translators and domains of a checkpoint, as it is now: its file may be replaced while it is kept."""
         if run not in self.runs() or epoch not in self.epochs(run):
             raise UserError(f"there is no epoch {epoch} of {run}")
+        written = max((path.lstat().st_mtime_ns for path in (self.folder / run).glob("*.pth")), default=0)
+        return self._kept(run, epoch, written)
+
+    def _load(self, run, epoch, written):
         _, state = checkpoints.load(self.folder / run, epoch if epoch in ("best", "latest") else int(epoch))
         domains = domains_of(state)
         if not all(domain.picture for domain in domains.values()):

@@ -35,7 +35,7 @@ def write_video(frames, file, kind, clip, options, stop):
     try:
         with av.open(file, "w", format=kind.name) as sink:
             stream = add_video(av, sink, first.array.shape, kind, clip, options)
-            sound = Sound(sink, kind, clip.sound)
+            sound = Sound(sink, kind, clip)
             for frame in chain([first], frames):
                 sound.write_until(frame.time)
                 sink.mux(stream.encode(as_picture(av, frame, stream)))
@@ -96,11 +96,12 @@ def as_picture(av, frame, stream):
 
 
 class Sound:
-    """The sound of the video ``path``, or none, on its way to the container ``sink``: as it is where that can hold it,
-    encoded again where not."""
+    """The sound of ``clip``, or none, on its way to the container ``sink``: as it is where that can hold it, encoded
+    again where not, without what is damaged."""
 
-    def __init__(self, sink, kind, path):
-        self.sink, self.packets = sink, sounds(path) if path else iter([((), 0)])
+    def __init__(self, sink, kind, clip):
+        self.sink, self.clip, self.damaged = sink, clip, 0
+        self.packets = sounds(clip.sound) if clip.sound else iter([((), 0)])
         streams, self.start = next(self.packets)
         self.ways = {stream.index: self._way(stream, kind) for stream in streams if stream.codec_context}
         self.next = self._following()
@@ -123,6 +124,8 @@ class Sound:
         if time is None:
             for stream, again in self.ways.values():
                 self.sink.mux(stream.encode(None) if again else [])
+            if self.damaged:
+                self.clip.problems.append(f"{self.damaged} packets of the sound of {self.clip.sound} are damaged")
 
     def _write(self, packet):
         stream, again = self.ways[packet.stream.index]
@@ -132,9 +135,24 @@ class Sound:
             packet.stream = stream
             self.sink.mux(packet)
             return
-        for samples in packet.decode():
-            samples.pts -= earlier
+        try:
+            decoded = packet.decode()
+        except pyav().error.FFmpegError:
+            self.damaged += 1
+            return
+        for samples in decoded:
+            samples.pts = None if samples.pts is None else samples.pts - earlier
             self.sink.mux(stream.encode(samples))
+
+
+def in_ticks(frames, tick, least):
+    """How long each frame is shown, in whole ticks of ``tick`` seconds, at least ``least``: what rounding takes from a
+    frame the next ones get back."""
+    counts, now = [], round(frames[0].time / tick)
+    for frame in frames:
+        counts.append(max(least, round((frame.time + frame.duration) / tick) - now))
+        now += counts[-1]
+    return counts
 
 
 def write_animation(frames, file, kind, clip, options, stop):
@@ -142,8 +160,10 @@ def write_animation(frames, file, kind, clip, options, stop):
     frames = list(frames)
     first, *rest = [Image.fromarray(frame.array.squeeze(-1) if frame.array.shape[-1] == 1 else frame.array)
                     for frame in frames]  # fmt: skip
-    durations = [max(1, round(frame.duration * 1000)) for frame in frames]
-    first.save(file, kind.name, save_all=True, append_images=rest, duration=durations, loop=clip.loops, quality=90)
+    tick, least = (Fraction(1, 100), 2) if kind.name == "GIF" else (Fraction(1, 1000), 1)  # browsers slow down 10 ms
+    durations = [int(1000 * tick * count) for count in in_ticks(frames, tick, least)]
+    shown = {} if clip.loops == 1 and kind.name == "GIF" else {"loop": clip.loops}  # a GIF says it only of more
+    first.save(file, kind.name, save_all=True, append_images=rest, duration=durations, quality=90, **shown)
 
 
 MP4 = Kind(write_video, "mp4", H264, "aac")

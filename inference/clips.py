@@ -61,7 +61,7 @@ def translate_clip(translators, translate, direction, output, domains, options, 
             check_format(options.output_format, target)
             paths = [output / name for name in output_names(places, source, origin, target, options.output_format)]
             claim(output, paths, files_of(places), options.overwrite)
-            write_folder(job.frames(clip, stop, output), paths)
+            write_folder(job.frames(clip, stop, output), clip.rate, paths)
     for problem in clip.problems:
         warn(problem)
     tell(f"{job.done} frames are in {output}")
@@ -91,8 +91,10 @@ def write_file(job, clip, output, stop):
     kind = KINDS[output.suffix.lower()]
     with closing(job.frames(clip, stop, output)) as frames:
         first = next(frames, None)
-        if first is None:  # a signal came before
+        if first is None and stop.received:
             sys.exit(128 + stop.received)
+        if first is None:
+            raise UserError(f"not one frame of {job.options.input} can be read")
         with replacing(partial) as file:
             kind.write(of_one_size(chain([first], frames)), file, kind, clip, job.options, stop)
     if stop.received:
@@ -119,11 +121,11 @@ def partial_name(output):
     return output.with_name(f"{output.stem}.partial{output.suffix}")
 
 
-def write_folder(frames, paths):
-    """The frames as images at ``paths``."""
+def write_folder(frames, rate, paths):
+    """The frames, ``rate`` a second, as images at ``paths``: each at its own, though bad ones are left out."""
     with Writers(4) as writers:
-        for frame, path in zip(frames, paths, strict=False):  # after a signal there are fewer frames
-            writers.save(frame.array, path)
+        for frame in frames:
+            writers.save(frame.array, paths[int(frame.time * rate)])
 
 
 class Job:

@@ -49,7 +49,7 @@ class OnnxModel:
         image = to_bytes(x).permute(0, 2, 3, 1).contiguous() if self.bytes else x.float()
         try:
             translated = torch.from_numpy(self.session.run(None, {"image": image.cpu().numpy()})[0])
+            return translated.permute(0, 3, 1, 2) / 127.5 - 1 if self.bytes else translated, None
         except Exception as error:
             size = "×".join(map(str, x.shape))
             raise UserError(f"ONNX Runtime fails on images of {size} ({str(error).splitlines()[0]})") from error
-        return translated.permute(0, 3, 1, 2) / 127.5 - 1 if self.bytes else translated, None

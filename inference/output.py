@@ -1,5 +1,6 @@
 """Where translations go: their names and formats, and what a page shows of them."""
 
+import os
 from pathlib import Path
 
 from inference.previews import Previews
@@ -36,7 +37,8 @@ class Output:
         else:
             check_format(wanted, self.target)
             self.names = output_names(self.places, root, self.origin, self.target, wanted)
-        previews = self.folder.with_name(f"{self.folder.name}_previews")
+        named = self.folder if self.folder.name else Path(os.path.abspath(self.folder))  # "." has no name
+        previews = named.with_name(f"{named.name}_previews")
         self.previews = Previews(previews, self.origin, self.target)
 
     def sources(self):

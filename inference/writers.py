@@ -1,5 +1,6 @@
 """Translations on their way to files: in the target domain's type, range and format, never through fewer bits."""
 
+import itertools
 import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -93,9 +94,10 @@ def output_names(places, root, origin, target, wanted):
         name = Path(place).relative_to(root)
         suffix, own = output_suffix(place, origin, target, wanted), suffix_of(name.name)
         stem = name.name[: len(name.name) - len(own)]
-        changed = name.with_name(stem + (name.name[len(stem) :] if own == suffix else suffix))
-        if changed in taken:  # a.dcm and a.npy
-            changed = name.with_name(name.name + suffix)
+        usual = stem + (name.name[len(stem) :] if own == suffix else suffix)
+        numbered = (f"{name.name}_{number}{suffix}" for number in itertools.count(2))  # an archive may have one twice
+        wanted_names = itertools.chain([usual, name.name + suffix], numbered)  # the second: of a.dcm beside a.npy
+        changed = next(path for path in map(name.with_name, wanted_names) if path not in taken)
         taken.add(changed)
         names.append(changed)
     return names

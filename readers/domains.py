@@ -72,10 +72,11 @@ def plain(domains):
 
 
 def domains_of(state, limit=PICTURES.limit):
-    """The domains of a checkpoint: {"A", "B"}. ``limit``: as in Domain. Raises UserError where they cannot be used."""
+    """The domains of a checkpoint, or of what else says them: {"A", "B"}. ``limit``: as in Domain. Raises UserError
+    where they cannot be used, or are not what the networks of the checkpoint take."""
     domains = {side: restored(fields)._replace(limit=limit) for side, fields in state["domains"].items()}
     for side, domain in domains.items():
-        if domain.channels != (taken := state["options"][f"channels_{side}"]):
+        if domain.channels != (taken := state.get("options", {}).get(f"channels_{side}", domain.channels)):
             raise UserError(f"the checkpoint has images of {domain.channels} channels and networks for {taken}")
     return domains
 

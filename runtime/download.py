@@ -57,6 +57,8 @@ def find_dataset(options):
             f"there is no data set {folder}; put images into {folder}/{{trainA,trainB,testA,testB}}, "
             f"or take one that is known by name: {', '.join((*KNOWN, *BUILT))}"
         )
+    if not hasattr(options, "download"):  # only training fetches
+        raise UserError(f"{folder} is missing; cycle_gan.py fetches it, and test.py --input translates other images")
     if not options.download:
         raise UserError(f"{folder} is missing and --no_download forbids fetching it; leave that out to fetch {name}")
     fetch(name, Path(options.dataset_dir), options.dataset_url)

@@ -1,5 +1,6 @@
 """The app: what it translates, in a real browser; and what it does not give away."""
 
+import os
 import subprocess
 import sys
 import time
@@ -192,3 +193,13 @@ def test_only_runs_and_epochs_that_are_there(trained, tmp_path):
 
 def test_without_checkpoints(workplace, refused):
     assert "train first" in refused("app")
+
+
+def test_a_checkpoint_that_is_written_anew_is_loaded_anew(trained):
+    models = Models(trained / "saved_models", "cpu")
+    first = models.load("tiny", "2")
+    assert models.load("tiny", "2") is first
+    path = trained / "saved_models/tiny/epoch_2.pth"
+    path.write_bytes(path.read_bytes())
+    os.utime(path, (time.time() + 9, time.time() + 9))
+    assert models.load("tiny", "2") is not first

@@ -206,6 +206,10 @@ def test_one_test_folder_is_enough(trained, run, refused):
     assert "testB is missing" in refused("test", "--dataset_name=tiny", "--direction=BtoA")
     (trained / "datasets" / "tiny" / "testA").rename(trained / "aside_too")
     assert "testA is missing" in refused("test", "--dataset_name=tiny")
+    (trained / "saved_models/tiny").rename(trained / "saved_models/horse2zebra")  # whose images could be fetched
+    for script in ("test", "evaluate"):
+        line = refused(script, "--dataset_name=horse2zebra")
+        assert "datasets/horse2zebra is missing; cycle_gan.py fetches it" in line
 
 
 def test_a_translation_is_that_of_the_averaged_generator(trained, run):

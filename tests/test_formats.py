@@ -1,8 +1,11 @@
 """Files of every kind, written by their formats' own libraries: read to the last bit, trained on, and written again."""
 
+import io
 import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -14,7 +17,7 @@ import tifffile
 import torch
 from conftest import ROOT, TINY, noise_image
 from nibabel.testing import data_path as NIBABEL_FILES
-from PIL import Image
+from PIL import Image, ImageOps
 from pydicom.data import get_testdata_file
 
 from inference.writers import save_image
@@ -24,6 +27,7 @@ from readers.files import BadImage
 from readers.folders import list_images
 from readers.formats import READERS, contents
 from readers.headers import check_headers
+from readers.pictures import turned
 from readers.survey import find_domain
 from runtime import checkpoints
 from runtime.errors import UserError
@@ -538,6 +542,30 @@ def test_a_picture_too_large_for_its_format_is_refused(name, side, tmp_path):
     with pytest.raises(UserError, match=f"has {side} pixels a side at most; take --output_format png"):
         save_image(np.zeros((side + 1, 1, 3), np.uint8), tmp_path / f"more_{name}")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colour_of_sixteen_bits_is_turned_as_pictures_are(orientation, tmp_path):
+    """By the EXIF orientation; Pillow turns those of 8 bits."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = ImageOps.exif_transpose(with_exif := Image.open(saved(Image.fromarray(pixels), exif)))
+    assert np.array_equal(turned(pixels, orientation), np.asarray(upright))
+    path = tmp_path / "a.png"
+    content = imagecodecs.png_encode(pixels.astype(np.uint16) * 257)
+    ends = content.index(b"IDAT") - 4
+    chunk = b"eXIf" + with_exif.getexif().tobytes().removeprefix(b"Exif\0\0")
+    path.write_bytes(content[:ends] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+                     + content[ends:])  # fmt: skip
+    with contents(path, PICTURES) as found:
+        assert (found.height, found.width) == upright.size[::-1]
+        assert np.array_equal(found.load(0), np.asarray(upright).astype(np.uint16) * 257)
+
+
+def saved(image, exif):
+    image.save(file := io.BytesIO(), "PNG", exif=exif)
+    return file
 
 
 def test_a_missing_library_is_named(workplace, refused, monkeypatch):

@@ -10,10 +10,12 @@ from conftest import TINY
 from PIL import Image
 from torch import nn
 
+import export
 from inference import onnx_export
 from inference.onnx_model import OnnxModel
 from options import parse_export, parse_training
 from readers.domains import PICTURES, pictures_of, plain
+from runtime import checkpoints
 from spectral_norm import fold_spectral_norm
 from translators import Translators
 
@@ -119,6 +121,9 @@ def test_as_a_user_would(workplace, run, refused):
     content = (workplace / "exports/tiny/AtoB.onnx").read_bytes()
     for path in (str(workplace), onnx_export.__file__):
         assert path.encode() not in content  # nothing of the machine
+    state = checkpoints.find("saved_models/tiny")[1]
+    elsewhere = {**state, "options": {**state["options"], "init_from": "/home/me/model"}}
+    assert "/home/me" not in str(export.about("tiny", elsewhere, None))
 
     assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--amp=off").code == 0
     assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--onnx=exports/tiny/AtoB.onnx").code == 0

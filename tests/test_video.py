@@ -4,6 +4,7 @@ import io
 import os
 import signal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from conftest import TINY, make_dataset, noise_image, run_process
 from PIL import Image
 
 from inference import clips
+from inference.clip_writers import in_ticks
 from readers import videos
 from readers.clips import by_number, is_clip, open_clip
 from readers.domains import PICTURES
+from readers.moving import Frame
+from readers.pictures import load_image
 from runtime.errors import UserError
 from runtime.folders import WRITTEN
 
@@ -329,6 +333,18 @@ def test_frames_of_another_size_are_no_video(same, says):
     assert "takes a folder or an archive" in says("--frames", "--input=shots/0.png", "--output=out.gif")
 
 
+@pytest.mark.parametrize(("rate", "tick", "least"), [(30, 100, 2), (60, 100, 2), (60, 1000, 1), (24, 100, 2)])
+def test_no_rounding_of_durations_adds_up(rate, tick, least):
+    rate, tick = Fraction(rate), Fraction(1, tick)
+    frames = [Frame(None, number / rate, 1 / rate) for number in range(300)]
+    counts = in_ticks(frames, tick, least)
+    assert min(counts) >= least
+    if 1 / rate >= least * tick:
+        assert all(abs(sum(counts[: n + 1]) * tick - (n + 1) / rate) <= tick / 2 for n in range(300))
+    else:
+        assert set(counts) == {least}
+
+
 def test_bad_frames_are_left_out_if_asked(same, says):
     os.mkdir("shots")
     for i in (1, 3):
@@ -339,6 +355,13 @@ def test_bad_frames_are_left_out_if_asked(same, says):
     assert "2.png is not a readable image" in says(*flags)
     result = same(*flags, "--skip_bad_images")
     assert "2.png cannot be read, and is left out" in result.err and Image.open("out.gif").n_frames == 2
+    assert same("--frames", "--input=shots", "--output=apart", "--skip_bad_images").code == 0
+    for name in ("1.png", "3.png"):  # each under its own name
+        assert np.array_equal(load_image(f"apart/{name}"), load_image(f"shots/{name}"))
+    assert not Path("apart/2.png").exists()
+    for path in Path("shots").iterdir():
+        path.write_bytes(b"no picture")
+    assert "not one frame of shots" in says("--frames", "--input=shots", "--output=none.gif", "--skip_bad_images")
 
 
 def test_recordings_one_after_another(same):
