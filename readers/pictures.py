@@ -24,8 +24,7 @@ def contents(file, ways, suffix):
     height, width = upright_size(image)
     if sixteen_bit_colour(image):
         channels = len(image.getbands())
-        decode = library("imagecodecs").png_decode
-        load = lambda part: turned(decode(rewound(file).read()), image.getexif().get(ORIENTATION))  # noqa: E731
+        load = lambda part: turned(png_decode(rewound(file).read()), image.getexif().get(ORIENTATION))  # noqa: E731
         return Contents(height, width, channels, np.dtype(np.uint16), load, viewable=True)
     if image.mode.startswith(("I", "F")):
         dtype = {"I": np.int32, "F": np.float32}.get(image.mode, np.uint16)
@@ -62,6 +61,10 @@ def upright_size(image):
     width, height = image.size
     lies = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(ORIENTATION) in TURNED
     return (width, height) if lies else (height, width)
+
+
+def png_decode(content):
+    return library("imagecodecs").png_decode(content)  # not needed where nothing but headers is read
 
 
 def turned(array, orientation):
