@@ -86,10 +86,12 @@ class KnownHeaders:
         with reading(place):
             key = key_of(as_place(place), ways)
         known, fields = self.before.get(place, (None, None))
+        header = None
         if known == key:
-            header = restored(fields)
-            check(place, header, ways.limit)
-        else:
+            with contextlib.suppress(BadImage):  # which the image itself says again, or only a line that is not ours
+                check(place, remembered := restored(fields), ways.limit)
+                header = remembered
+        if header is None:
             header, self.news = read_header(place, ways), True
         self.now[place] = key, header
         return header

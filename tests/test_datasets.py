@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import equal, make_dataset, noise_image
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -396,6 +396,7 @@ def test_headers_are_read_once(tmp_path):
     st.sampled_from(["path", "key", "header", 0, 1, 2, 3, 4, 5, 6, 7, 8]),
     st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=3)),
 )
+@example(3, 10**6)  # images in a file of some hundred bytes
 @settings(max_examples=60, deadline=None)
 def test_an_odd_line_of_headers_makes_no_harm(tmp_path_factory, place, value):
     """It is left out, or says the same as another image would."""
