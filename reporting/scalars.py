@@ -76,8 +76,9 @@ class Scalars:
                 self.writer.add_scalar(name.replace(" ", "/", 1), number, step)
 
     def _draw(self, row):
-        for name in row.keys() - {"step", "epoch"}:
-            self.curves[name].add(row["step"], row[name])
+        for name, number in row.items():
+            if name not in ("step", "epoch"):
+                self.curves[name].add(row["step"], number)
 
     def add_grid(self, step, path):
         """Show the sample grid at ``path``."""

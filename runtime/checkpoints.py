@@ -135,7 +135,7 @@ def unpack(path, archive):
     """The dict in the bytes of a file. Raises UserError where that may do harm: run code, or take more memory than it
     is large."""
     try:
-        state = pickles.read(archive)
+        state = pickles.read(archive, times=2)  # the averaged generators are in two places
     except pickles.TooLarge:
         raise UserError(f"{path} would unpack to more than it holds, and is not loaded; remove it") from None
     except pickle.UnpicklingError as error:

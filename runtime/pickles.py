@@ -11,7 +11,6 @@ import torch
 
 ZIP = b"PK\3\4"  # with which torch's present format begins; the old one is pickles, one after the other
 PICKLES = 5  # of the old format, before the numbers of its tensors
-TIMES = 2  # that a tensor of the file may be named: a checkpoint has the averaged generators in two places
 STORAGES = ["BFloat16", "Half", "Float", "Double", "Byte", "Char", "Short", "Int", "Long", "Bool"]
 # All that weights and plain values need. Torch allows more, such as bytearray, which makes any memory out of a number.
 KNOWN = {
@@ -25,8 +24,9 @@ class TooLarge(ValueError):
     """A file that names more than it holds."""
 
 
-def read(content):
-    """The tensors, on the CPU, and plain values in ``content``, the bytes of a file.
+def read(content, times=1):
+    """The tensors, on the CPU, and plain values in ``content``, the bytes of a file; in the mean, each of its bytes is
+    named at most so many ``times``.
 
     Raises TooLarge; pickle.UnpicklingError where there is anything else; and whatever torch raises where the file is
     cut short or forged.
@@ -35,7 +35,7 @@ def read(content):
     if names := {name for each in pickles for name in names_in(each)} - KNOWN:
         raise pickle.UnpicklingError(f"there are {', '.join(sorted(names))}")
     found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    check_size(found, TIMES * len(content), sum(map(len, pickles)))
+    check_size(found, times * len(content), sum(map(len, pickles)))
     return found
 
 

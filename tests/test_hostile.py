@@ -760,9 +760,12 @@ def test_a_tiff_opens_no_other_file(tmp_path):
 
 @pytest.mark.parametrize("row", ['"self": 1', '"G": 1' + 400 * "0"], ids=["self", "huge"])
 def test_a_line_of_a_log_that_is_not_ours_does_no_harm(row, tmp_path):
-    lines = [f'{{"step": 1, "epoch": 0, {row}}}', '{"step": 2, "epoch": 0, "G": 1.5}']
-    (tmp_path / "scalars.jsonl").write_text("\n".join(lines))
-    assert Scalars(tmp_path, False, 9).curves["G"].points == [[2, 1.5]]
+    names = [f"term {letter}" for letter in "gfedcba"]
+    ours = {"step": 2, "epoch": 0, "G": 1.5} | dict.fromkeys(names, 0.5)
+    (tmp_path / "scalars.jsonl").write_text(f'{{"step": 1, "epoch": 0, {row}}}\n{json.dumps(ours)}\n')
+    curves = Scalars(tmp_path, False, 9).curves
+    assert curves["G"].points == [[2, 1.5]]
+    assert [name for name in curves if name != "self"] == ["G", *names]  # in the order in which they are logged
 
 
 def test_domains_that_their_networks_do_not_fit_are_refused(tmp_path, trained):

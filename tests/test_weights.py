@@ -265,6 +265,7 @@ def unet():
         (lambda: changed(model__1__bias=torch.zeros(4, dtype=torch.int32)), "no state_dict of floating-point tensors"),
         (lambda: changed(model__1__bias=torch.zeros(4).to_sparse()), "not a file of weights alone"),
         (lambda: changed(model__1__weight=torch.ones(1).expand(10**9, 3, 7, 7)), "unpack to more than it holds"),
+        (lambda: dict.fromkeys(["model.1.weight", "model.1.bias"], torch.ones(2**18)), "unpack to more than it holds"),
         (lambda: {"state_dict": changed()}, "no state_dict of floating-point tensors"),
         (lambda: [1, 2], "no state_dict of floating-point tensors"),
         (lambda: {"model.1.weight": Trap()}, "not a file of weights alone"),
