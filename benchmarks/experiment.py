@@ -32,6 +32,7 @@ from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog
 from reporting.metrics import Evaluation, check_measure
 from reporting.monitor import grid_images
+from runtime import jsonl
 from runtime.device import flush_denormals, pick_device
 from trainer import CycleGAN
 from utils import EMA, lr_factor
@@ -76,8 +77,7 @@ def keep(line, path):
     """Print ``line`` as JSON, and append it to the file ``path`` if there is one."""
     print(json.dumps(line))
     if path:
-        with open(path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        jsonl.append(Path(path), line)
 
 
 def save_grid(translators, options, device, path):

@@ -8,7 +8,6 @@ EfficientNet-Lite0, the mean of both directions; that takes nothing from the bud
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from experiment import SMALL, train
+from experiment import SMALL, keep, train
 
 from options import parse_evaluation, parse_training, start_from
 from readers.domains import pictures_of
@@ -52,11 +51,7 @@ def main():
         for start, flags in {"scratch": [], arguments.source: [f"--init_from={folder}"]}.items():
             curve = follow([*common, *flags, f"--dataset_name={arguments.target}"], arguments)
             settings = {name: value for name, value in vars(arguments).items() if name != "json"}
-            line = {"from": start, **settings, "kid": curve}
-            print(json.dumps(line))
-            if arguments.json:
-                with open(arguments.json, "a") as file:
-                    file.write(json.dumps(line) + "\n")
+            keep({"from": start, **settings, "kid": curve}, arguments.json)
 
 
 def build(flags):

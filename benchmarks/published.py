@@ -79,13 +79,19 @@ def serve(pipe, threads, build, *given):
 def published(checkout, model, size, filters, blocks, batch_size):
     """The step of the program in the folder ``checkout``, without what its train.py does around it."""
     network = program(checkout, model, size, filters, blocks, batch_size)
-    images = torch.rand(2, batch_size, 3, size, size) * 2 - 1
+    batch = noise(size, batch_size)
 
     def step():
-        network.set_input({"A": images[0], "B": images[1], "A_paths": [""], "B_paths": [""]})
+        network.set_input(batch)
         network.optimize_parameters()
 
     return step
+
+
+def noise(size, batch_size):
+    """A batch of random images, as the published programs take it."""
+    images = torch.rand(2, batch_size, 3, size, size) * 2 - 1
+    return {"A": images[0], "B": images[1], "A_paths": [""], "B_paths": [""]}
 
 
 def program(checkout, model, size, filters, blocks, batch_size=1, flags=""):
@@ -106,9 +112,7 @@ def program(checkout, model, size, filters, blocks, batch_size=1, flags=""):
         options.amp = False  # which its CycleGAN looks for, and its parser lacks
         network = create_model(options)
         if model == "cut":
-            images = torch.rand(2, batch_size, 3, size, size) * 2 - 1
-            batch = {"A": images[0], "B": images[1], "A_paths": [""], "B_paths": [""]}
-            network.data_dependent_initialize(batch)
+            network.data_dependent_initialize(noise(size, batch_size))
         network.setup(options)
     return network
 

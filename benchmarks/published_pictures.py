@@ -47,7 +47,7 @@ def main():
     torch.manual_seed(options.seed)
     random.seed(options.seed)  # of its history of translations
     sizes = options.img_height, options.ngf, options.n_residual_blocks
-    models = [program(arguments.checkout, arguments.model, *sizes, flags=flags) for flags in FLAGS[arguments.model]]
+    models = [program(arguments.checkout, arguments.model, *sizes, flags=own) for own in FLAGS[arguments.model]]
     trained = [train(Published(model), options, arguments.seconds / len(models)) for model in models]
 
     translators = Translators(options)

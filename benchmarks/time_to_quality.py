@@ -22,6 +22,7 @@ from common import table
 from experiment import SMALL, Measure, train
 
 from options import parse_training
+from runtime import jsonl
 from runtime.device import pick_device
 from trainer import CycleGAN
 
@@ -48,9 +49,7 @@ def main():
     torch.set_num_threads(1)
     for seed in arguments.seeds:
         for dataset in arguments.datasets:
-            line = follow(dataset, seed, arguments)
-            with open(arguments.json, "a") as file:
-                file.write(json.dumps(line) + "\n")
+            jsonl.append(Path(arguments.json), follow(dataset, seed, arguments))
     lines = [json.loads(line) for line in Path(arguments.json).read_text().splitlines()]
     print(table(rows(lines)))
     if arguments.plot:

@@ -91,9 +91,9 @@ def write_file(job, clip, output, stop):
     kind = KINDS[output.suffix.lower()]
     with closing(job.frames(clip, stop, output)) as frames:
         first = next(frames, None)
-        if first is None and stop.received:
-            sys.exit(128 + stop.received)
         if first is None:
+            if stop.received:
+                sys.exit(128 + stop.received)
             raise UserError(f"not one frame of {job.options.input} can be read")
         with replacing(partial) as file:
             kind.write(of_one_size(chain([first], frames)), file, kind, clip, job.options, stop)

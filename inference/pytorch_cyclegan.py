@@ -15,10 +15,10 @@ import torch
 from critics import build_critic
 from models import build_generator
 from runtime.errors import UserError
+from runtime.flags import MOST_BLOCKS
 from runtime.weights import load_tensors
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-MOST_BLOCKS = 128  # as --n_residual_blocks
 BLOCKS = (6, 9)  # its --netG resnet_6blocks and resnet_9blocks
 FILES = {"G_AB": "latest_net_G_A.pth", "G_BA": "latest_net_G_B.pth"}
 

@@ -132,11 +132,10 @@ def sample_pixels(paths, domain, skip_bad):
 
 def check_sizes(headers, size_of, crop, options):
     """Raise UserError where ``--small refuse`` or ``--preprocess none`` does not allow an image's size."""
-    first = None
+    first, refuse = None, options.small == "refuse" and options.preprocess != "none"  # which has no crop
     for path, header in headers.items():
         size = size_of((header.height, header.width))
-        cropped = options.preprocess != "none"
-        if options.small == "refuse" and cropped and (size[0] < crop[0] or size[1] < crop[1]):
+        if refuse and (size[0] < crop[0] or size[1] < crop[1]):
             raise UserError(
                 f"{path} is {size[1]}×{size[0]} pixels, less than the crop of {crop[1]}×{crop[0]}; "
                 "remove it, take smaller crops, or pad it: --small pad"

@@ -83,7 +83,8 @@ def some_of(table):
 
 
 POSITIVE, NATURAL, WEIGHT = number(int, 1, MANY), number(int, 0, MANY), number(float, 0, MANY)
-PIXELS, FILTERS, BLOCKS = number(int, 1, 2**16), number(int, 1, 2**12), number(int, 0, 2**7)
+MOST_BLOCKS = 2**7  # residual blocks are fewer
+PIXELS, FILTERS, BLOCKS = number(int, 1, 2**16), number(int, 1, 2**12), number(int, 0, MOST_BLOCKS)
 SEED = number(int, 0, 2**32)
 
 # ---------------------------------------------------------------------------------------------------------------------
