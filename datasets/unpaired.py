@@ -67,18 +67,24 @@ def make(options, largest, build, more=None):
 
 def write(options, name, settings, build):
     """Build the folder ``name`` under ``--root``, whole, where it is not there already. ``build``: as for ``make``."""
-    target = options.root / name
+    try:
+        write_in(options, options.root / name, settings, build)
+    except OSError as error:
+        fail(f"{error.filename or options.root}: {error.strerror}; choose another --root")
+
+
+def write_in(options, target, settings, build):
     ours = (target / "about.json").is_file()
     if not (options.force and ours) and present(target, settings):
         print(f"{target} is already there")
         return
     options.root.mkdir(parents=True, exist_ok=True)
     # Built beside its place and renamed when whole: an interrupted build never looks like a data set.
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=options.root) as scratch:
-        whole = Path(scratch) / name
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=options.root) as scratch:
+        whole = Path(scratch) / target.name
         whole.mkdir()
         counts = build(whole, settings)
-        (whole / "about.json").write_text(json.dumps(settings, indent=1) + "\n")
+        (whole / "about.json").write_text(written(settings))
         if target.exists():
             shutil.rmtree(target)
         whole.rename(target)
@@ -92,6 +98,12 @@ def present(target, settings):
     about = target / "about.json"
     if not about.is_file():
         fail(f"{target} exists and was not made by this script; move it away first")
-    if (found := json.loads(about.read_text())) == settings:
+    content = about.read_text(errors="replace")
+    if content == written(settings):
         return True
-    fail(f"{target} was built with other settings {found}; add --force to replace it")
+    fail(f"{target} was built with other settings, {' '.join(content.split())}; add --force to replace it")
+
+
+def written(settings):
+    """What stands in about.json."""
+    return json.dumps(settings, indent=1) + "\n"

@@ -52,6 +52,32 @@ def test_families_stay_together_and_only_tests_have_both_styles(glyphs, monkeypa
     assert "already there" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [("file", "File exists; choose another --root"), ("file/below", "Not a directory; choose another --root")],
+)
+def test_a_place_that_cannot_be_written_is_named(glyphs, monkeypatch, tmp_path, capsys, root, told):
+    monkeypatch.setitem(glyphs.DATASETS, "outline2filled", squares)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        build(glyphs, monkeypatch, "outline2filled", "--root", tmp_path / root, "--tile", 24)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and told in error and error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_settings_of_before_that_cannot_be_read_are_others(glyphs, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(glyphs.DATASETS, "outline2filled", squares)
+    (tmp_path / "outline2filled").mkdir()
+    (tmp_path / "outline2filled/about.json").write_bytes(b'{"name": \xff')
+    flags = "outline2filled", "--root", tmp_path, "--tile", 24
+    with pytest.raises(SystemExit) as stop:
+        build(glyphs, monkeypatch, *flags)
+    assert stop.value.code == 2 and "add --force to replace it" in capsys.readouterr().err
+    build(glyphs, monkeypatch, *flags, "--force")
+    assert (tmp_path / "outline2filled/trainA").is_dir()
+
+
 def test_without_the_package_it_says_what_to_install(glyphs, monkeypatch, tmp_path, capsys):
     def missing(name):
         raise glyphs.installed.__globals__["metadata"].PackageNotFoundError(name)
