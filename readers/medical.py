@@ -5,9 +5,11 @@ import io
 
 import numpy as np
 
+from readers.codestreams import check_size
 from readers.files import Contents, library, opened
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
+RUN_LENGTHS = "1.2.840.10008.1.2.5"
 MOST_BEFORE_VOXELS = 2**24  # bytes of a NIfTI file: its header, and what programs note there
 
 
@@ -30,15 +32,30 @@ def dicom(file, ways, suffix):
     dtype = np.dtype(smallest_integer(low, high) if whole else np.float32)
 
     def load(part):
+        from readers import dicom_codecs  # not before pydicom is known to be installed
+
         file.seek(0)
-        pixels = pydicom.dcmread(file).pixel_array
-        pixels = pixels.reshape(frames, scan.Rows, scan.Columns, samples)
-        pixels = np.concatenate(list(pixels), -1) if ways.pages == "channels" else pixels[part]
+        whole = pydicom.dcmread(file)
+        check_frames(whole, frames)
+        dicom_codecs.ready(whole.file_meta.TransferSyntaxUID)
+        pixels = library("pydicom.pixels").pixel_array(whole, index=part if as_images else None)
+        pixels = np.concatenate(list(pixels.reshape(-1, scan.Rows, scan.Columns, samples)), -1)
         return pixels if (slope, intercept) == (1, 0) else (pixels * slope + intercept).astype(dtype)
 
     as_images = ways.pages == "images"
     channels, count = (samples, frames) if as_images else (samples * frames, 1)
     return Contents(scan.Rows, scan.Columns, channels, dtype, load, count, low, high)
+
+
+def check_frames(scan, frames):
+    """Raise ValueError where what is packed in a frame, a JPEG for instance, has no place in it."""
+    syntax = scan.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or syntax == RUN_LENGTHS:
+        return
+    table = [scan.get(f"ExtendedOffsetTable{end}") for end in ("", "Lengths")]
+    where = {"number_of_frames": frames, "extended_offsets": tuple(table) if all(table) else None}
+    for stream in library("pydicom.encaps").generate_frames(scan.PixelData, **where):
+        check_size(stream, scan.Rows, scan.Columns, int(scan.get("SamplesPerPixel", 1)))
 
 
 def check_not_deflated(file):

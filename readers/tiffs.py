@@ -1,15 +1,18 @@
 """TIFF: 8-bit pictures by Pillow, all others by tifffile."""
 
 import importlib.util
+import math
 
 import numpy as np
 from PIL import UnidentifiedImageError
 
 from readers import pictures
+from readers.codestreams import check_size
 from readers.files import Contents, Nameless, library
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
 CHANNELS = "C"  # and pages that are channels
+LARGEST_TILE = 4096, 4096  # those of a small image may be larger than itself
 
 
 def contents(file, ways, suffix):
@@ -44,7 +47,9 @@ def stack(series, pages, viewable):
     channels, count = (int(np.prod([sizes[axis] for axis in axes], dtype=int)) for axes in (inner, outer))
 
     def load(part):
-        source = series.pages[part] if len(series.pages) == count > 1 else series  # of many pages, only this one
+        one = len(series.pages) == count > 1  # of many pages, only this one
+        source = series.pages[part] if one else series
+        check_streams([source] if one else filter(None, series.pages))
         axes, array = source.axes, decode(source)
         order = [axes.index(axis) for axis in (*outer, *"YX", *inner) if axis in axes]
         array = array.transpose(order).reshape(-1, height, width, channels)
@@ -61,3 +66,14 @@ def decode(source):
         if "imagecodecs" in str(error):
             library("imagecodecs")
         raise
+
+
+def check_streams(pages):
+    """Raise ValueError where what is packed in a page, a JPEG for instance, has no place in it."""
+    for page in pages:
+        key = page.keyframe
+        if key.compression in library("tifffile").TIFF.IMAGE_COMPRESSIONS:
+            height, width = max((key.imagelength, key.imagewidth), LARGEST_TILE, key=math.prod)
+            for stream, _ in key.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts):
+                if stream is not None:
+                    check_size(stream, height, width, key.samplesperpixel)

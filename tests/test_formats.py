@@ -311,6 +311,51 @@ def test_ct_has_the_range_of_its_bits(tmp_path):
     assert domain_of(tmp_path)[1:4] == (-1024, 3071, "int16")
 
 
+@pytest.mark.parametrize(
+    ("packed", "plain", "most"),
+    [
+        ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm", 0),
+        ("SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm", 0),  # lossless JPEG
+        ("SC_rgb_jls_lossy_sample.dcm", "SC_rgb_rle.dcm", 2),
+        ("JPEG-lossy.dcm", "JPEG2000.dcm", 100),  # 12 bits, and both lossy
+    ],
+)
+def test_what_pydicom_cannot_decode_alone(packed, plain, most):
+    found, expected = (read_parts(get_testdata_file(name))[0] for name in (packed, plain))
+    assert np.abs(found.astype(int) - expected).max() <= most
+    assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("codec", ["JPEGLSLossless", "JPEG2000Lossless", "RLELossless", "ExplicitVRLittleEndian"])
+def test_frames_of_a_scan_are_channels_or_images(tmp_path, codec):
+    frames = numbers(0, (3, 24, 26), np.uint16)
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = 24, 26, 3
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation, dataset.RescaleIntercept = 16, 15, 0, 0
+    dataset.PixelData, dataset["PixelData"].VR = frames.tobytes(), "OW"
+    encode = {"JPEGLSLossless": imagecodecs.jpegls_encode, "JPEG2000Lossless": j2k}.get(codec)
+    if codec == "RLELossless":
+        dataset.compress(pydicom.uid.RLELossless)
+    elif encode:
+        dataset.PixelData = pydicom.encaps.encapsulate([encode(frame) for frame in frames])
+    dataset.file_meta.TransferSyntaxUID = getattr(pydicom.uid, codec)
+    dataset.save_as(tmp_path / "a.dcm")
+    (channels,) = read_parts(tmp_path / "a.dcm")
+    assert np.array_equal(channels, np.moveaxis(frames, 0, -1))
+    assert np.array_equal(read_parts(tmp_path / "a.dcm", pages="images"), frames[..., None])
+
+
+def j2k(frame):
+    return imagecodecs.jpeg2k_encode(frame, reversible=True, codecformat="j2k")
+
+
+def read_parts(path, **ways):
+    """All images of a file, H×W×C each."""
+    with contents(path, PICTURES._replace(**ways)) as found:
+        parts = [found.load(part) for part in range(found.count)]
+        return [part.reshape(found.height, found.width, found.channels) for part in parts]
+
+
 def test_colours_are_shown_as_asked():
     images = torch.arange(5.0).view(1, 5, 1, 1)
     shown = lambda show, channels=5: to_colours(images[:, :channels], Domain(channels, show=show)).flatten().tolist()  # noqa: E731

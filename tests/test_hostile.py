@@ -20,8 +20,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 import torch
@@ -29,8 +31,10 @@ from conftest import ROOT, TINY, noise_image, run_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 import options as tables
+from readers.codestreams import check_size
 from readers.domains import PICTURES, domains_of, load_pixels, restored
 from readers.files import opened
 from readers.folders import list_images
@@ -756,6 +760,93 @@ def test_a_tiff_opens_no_other_file(tmp_path):
     assert 4242 in tifffile.imread(given[0])  # so it would have been
     with contextlib.suppress(UserError), contents(given[0], PICTURES) as found:
         assert 4242 not in found.load(0)
+
+
+STREAMS = {
+    "jpeg": imagecodecs.jpeg8_encode,
+    "12-bit jpeg": lambda image: imagecodecs.jpeg8_encode(image.astype(np.uint16), bitspersample=12),
+    "lossless jpeg": lambda image: imagecodecs.jpeg8_encode(image, lossless=True),
+    "jpeg-ls": imagecodecs.jpegls_encode,
+    "codestream": lambda image: imagecodecs.jpeg2k_encode(image, codecformat="j2k", reversible=True),
+    "jp2": lambda image: imagecodecs.jpeg2k_encode(image, codecformat="jp2", reversible=True),
+}
+
+
+@given(st.sampled_from(sorted(STREAMS)), st.integers(8, 300), st.integers(8, 300), st.sampled_from([1, 3]))
+@settings(max_examples=40, deadline=None)
+def test_a_stream_says_how_large_it_is(kind, height, width, channels):
+    image = np.zeros((height, width, channels), np.uint8)
+    stream = STREAMS[kind](image.squeeze(2) if channels == 1 else image)
+    check_size(stream, height, width, channels)
+    for less in ((height - 1, width, channels), (height, width - 1, channels)):
+        with pytest.raises(ValueError, match=f"{width}×{height}, {channels} channels, where"):
+            check_size(stream, *less)
+    if channels == 3:
+        with pytest.raises(ValueError, match="3 channels, where"):
+            check_size(stream, height, width, 1)
+
+
+@given(st.sampled_from(sorted(STREAMS)), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_stream_is_refused_or_known_by_size(kind, data):
+    stream = bytearray(STREAMS[kind](np.zeros((16, 16), np.uint8)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        stream[data.draw(st.integers(0, min(len(stream), 100) - 1))] = data.draw(st.integers(0, 255))
+    stream = bytes(stream[: data.draw(st.integers(0, len(stream)))])
+    with contextlib.suppress(ValueError):
+        check_size(stream, 16, 16, 1)
+
+
+def boastful_jpeg(side):
+    """A JPEG of 16×16 that says it is of side × side."""
+    stream = imagecodecs.jpeg8_encode(np.zeros((16, 16), np.uint8))
+    return stream.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", side, side), 1)
+
+
+def boastful_codestream(side):
+    stream = imagecodecs.jpeg2k_encode(np.zeros((16, 16), np.uint16), codecformat="j2k", reversible=True)
+    return stream.replace(struct.pack(">II", 16, 16), struct.pack(">II", side, side))
+
+
+def test_a_packed_image_larger_than_its_file_says_is_not_decoded(tmp_path):
+    scan = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    scan.Rows = scan.Columns = 16
+    scan.BitsAllocated, scan.BitsStored, scan.HighBit, scan.PixelRepresentation = 8, 8, 7, 0
+    for syntax, stream in (("JPEGBaseline8Bit", boastful_jpeg), ("JPEG2000Lossless", boastful_codestream)):
+        scan.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+        scan.PixelData = pydicom.encaps.encapsulate([stream(16)])
+        scan.save_as(tmp_path / "honest.dcm")
+        with contents(tmp_path / "honest.dcm", PICTURES) as found:
+            assert found.load(0).shape[:2] == (16, 16)
+        scan.PixelData = pydicom.encaps.encapsulate([stream(30000)])
+        scan.save_as(tmp_path / "a.dcm")
+        with pytest.raises(UserError, match="is of 30000×30000, 1 channels, where 16×16"):
+            load_first(tmp_path / "a.dcm")
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16), np.uint16), compression="jpeg2000")
+    content = (tmp_path / "a.tif").read_bytes()
+    assert load_first(tmp_path / "a.tif").shape[:2] == (16, 16)
+    (tmp_path / "a.tif").write_bytes(content.replace(struct.pack(">II", 16, 16), struct.pack(">II", 30000, 30000)))
+    with pytest.raises(UserError, match="is of 30000×30000, 1 channels, where 4096×4096"):
+        load_first(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 16), np.uint16), compression="jpeg2000", photometric=1)
+    content = (tmp_path / "a.tif").read_bytes()
+    at = content.rindex(b"\xff\x4f\xff\x51") + 8  # the size of the last page
+    (tmp_path / "a.tif").write_bytes(content[:at] + struct.pack(">II", 30000, 30000) + content[at + 8 :])
+    with contents(tmp_path / "a.tif", PICTURES._replace(pages="images")) as found:
+        assert found.load(1).shape[:2] == (16, 16)
+        with pytest.raises(ValueError, match="is of 30000×30000"):
+            found.load(2)
+    with pytest.raises(UserError, match="is of 30000×30000"):
+        load_first(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((16, 16), np.uint16), compression="jpegxl")
+    with pytest.raises(UserError, match="does not begin with its size; save it with another compression"):
+        load_first(tmp_path / "b.tif")
+
+
+def load_first(path):
+    with contents(path, PICTURES) as found:
+        return found.load(0)
 
 
 @pytest.mark.parametrize("row", ['"self": 1', '"G": 1' + 400 * "0"], ids=["self", "huge"])

@@ -1,0 +1,61 @@
+"""A JPEG, JPEG-LS or JPEG 2000 inside a TIFF or DICOM: how large it says it is, before anyone decodes it.
+
+Their decoders allocate by what the stream says, not by the file around it.
+"""
+
+import struct
+
+STANDALONE = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a length
+FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # those in front of height and width; the last is JPEG-LS's
+CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its first marker, and that of its size
+
+
+def check_size(stream, height, width, channels):
+    """Raise ValueError where ``stream`` holds more numbers than height × width × channels, or does not say how many."""
+    said = next((size(stream) for start, size in SIZES.items() if stream.startswith(start)), None)
+    if said is None or min(said) < 1:
+        raise ValueError("what is packed in it does not begin with its size; save it with another compression")
+    if said[0] * said[1] * said[2] > height * width * channels:
+        is_, fits = (f"{columns}×{rows}, {n} channels" for rows, columns, n in (said, (height, width, channels)))
+        raise ValueError(f"what is packed in it is of {is_}, where {fits} have room")
+
+
+def jpeg(stream):
+    """(height, width, channels), or None where no frame header is found."""
+    at = 2
+    while (at := stream.find(b"\xff", at)) >= 0 and at + 10 <= len(stream):
+        marker = stream[at + 1]
+        if marker in FRAMES:
+            return struct.unpack_from(">HHB", stream, at + 5)
+        if marker in (0x00, 0xFF):  # no marker yet
+            at += 1
+        else:
+            at += 2 if marker in STANDALONE else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return None
+
+
+def jpeg_2000(stream):
+    """(height, width, channels) of a bare codestream, or None."""
+    if not stream.startswith(CODESTREAM) or len(stream) < 42:
+        return None
+    width, height, left, top = struct.unpack_from(">4I", stream, 8)
+    return height - top, width - left, int.from_bytes(stream[40:42], "big")
+
+
+def boxed_jpeg_2000(stream):
+    """(height, width, channels) of the first codestream among the boxes of a JP2, or None."""
+    at = 0
+    while at + 16 <= len(stream):
+        length, kind = struct.unpack_from(">I4s", stream, at)
+        start = at + 8
+        if length == 1:  # a longer one follows
+            length, start = int.from_bytes(stream[start : start + 8], "big"), start + 8
+        if kind == b"jp2c":
+            return jpeg_2000(stream[start : start + 42])
+        if length < 8:  # up to the end, or nonsense
+            return None
+        at += length
+    return None
+
+
+SIZES = {b"\xff\xd8": jpeg, CODESTREAM: jpeg_2000, b"\0\0\0\x0cjP  ": boxed_jpeg_2000}
