@@ -10,14 +10,15 @@ FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # those in front of he
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its first marker, and that of its size
 
 
-def check_size(stream, height, width, channels):
-    """Raise ValueError where ``stream`` holds more numbers than height × width × channels, or does not say how many."""
+def check_size(stream, most):
+    """Raise ValueError where ``stream`` holds more numbers (pixels times channels) than ``most``, or does not say how
+    many."""
     said = next((size(stream) for start, size in SIZES.items() if stream.startswith(start)), None)
     if said is None or min(said) < 1:
-        raise ValueError("what is packed in it does not begin with its size; save it with another compression")
-    if said[0] * said[1] * said[2] > height * width * channels:
-        is_, fits = (f"{columns}×{rows}, {n} channels" for rows, columns, n in (said, (height, width, channels)))
-        raise ValueError(f"what is packed in it is of {is_}, where {fits} have room")
+        raise ValueError("what is packed in it does not say how large it is; save it with another compression")
+    height, width, channels = said
+    if height * width * channels > most:
+        raise ValueError(f"what is packed in it is of {width}×{height}, {channels} channels: more than fits in it")
 
 
 def jpeg(stream):
@@ -52,6 +53,8 @@ def boxed_jpeg_2000(stream):
             length, start = int.from_bytes(stream[start : start + 8], "big"), start + 8
         if kind == b"jp2c":
             return jpeg_2000(stream[start : start + 42])
+        if kind == b"jp2h" and b"pclr" in stream[start : at + length]:  # a palette, which makes many channels of one
+            return None
         if length < 8:  # up to the end, or nonsense
             return None
         at += length

@@ -122,12 +122,24 @@ def load_pixels(path, domain, size_of=own_size):
     """
     if domain.picture:
         image = load_image(path, domain.channels, domain.limit)
-        size = size_of(image.size[::-1])
+        size = resized_size(path, image.size[::-1], size_of, domain)
         image = image if image.size == size[::-1] else image.resize(size[::-1], Image.Resampling.BICUBIC)
         array = np.asarray(image)
         return array if array.ndim == 3 else array[..., None]
     array = load_array(path, domain)
-    return geometry.resize(array, size_of(array.shape[:2]), domain.low, domain.high)
+    return geometry.resize(array, resized_size(path, array.shape[:2], size_of, domain), domain.low, domain.high)
+
+
+def resized_size(path, size, size_of, domain):
+    """``size_of(size)``. Raises BadImage where that would take more than the domain's limit, as of a thin strip whose
+    shorter side is scaled."""
+    height, width = size_of(size)
+    gib = height * width * domain.channels * np.dtype(domain.dtype).itemsize / 2**30
+    if (height, width) != tuple(size) and gib > domain.limit:
+        raise BadImage(
+            path, f"resized to {width}×{height} it would take {gib:.1f} GiB, and --decoded_limit is {domain.limit:g}"
+        )
+    return height, width
 
 
 def load_array(path, domain):
@@ -191,7 +203,7 @@ def to_values(images, domain):
 
 def to_pixels(images, domain):
     """Float images N×C×H×W in [-1, 1] to an array N×H×W×C of the domain's type."""
-    return to_values(images, domain).permute(0, 2, 3, 1).numpy().astype(domain.dtype, copy=False)
+    return geometry.in_type(to_values(images, domain).permute(0, 2, 3, 1).numpy(), domain.dtype)
 
 
 def to_unit(images, domain):

@@ -60,7 +60,18 @@ def resize_plane(plane, size, low, high):
         return resampled(plane, width, height)
     wide = np.clip(resampled(plane.astype(np.float32), width, len(plane)), low, high)
     resized = np.clip(resampled(wide, width, height), low, high)
-    return (resized if plane.dtype.kind == "f" else resized.round()).astype(plane.dtype)
+    return in_type(resized, plane.dtype)
+
+
+def in_type(values, dtype):
+    """Numbers as ``dtype``: rounded where that is of whole numbers, of which the largest stands for all above it. (As a
+    float it may be one more than the type can hold.)"""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f" or values.dtype == dtype:
+        return values.astype(dtype, copy=False)
+    most = np.iinfo(dtype).max
+    above = values >= most
+    return np.where(above, most, np.where(above, 0, values.round()).astype(dtype))
 
 
 def resampled(plane, width, height):

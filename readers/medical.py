@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from readers.files import Contents, library, opened
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
+READ_OVER = 256  # bytes between two voxels of a slice that nibabel rather reads than skips
 MOST_BEFORE_VOXELS = 2**24  # bytes of a NIfTI file: its header, and what programs note there
 
 
@@ -36,9 +38,10 @@ def dicom(file, ways, suffix):
 
         file.seek(0)
         whole = pydicom.dcmread(file)
-        check_frames(whole, frames)
+        index = part if as_images else None
+        check_frames(whole, frames, index)
         dicom_codecs.ready(whole.file_meta.TransferSyntaxUID)
-        pixels = library("pydicom.pixels").pixel_array(whole, index=part if as_images else None)
+        pixels = library("pydicom.pixels").pixel_array(whole, index=index, allow_excess_frames=False)
         pixels = np.concatenate(list(pixels.reshape(-1, scan.Rows, scan.Columns, samples)), -1)
         return pixels if (slope, intercept) == (1, 0) else (pixels * slope + intercept).astype(dtype)
 
@@ -47,15 +50,18 @@ def dicom(file, ways, suffix):
     return Contents(scan.Rows, scan.Columns, channels, dtype, load, count, low, high)
 
 
-def check_frames(scan, frames):
-    """Raise ValueError where what is packed in a frame, a JPEG for instance, has no place in it."""
+def check_frames(scan, frames, part):
+    """Raise ValueError where what is packed in frame ``part``, or in any for None, a JPEG for instance, is more than it
+    has room for."""
     syntax = scan.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated or syntax == RUN_LENGTHS:
         return
+    encaps = library("pydicom.encaps")
     table = [scan.get(f"ExtendedOffsetTable{end}") for end in ("", "Lengths")]
     where = {"number_of_frames": frames, "extended_offsets": tuple(table) if all(table) else None}
-    for stream in library("pydicom.encaps").generate_frames(scan.PixelData, **where):
-        check_size(stream, scan.Rows, scan.Columns, int(scan.get("SamplesPerPixel", 1)))
+    one = None if part is None else [encaps.get_frame(scan.PixelData, part, **where)]
+    for stream in one or encaps.generate_frames(scan.PixelData, **where):
+        check_size(stream, scan.Rows * scan.Columns * int(scan.get("SamplesPerPixel", 1)))
 
 
 def check_not_deflated(file):
@@ -87,6 +93,10 @@ def nifti(file, ways, suffix):
     columns, rows = (n for i, n in enumerate(shape[:3]) if i != axis)
     if min(columns, rows) == 1 < count:
         raise ValueError(f"a volume of {shape[0]}×{shape[1]}×{shape[2]} has no images along --slice_axis {axis}")
+    between = (count - 1) * math.prod(shape[:axis]) * volume.get_data_dtype().itemsize
+    whole = math.prod(shape) * volume.get_data_dtype().itemsize / 2**30
+    if between <= READ_OVER and whole > ways.limit:
+        raise ValueError(f"for one slice all its {whole:.1f} GiB are read, and --decoded_limit is {ways.limit:g}")
 
     def load(part):
         chosen = [slice(None)] * len(volume.shape)

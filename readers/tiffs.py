@@ -12,7 +12,10 @@ from readers.files import Contents, Nameless, library
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
 CHANNELS = "C"  # and pages that are channels
-LARGEST_TILE = 4096, 4096  # those of a small image may be larger than itself
+LARGEST_TILE = 2**26  # numbers: those of a small image may be larger than itself
+UNPACKED = 1
+TO_A_SIZE = {2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}  # unpacked to what the file around them says
+STREAMS = {7, 33003, 33004, 33005, 33007, 34712, 34892}  # JPEG and JPEG 2000, which say themselves how large they are
 
 
 def contents(file, ways, suffix):
@@ -49,7 +52,7 @@ def stack(series, pages, viewable):
     def load(part):
         one = len(series.pages) == count > 1  # of many pages, only this one
         source = series.pages[part] if one else series
-        check_streams([source] if one else filter(None, series.pages))
+        check_packed([source] if one else filter(None, series.pages))
         axes, array = source.axes, decode(source)
         order = [axes.index(axis) for axis in (*outer, *"YX", *inner) if axis in axes]
         array = array.transpose(order).reshape(-1, height, width, channels)
@@ -68,12 +71,20 @@ def decode(source):
         raise
 
 
-def check_streams(pages):
-    """Raise ValueError where what is packed in a page, a JPEG for instance, has no place in it."""
+def check_packed(pages):
+    """Raise ValueError where what is packed in a page could be more than the page. Raises UserError without
+    imagecodecs."""
     for page in pages:
         key = page.keyframe
-        if key.compression in library("tifffile").TIFF.IMAGE_COMPRESSIONS:
-            height, width = max((key.imagelength, key.imagewidth), LARGEST_TILE, key=math.prod)
+        if key.compression == UNPACKED:
+            continue
+        library("imagecodecs")  # what tifffile unpacks without it has no bound
+        if key.compression not in TO_A_SIZE | STREAMS:
+            raise ValueError(f"it is packed by {key.compression!s}; save it with another compression")
+        most = max(key.imagedepth * key.imagelength * key.imagewidth * key.samplesperpixel, LARGEST_TILE)
+        if key.is_tiled and math.prod(key.tile) * key.samplesperpixel > most:
+            raise ValueError(f"its tiles of {'×'.join(map(str, key.tile))} are larger than itself")
+        if key.compression in STREAMS:
             for stream, _ in key.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts):
                 if stream is not None:
-                    check_size(stream, height, width, key.samplesperpixel)
+                    check_size(stream, most)

@@ -356,6 +356,16 @@ def read_parts(path, **ways):
         return [part.reshape(found.height, found.width, found.channels) for part in parts]
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.int64, np.uint64, np.uint8, np.int16])
+def test_the_largest_whole_number_stays_the_largest(kind):
+    span = np.iinfo(kind)
+    white = np.full((8, 8, 1), span.max, kind)
+    assert (geometry.resize(white, (4, 4), span.min, span.max) == span.max).all()
+    domain = Domain(1, float(span.min), float(span.max), np.dtype(kind).name, picture=False)
+    ends = to_pixels(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1), domain)
+    assert ends.dtype == kind and ends.flatten().tolist() == [span.min, span.max]
+
+
 def test_colours_are_shown_as_asked():
     images = torch.arange(5.0).view(1, 5, 1, 1)
     shown = lambda show, channels=5: to_colours(images[:, :channels], Domain(channels, show=show)).flatten().tolist()  # noqa: E731
