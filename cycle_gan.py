@@ -1,6 +1,6 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import fit, parse_training, resume, start_from
+from options import check, fit, parse_training, resume, start_from
 from runtime.errors import UserError, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
@@ -56,6 +56,8 @@ def main():
             source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
             options, given = start_from(given, source[1]["options"])
             check_generators(source[1])
+        else:
+            check(options)
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):
             run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
@@ -239,10 +241,7 @@ class Run:
         if signal and self.epoch < options.n_epochs:
             tell(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
             raise SystemExit(128 + int(signal))
-        if options.sample_interval:
-            monitor.save_grid(self)
-        if monitor.stalled:
-            tell(f"stopped early: {monitor.best.waited} evaluations in a row were not the best; that is --epoch best")
+        monitor.end(self)
         tell(f"done; look at {self.images}/index.html; to translate the test folders: {command('test.py', options)}")
 
 

@@ -67,11 +67,11 @@ def measure_folders(options, device):
         raise UserError("--real and --fake go together: the folder of real images, and that of translations")
     ways = ways_of(options)
     places = [list_images(folder, ways) for folder in (options.real, options.fake)]
-    path = file_for_numbers(options, "metrics.json", files_of(chain(*places)))
+    path = file_for_numbers(options, Path(options.results_dir) / "metrics.json", files_of(chain(*places)))
     network = build_features(options.features, device)
     check_range("range", options.range)
     headers = check_headers(places[0], options.skip_bad_images, ways)
-    domain = find_domain("real", headers, ways, span=options.range)
+    domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder, network, device) for folder in folders.values())
     return {

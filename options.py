@@ -6,6 +6,7 @@ every option has its value, and those that depend on others are worked out.
 
 import importlib.util
 import sys
+from itertools import chain
 from typing import NamedTuple
 
 from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
@@ -29,6 +30,7 @@ from runtime.flags import (
     some_of,
     start,
     underscored,
+    zero_or,
 )
 
 __version__ = "1.0.0"
@@ -89,7 +91,7 @@ TRAIN = {
         Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
              "through", str, tuple(BACKBONES), fixed=True),
         Flag("feature_size", 0, "pixels to which it sees the shorter side of crops resized; 0 for as they are",
-             number(int, 0, 2**12), fixed=True),
+             zero_or(number(int, 16, 2**12)), fixed=True),
         Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True),
         Flag("ngf", 64, "filters in the generators' first convolution", FILTERS, fixed=True),
         Flag("ndf", 64, "filters in the critics' first convolution", FILTERS, fixed=True),
@@ -281,12 +283,10 @@ def parse(groups, description, argv=None, files=None):
     parser = command_line(groups, description)
     if files:
         parser.add_argument("files", nargs="*", default=[], help=files)
-    given = vars(parser.parse_args(words))
+    given = spelt_here(vars(parser.parse_args(words)))
     named_files = given.pop("files", None)
-    plain = {flag.name: flag.default for flags in groups.values() for flag in flags}
-    named = {**plain, **given}.get("recipe")  # test.py has none
-    recipe = RECIPES.get(OTHER_VALUES.get(("recipe", named), {}).get("recipe", named), {})
-    options = complete(groups, {**recipe, **(given := spelt_here(given))})
+    usual = next((flag.default for flag in chain(*groups.values()) if flag.name == "recipe"), None)  # test.py has none
+    options = complete(groups, {**RECIPES.get(given.get("recipe", usual), {}), **given})
     if files:
         options.files = named_files
     return options, given
@@ -371,13 +371,13 @@ def check(options):
         check_range(f"range_{side}", getattr(options, f"range_{side}"))
     if len(options.show_channels) != 3:
         raise UserError(f"--show_channels takes three numbers, as in 3 2 1, not {len(options.show_channels)}")
+    if options.patience and not options.eval_interval:
+        raise UserError("--patience counts evaluations; add --eval_interval, or --patience 0")
     if options.rotate90 and options.img_height != options.img_width:
         raise UserError("--rotate90 needs square crops: --img_height as large as --img_width")
     generator, critic = GENERATORS[options.gen_net], CRITICS[options.dis_net]
     if options.penalty != "none" and options.norm == "batch" and critic.norm:
-        raise UserError(
-            "a penalty needs the critic's gradient at each image alone: --norm batch goes with --penalty none"
-        )
+        raise UserError("a penalty needs the critic's gradient at each image: --norm batch goes with --penalty none")
     if options.penalty != "none" and not critic.penalty:
         raise UserError(f"--dis_net {options.dis_net} has no second derivative: it goes with --penalty none")
     if options.checkpoint_activations and options.norm == "batch":

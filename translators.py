@@ -71,7 +71,7 @@ class GivenMasks(NoMasks):
 
     def __init__(self, mask_threshold):
         super().__init__()
-        self.threshold = mask_threshold / 127.5 - 1
+        self.threshold = (mask_threshold + 0.5) / 127.5 - 1  # between two pixels' values, whatever rounding does
 
     def mask(self, side, x):
         if side == "B":

@@ -43,15 +43,17 @@ def measure(recipe, arguments):
     translators = load_translators(state, CPU)
     with tempfile.TemporaryDirectory() as folder:
         about = {"domains": json.dumps(plain(pictures_of(options)))}
-        path = onnx_export.write(translators, "AtoB", Path(folder), about, parse_export(["--io=float"]))
-        model, size = OnnxModel(path), path.stat().st_size
+        name, content, _ = onnx_export.encode(translators, "AtoB", about, parse_export(["--io=float"]))
+        path = Path(folder) / name
+        path.write_bytes(content)
+        model = OnnxModel(path)
     x = torch.rand(1, options.channels_A, arguments.size, arguments.size) * 2 - 1
     networks = {"torch": translators, "ONNX Runtime": model}
     seconds = medians({name: lambda n=n: n.translate("A", x) for name, n in networks.items()}, CPU, arguments.rounds)
     translated = [network.translate("A", x)[0] for network in networks.values()]
     return {
         "recipe": recipe,
-        "file, MB": size / 1e6,
+        "file, MB": len(content) / 1e6,
         **{f"{name}, images/s": 1 / taken for name, taken in seconds.items()},
         "difference": f"{(translated[0] - translated[1]).abs().max():.1e}",
     }

@@ -18,7 +18,7 @@ def deal(things, test_share, seed):
     """Split a list at random: {"trainA", "trainB", "test"}, disjoint, the two training sides equal up to one."""
     things = list(things)
     random.Random(seed).shuffle(things)
-    n_test = max(1, round(len(things) * test_share))
+    n_test = max(1, min(round(len(things) * test_share), len(things) - 2))  # each training side has one
     n_A = (len(things) - n_test) // 2
     return {"test": things[:n_test], "trainA": things[n_test : n_test + n_A], "trainB": things[n_test + n_A :]}
 

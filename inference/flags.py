@@ -46,7 +46,7 @@ SIDES = [
            "type can hold, for floats the 0.1 and 99.9 percentiles", RANGE, fixed=True, several=True) for side in "AB"),
     *FILES,
     Flag("show_channels", [1, 2, 3], "which channels are red, green and blue in grids, where there are not 1 or 3",
-         POSITIVE, several=True),
+         number(int, 1, 2**16), several=True),
 ]  # fmt: skip
 
 OUTPUT_FORMATS = ("png", "jpg", "webp", "bmp", "tif", "npy", "nii.gz")

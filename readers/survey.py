@@ -103,16 +103,17 @@ def find_range(side, domain, headers, span, skip_bad):
         high = max(whole.max if header.high is None else header.high for header in headers.values())
     least, most = float(sample.min()), float(sample.max())
     seen = f"the pixels looked at on side {side} lie between {least:g} and {most:g}"
+    flag = f"--range_{side}" if side in "AB" else "--range"  # of evaluate.py, which has one for both
     if not low < high:
-        raise UserError(f"{seen}, which is no range; give one by --range_{side}")
+        raise UserError(f"{seen}, which is no range; give one by {flag}")
     outside = float(((sample < low) | (sample > high)).mean())
     if outside == 1:
-        raise UserError(f"{seen}, none of them in the range {low:g} to {high:g}; give another --range_{side}")
+        raise UserError(f"{seen}, none of them in the range {low:g} to {high:g}; give another {flag}")
     if outside:
         share = f"{outside:.2%}" if outside >= 1e-4 else "less than 0.01%"
         tell(f"{seen}; {share} of them, outside of {low:g} to {high:g}, are clipped")
     if most - least < LITTLE * (high - low):
-        tell(f"{seen}, a small part of {low:g} to {high:g}; --range_{side} can make more of it")
+        tell(f"{seen}, a small part of {low:g} to {high:g}; {flag} can make more of it")
     return domain._replace(low=float(low), high=float(high))
 
 

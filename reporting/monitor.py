@@ -96,9 +96,24 @@ class Monitor:
             path = self.folder / f"{run.steps}.png"
             self.grid.save(run.model.average.module, path)
             self.scalars.add_grid(run.steps, path)
-            pages.write_run(self.folder, self.options, run.steps, self.scalars.curves)
         except OSError as error:
             warn(f"no sample grid at step {run.steps} ({describe(error)}); training goes on")
+        self.write_page(run)
+
+    def write_page(self, run):
+        try:
+            pages.write_run(self.folder, self.options, run.steps, self.scalars.curves)
+        except OSError as error:
+            warn(f"no page at step {run.steps} ({describe(error)}); training goes on")
+
+    def end(self, run):
+        """The last grid, or the page alone, and why it ends early."""
+        if self.options.sample_interval:
+            self.save_grid(run)
+        elif distributed.is_main():
+            self.write_page(run)
+        if self.stalled:
+            tell(f"stopped early: {self.best.waited} evaluations in a row were not the best; that is --epoch best")
 
     def evaluation_due(self, run):
         every = self.options.eval_interval

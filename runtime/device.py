@@ -19,7 +19,7 @@ def pick_device(name):
         tensor = torch.zeros(1, device=name)
         tensor.item()  # what lies on the device "meta" has no values
         return tensor.device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # some come as modules
         raise UserError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
 
 

@@ -37,6 +37,11 @@ def gpu(text):
     return "cpu" if which < 0 else f"cuda:{which}"
 
 
+def zero_or(check):
+    """A check for argparse: 0, or what passes ``check``."""
+    return lambda text: 0 if text == "0" else check(text)
+
+
 def word_or_number(word):
     """A check for argparse: ``word``, or a finite number."""
 

@@ -280,6 +280,11 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--dataset_name=nothing"], "there is no data set datasets/nothing"),
         (["--device=cuda:99"], "--device cuda:99 is not available"),
         (["--device=nonsense"], "--device nonsense is not available"),
+        (["--device=hpu"], "--device hpu is not available"),
+        (["--epoch=auto", "--range_A", "5"], "--range_A takes auto, or a lower and a higher number, not 5"),
+        (["--patience=2"], "--patience counts evaluations; add --eval_interval"),
+        (["--dis_net=features", "--feature_size=8"], "--feature_size"),
+        (["--show_channels", "70000", "1", "2"], "--show_channels"),
     ],
 )
 def test_bad_flags(workplace, refused, flags, expected):

@@ -52,6 +52,11 @@ def test_families_stay_together_and_only_tests_have_both_styles(glyphs, monkeypa
     assert "already there" in capsys.readouterr().out
 
 
+def test_each_training_side_has_an_icon(glyphs):
+    hands = glyphs.make.__globals__["deal"](range(259), 0.999, 0)
+    assert {side: len(icons) for side, icons in hands.items()} == {"test": 257, "trainA": 1, "trainB": 1}
+
+
 @pytest.mark.parametrize(
     ("root", "told"),
     [("file", "File exists; choose another --root"), ("file/below", "Not a directory; choose another --root")],

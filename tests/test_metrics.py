@@ -6,11 +6,13 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, equal, noise_image
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from datasets import unpadded
 from options import parse_evaluation
@@ -162,8 +164,32 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
         shutil.copy(f"datasets/tiny/test{side}/0.png", f"datasets/tiny/test{side}/3.png")
     result = run("evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testA", LITE)
     assert result.code == 0, result.err
-    assert json.loads((workplace / "metrics.json").read_text())["numbers"]["fake"]["FID"] == pytest.approx(0, abs=1e-3)
+    report = json.loads((workplace / "results/metrics.json").read_text())
+    assert report["numbers"]["fake"]["FID"] == pytest.approx(0, abs=1e-3)
+    assert (
+        run("evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB", LITE, "--results_dir=b").code == 0
+    )
+    assert (workplace / "b/metrics.json").is_file()
     assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", LITE)
+
+
+def test_folders_of_which_a_file_is_bad_are_measured_without_it(workplace, run, refused):
+    random = np.random.default_rng(0)
+    for side in ("real", "fake"):
+        (workplace / side).mkdir()
+        for number in range(5):
+            Image.fromarray(random.integers(0, 60000, (32, 32), np.uint16)).save(workplace / side / f"{number}.png")
+    bad = workplace / "real/2.png"
+    bad.write_bytes(bad.read_bytes()[:900])
+    flags = ["evaluate", "--real=real", "--fake=fake", LITE]
+    assert "real/2.png is not a readable image" in refused(*flags)
+    assert run(*flags, "--skip_bad_images").code == 0
+    for side in ("real", "fake"):
+        for number in range(5):
+            (workplace / side / f"{number}.png").unlink()
+            np.save(workplace / side / f"{number}.npy", np.zeros((32, 32), np.float32))
+    assert "which is no range; give one by --range" in refused(*flags)
+    assert "--range_real" not in refused(*flags)
 
 
 # ---- while training ----

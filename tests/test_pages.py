@@ -41,6 +41,13 @@ def test_the_page_of_a_training_run(workplace, run):
     assert "<td>img_height</td><td>16</td>" in page
 
 
+def test_a_run_without_grids_has_a_page_of_curves(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--sample_interval=0").code == 0
+    assert data("images/tiny/data.js")["grids"] == []
+    page = rendered(workplace / "images/tiny/index.html")
+    assert "tiny: step 3" in page and "<polyline" in page
+
+
 def test_the_page_of_translations(workplace, run):
     (workplace / "datasets/tiny/testA/a b#<i>.png").write_bytes((workplace / "datasets/tiny/testA/0.png").read_bytes())
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0

@@ -15,6 +15,7 @@ from critics import PatchGAN, build_critic
 from losses import both_directions
 from models import SelfAttention, build_generator
 from options import RECIPES, parse_training, resume
+from readers.domains import to_tensor
 from registry import GENERATORS
 from runtime import checkpoints
 from trainer import CycleGAN
@@ -430,6 +431,14 @@ def test_a_flag_given_by_hand_wins_over_the_recipe():
     assert options_of("classic").penalty == "none"
     assert options_of("classic", "--penalty=r1").penalty == "r1"
     assert options_of("classic", "--gan_mode=wgan-gp").penalty == "wgan-gp"
+
+
+@pytest.mark.parametrize("threshold", range(256))
+def test_a_pixel_of_the_threshold_is_black_and_one_above_it_is_not(threshold):
+    pixels = np.full((1, 2, 3), threshold, np.uint8)
+    pixels[0, 1, 1] = min(threshold + 1, 255)
+    mask = GivenMasks(threshold).mask("A", to_tensor(pixels)[None])
+    assert mask.flatten().tolist() == [0, float(threshold < 255)]
 
 
 @pytest.mark.parametrize(
