@@ -10,7 +10,7 @@ from datasets import WholeImages
 from inference.pictures import PictureTranslator
 from readers.domains import domains_of, to_bytes
 from readers.files import BadImage
-from readers.pictures import seen_size
+from readers.pictures import load_image, seen_size
 from runtime import checkpoints
 from runtime.device import ran_out_of_memory
 from runtime.errors import UserError
@@ -69,15 +69,13 @@ class Models:
         None. Raises UserError."""
         translators, domains = self.load(run, epoch)
         side = translators.pick(direction)[0][0]
+        height, width = size_in(path)
         try:
-            height, width = seen_size(path)
-            if width * height > MOST_PIXELS:
-                raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
             fit = dict(multiple=translators.multiple, least=translators.min_size)
             sample = WholeImages([path], domains[side], **fit)[0]
             real = sample["image"][None]
             _, fake, back = translators.cycle(side, real.to(self.device))
-        except BadImage as error:  # whose message names the server's path
+        except BadImage as error:
             raise UserError("this file is not an image that can be read") from error
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
@@ -93,9 +91,9 @@ class Live:
     def __init__(self):
         self.choice = None
 
-    def translate(self, models, choice, frame):
-        """The translation of ``frame``, a PIL image, by ``choice``: run, epoch, direction. Where that is another than
-        before, a new film begins. Raises UserError."""
+    def translate(self, models, choice, path):
+        """The translation of the frame in the file ``path`` by ``choice``: run, epoch, direction. Where that is another
+        than before, a new film begins. Raises UserError."""
         if choice != self.choice:
             *checkpoint, direction = choice
             translators, domains = models.load(*checkpoint)
@@ -103,13 +101,31 @@ class Live:
             frames = iter(self.given.pop, None)  # each is put there when its translation is asked for
             translator = PictureTranslator(translators, domains, models.device)
             self.translated = translator.translate_frames(frames, direction)
-        if frame.width * frame.height > MOST_PIXELS:
-            raise UserError(f"{frame.width} × {frame.height} pixels of the camera are too many here")
-        self.given.append(frame)
+        self.given.append(frame_in(path))
         self.choice = None  # after an error a new film begins
         translation = next(self.translated)
         self.choice = choice
         return translation
+
+
+def size_in(path):
+    """(height, width) of a visitor's image file. Raises UserError where it is none, or too large here."""
+    try:
+        height, width = seen_size(path)
+    except BadImage as error:  # whose message names the server's path
+        raise UserError("this file is not an image that can be read") from error
+    if width * height > MOST_PIXELS:
+        raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
+    return height, width
+
+
+def frame_in(path):
+    """A camera's frame as a PIL image. Raises UserError."""
+    size_in(path)
+    try:
+        return load_image(path)
+    except BadImage as error:
+        raise UserError("this file is not an image that can be read") from error
 
 
 def as_image(tensor):
@@ -146,8 +162,8 @@ def build(models):
         return [shown for (real, fake), name in pairs for shown in ((real, name), (fake, f"{name}, translated"))]
 
     @told
-    def live(run, epoch, direction, frame, film):
-        return (film.translate(models, (run, epoch, direction), frame) if frame else None), film
+    def live(run, epoch, direction, path, film):
+        return (film.translate(models, (run, epoch, direction), path) if path else None), film
 
     def epochs_of(run):
         epochs = models.epochs(run) if run in models.runs() else []
@@ -176,8 +192,8 @@ def build(models):
             gr.on([image.change, epoch.change, direction.change], one, [*choice, image], [fake, back])
         with gr.Tab("Live"):
             with gr.Row():
-                camera = gr.Image(label="Camera", elem_id="live", type="pil", sources="webcam", streaming=True,
-                                  webcam_options=camera, height=HEIGHT)  # fmt: skip
+                camera = gr.Image(label="Camera", elem_id="live", **given | {"sources": ["webcam"]}, streaming=True,
+                                  webcam_options=camera)  # fmt: skip
                 shown = gr.Image(label="Translation", elem_id="live_translation", **made | {"format": "webp"})
             film = gr.State(Live)
             streams = dict(stream_every=EVERY, time_limit=AT_MOST, concurrency_limit=1)
@@ -186,6 +202,6 @@ def build(models):
             files = gr.File(label="Images", file_count="directory", file_types=["image"], elem_id="files")
             gallery = gr.Gallery(label="Images and translations", elem_id="gallery", columns=2, **made)
             files.upload(many, [*choice, files], gallery)
-        run.change(epochs_of, run, epoch)
+        run.change(epochs_of, run, epoch).then(one, [*choice, image], [fake, back])  # its epoch may have the same name
         app.load(refresh, None, [run, epoch])
     return app

@@ -15,7 +15,8 @@ from browser import SCREENSHOTS, chromium, free_port, until
 from conftest import ROOT, TINY, make_dataset, noise_image, run_process
 from PIL import Image
 
-from inference.app import Live, Models
+from inference.app import Live, Models, build
+from inference.visits import names_of
 from runtime.errors import UserError
 from translators import load
 
@@ -138,17 +139,61 @@ def test_a_live_camera_in_a_browser(app, tmp_path):
         until(browser, lambda: seen.update(shown()) or len(seen) > 3)
 
 
-def test_live_frames_are_those_of_a_clip(trained):
+def saved(path, image):
+    image.save(path)
+    return path
+
+
+def test_live_frames_are_those_of_a_clip(trained, tmp_path):
     models, film = Models(trained / "saved_models", "cpu"), Live()
     frames = [noise_image(i, 24, 20) for i in range(3)]
+    files = [saved(tmp_path / f"{i}.png", frame) for i, frame in enumerate(frames)]
     for choice in (("tiny", "2", "AtoB"), ("tiny", "1", "BtoA"), ("tiny", "2", "AtoB")):
-        made = [np.asarray(film.translate(models, choice, frame)) for frame in frames]
+        made = [np.asarray(film.translate(models, choice, file)) for file in files]
         translate = load(trained / "saved_models/tiny", int(choice[1]))
         expected = [np.asarray(picture) for picture in translate.translate_frames(frames, choice[2])]
         assert all((one == other).all() for one, other in zip(made, expected, strict=True))
     with pytest.raises(UserError, match="too many"):
-        film.translate(models, choice, noise_image(0, 1, 2**21 + 1))
-    assert film.translate(models, choice, frames[0]).size == frames[0].size
+        film.translate(models, choice, saved(tmp_path / "long.png", noise_image(0, 1, 2**21 + 1)))
+    (tmp_path / "frame.webp").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n")
+    with pytest.raises(UserError, match="not an image that can be read"):
+        film.translate(models, choice, tmp_path / "frame.webp")
+    assert film.translate(models, choice, files[0]).size == frames[0].size
+
+
+def test_a_camera_frame_is_not_decoded_by_the_page(trained):
+    """Gradio would open it by any of Pillow's formats, some of which start programs."""
+    page = build(Models(trained / "saved_models", "cpu"))
+    given = [block for block in page.blocks.values() if getattr(block, "elem_id", None) in ("image", "live")]
+    after = [step["inputs"] for step in page.config["dependencies"] if step["trigger_after"] is not None]
+    assert [given[0]._id in inputs for inputs in after] == [True]  # another run's translation is shown, whatever epoch
+    assert [(block.type, block.image_mode) for block in given] == 2 * [("filepath", None)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Host": "localhost:{port}", "Origin": "http://localhost:{port}"}, 200),
+        ({"Host": "evil.example:{port}"}, 403),  # as after DNS rebinding
+        ({"Host": "evil.example:{port}", "Origin": "http://evil.example:{port}"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_only_its_own_page_may_ask(app, headers, status):
+    headers = {name: value.format(port=app.port) for name, value in headers.items()}
+    assert answer(f"{app.address}/config", headers=headers) == status
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n0\r\n--x--\r\n'
+    assert answer(f"{app.address}/gradio_api/upload", body, headers | form) == status
+
+
+def test_any_name_is_right_where_anyone_may_listen():
+    assert {"127.0.0.1", "localhost", "[::1]"} <= names_of("127.0.0.1", False)
+    assert names_of("0.0.0.0", False) is names_of("127.0.0.1", True) is None
+    assert {"[fe80::1]", "localhost"} <= names_of("fe80::1", False)
 
 
 def test_nothing_of_the_server_can_be_read(app, trained):
