@@ -24,9 +24,9 @@ from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import check_headers
 from readers.survey import find_domain, ways_of
 from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
-from runtime import checkpoints, download, files
-from runtime.device import flush_denormals, pick_amp, pick_device, set_tf32
-from runtime.folders import claim
+from runtime import checkpoints, download
+from runtime.device import flush_denormals, pick_amp, pick_device, ran_out_of_memory, set_tf32
+from runtime.folders import check_free, write_ours
 from translators import load_translators
 
 
@@ -34,17 +34,23 @@ def main():
     options = parse_evaluation()
     flush_denormals()
     device = pick_device(options.device)
-    report = measure_folders(options, device) if options.real or options.fake else measure_model(options, device)
+    try:
+        report = measure_folders(options, device) if options.real or options.fake else measure_model(options, device)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UserError(f"{device} ran out of memory; take a smaller --batch_size") from error
     show(report)
     path = report["json"]
-    files.write(path, (json.dumps(as_json(report), indent=1) + "\n").encode())
+    content = (json.dumps(as_json(report), indent=1) + "\n").encode()
+    write_ours(path.parent, {path.name: content}, options.overwrite)
     tell(f"the numbers are in {path}")
 
 
 def file_for_numbers(options, usual, inputs):
     """Where the numbers go, found free before anything is measured; none of ``inputs``. Raises UserError."""
     path = Path(options.json or usual)
-    claim(path.parent, [path], inputs, options.overwrite)
+    check_free(path.parent, [path], inputs, options.overwrite)
     return path
 
 

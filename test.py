@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
 from inference.clips import is_moving, translate_clip
+from inference.flags import CLIPS, TRANSLATE
 from inference.onnx_model import OnnxModel
 from inference.output import Output, check_output
 from inference.tiles import OneWay, translate_in_tiles
 from inference.writers import Writers
 from readers.domains import domains_of, to_pixels
 from readers.folders import find_side, has_images, list_images, list_input, side_sources
+from readers.formats import suffix_of
 from reporting import pages
 from runtime import checkpoints, download
 from runtime.device import (
@@ -33,7 +35,7 @@ from runtime.device import (
     ran_out_of_memory,
     set_tf32,
 )
-from runtime.folders import check_apart, claim
+from runtime.folders import check_apart, claimed
 from translators import load_translators
 
 THREADS = 4  # that write
@@ -45,7 +47,7 @@ def main():
     device = pick_device(options.device)
     options.batch_size = options.batch_size or usual_batch(device)
     path, translators, domains = load_onnx(options) if options.onnx else load_checkpoint(options, device)
-    moving = options.input and is_moving(options.input, options)
+    moving = bool(options.input) and is_moving(options.input, options)
     check_ways(options, translators, moving)
     results = Path(options.results_dir) / options.dataset_name / path.stem
     if moving:
@@ -55,11 +57,9 @@ def main():
         return translate_clip(translators, translations, direction, output, domains, options, device)
     folder, outputs = Path(options.output or results), plan(options, results, translators, domains)
     written = [*(folder / name for name in pages.FILES), *(path for output in outputs for path in output.files())]
-    claim(folder, written, [path for output in outputs for path in output.sources()], options.overwrite)
-    done = []
-    for output in outputs:
-        done += translate_all(translators, output, device, options)
-    pages.write_results(folder, done)
+    with claimed(folder, written, [path for output in outputs for path in output.sources()], options.overwrite):
+        done = [row for output in outputs for row in translate_all(translators, output, device, options)]
+        pages.write_results(folder, done)
     tell(f"look at {folder}/index.html")
 
 
@@ -82,8 +82,9 @@ def load_checkpoint(options, device):
 
 def load_onnx(options):
     """(path, OnnxModel, domains)."""
-    for flag in ("tile", "compile"):
-        if getattr(options, flag):
+    usual = {flag.name: flag.default for group in TRANSLATE.values() for flag in group}
+    for flag in ("tile", "compile", "epoch", "amp"):
+        if getattr(options, flag) != usual[flag]:
             raise UserError(f"--{flag} needs the networks of a checkpoint, not an ONNX file; leave one of them out")
     options.amp = "off"
     model = OnnxModel(options.onnx)
@@ -97,6 +98,11 @@ def check_ways(options, translators, moving):
             "--compile makes one piece of a network, which --tile takes apart and which changes from frame to frame of "
             "a clip; leave it out"
         )
+    for flag in () if moving else TRANSLATE[CLIPS]:
+        if getattr(options, flag.name) != flag.default:
+            raise UserError(f"--{flag.name} is for videos and other clips, and there is none; leave it out")
+    if not moving and options.output and suffix_of(options.output) and not Path(options.output).is_dir():
+        raise UserError(f"--output {options.output} looks like a file; name a folder for the translations of images")
     tile, multiple, least = options.tile, translators.multiple, translators.min_size
     if tile and (tile % multiple or tile < 4 * least):
         raise UserError(f"--tile must be divisible by {multiple} and at least {4 * least}, not {tile}")

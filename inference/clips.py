@@ -21,7 +21,7 @@ from readers.files import files_of
 from readers.folders import list_images
 from runtime.errors import UserError, printable, tell, warn
 from runtime.files import replacing
-from runtime.folders import claim
+from runtime.folders import claimed
 from runtime.signals import StopSignal
 
 
@@ -55,13 +55,13 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     with StopSignal() as stop:
         if into_file:
             check_eight_bits(output, target)
-            claim(output.parent, [output, partial_name(output)], files_of(places), options.overwrite)
-            output = write_file(job, clip, output, stop)
+            with claimed(output.parent, [output, partial_name(output)], files_of(places), options.overwrite):
+                output = write_file(job, clip, output, stop)
         else:
             check_format(options.output_format, target)
             paths = [output / name for name in output_names(places, source, origin, target, options.output_format)]
-            claim(output, paths, files_of(places), options.overwrite)
-            write_folder(job.frames(clip, stop, output), clip.rate, paths)
+            with claimed(output, paths, files_of(places), options.overwrite):
+                write_folder(job.frames(clip, stop, output), clip.rate, paths)
     for problem in clip.problems:
         warn(problem)
     tell(f"{job.done} frames are in {output}")

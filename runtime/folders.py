@@ -1,5 +1,6 @@
 """Folders for output: writable, apart from what is read, and never at the cost of a file that is already there."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -75,11 +76,23 @@ def check_apart(output, sources):
             )
 
 
-def claim(folder, paths, inputs, overwrite=False):
-    """Make ``folder`` ready, and note there that the files ``paths`` are this program's from now on.
+@contextlib.contextmanager
+def claimed(folder, paths, inputs, overwrite=False):
+    """Make ``folder`` ready, and note there that the files ``paths`` are this program's from now on. Behind it,
+    whatever went wrong inside, a file that was not written is nobody's again. Raises UserError as ``check_free``."""
+    check_free(folder, paths, inputs, overwrite)
+    note(folder, read_written(folder) | {os.path.relpath(path, folder) for path in paths})
+    try:
+        yield
+    finally:
+        note(folder, {name for name in read_written(folder) if os.path.lexists(Path(folder) / name)})
 
-    Raises UserError where one of its files is one of ``inputs``, under whichever name; or where one would replace a
-    file that this program did not write there, unless ``overwrite``.
+
+def check_free(folder, paths, inputs, overwrite=False):
+    """Make sure that the files ``paths`` can be written to ``folder``.
+
+    Raises UserError where one of them is one of ``inputs``, under whichever name; or where one would replace a file
+    that this program did not write there, unless ``overwrite``.
     """
     folder = Path(folder)
     names = {os.path.relpath(path, folder) for path in paths}
@@ -93,20 +106,24 @@ def claim(folder, paths, inputs, overwrite=False):
                 f"{folder / name} is there already, and not by this program; name another folder, or add --overwrite"
             )
     check_writable(folder)
-    files.write(folder / WRITTEN, json.dumps(sorted(names | ours)).encode())
+
+
+def note(folder, names):
+    """Write down in ``folder`` that the files of these ``names`` are this program's."""
+    files.write(Path(folder) / WRITTEN, json.dumps(sorted(names)).encode())
 
 
 def write_ours(folder, contents, overwrite=False, alone=False):
-    """Write ``contents``, name → bytes, into ``folder``, as ``claim`` allows. ``alone``: the files that this program
-    wrote there earlier, and does not write now, go."""
+    """Write ``contents``, name → bytes, into ``folder``, as ``check_free`` allows. ``alone``: the files that this
+    program wrote there earlier, and does not write now, go."""
     folder = Path(folder)
     earlier = read_written(folder)
-    claim(folder, [folder / name for name in contents], (), overwrite)
-    for name in earlier - contents.keys() if alone else ():
-        if Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
-            (folder / name).unlink(missing_ok=True)
-    for name, content in contents.items():
-        files.write(folder / name, content)
+    with claimed(folder, [folder / name for name in contents], (), overwrite):
+        for name in earlier - contents.keys() if alone else ():
+            if Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+                (folder / name).unlink(missing_ok=True)
+        for name, content in contents.items():
+            files.write(folder / name, content)
 
 
 def read_written(folder):
