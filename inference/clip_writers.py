@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from readers.videos import pyav, reason, sounds
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 
 TICK = Fraction(1, 240000)  # s: in which 24000/1001 and 30000/1001 frames a second, 24, 25, 50, 60 come out even
 BT709 = dict(colorspace=1, color_primaries=1, color_trc=1, color_range=1)  # as FFmpeg counts them; the range limited
@@ -95,6 +95,10 @@ def as_picture(av, frame, stream):
     return picture
 
 
+LAYOUTS = (6, "5.1"), (2, "stereo"), (1, "mono")  # for so many channels or more, that every encoder knows
+REFUSED = {"mov": {"flac", "opus"}}  # by FFmpeg, though it counts them among what the container can hold
+
+
 class Sound:
     """The sound of ``clip``, or none, on its way to the container ``sink``: as it is where that can hold it, encoded
     again where not, without what is damaged."""
@@ -108,10 +112,14 @@ class Sound:
 
     def _way(self, stream, kind):
         """(the stream in ``sink``, whether it is encoded again)."""
-        if stream.codec_context.codec.canonical_name in self.sink.supported_codecs:
+        context = stream.codec_context
+        named = "channels" not in context.layout.name  # "2 channels" says of neither where it is
+        if named and context.codec.canonical_name in self.sink.supported_codecs - REFUSED.get(kind.name, set()):
             return self.sink.add_stream_from_template(stream), False
-        rate = 48000 if kind.sound == "libopus" else stream.codec_context.sample_rate
-        return self.sink.add_stream(kind.sound, rate=rate, layout=stream.codec_context.layout.name), True
+        rates = pyav().Codec(kind.sound, "w").audio_rates or [context.sample_rate]
+        nearest = min(rates, key=lambda rate: (abs(rate - context.sample_rate), -rate))
+        layout = next(name for least, name in LAYOUTS if context.layout.nb_channels >= least)
+        return self.sink.add_stream(kind.sound, rate=nearest, layout=layout), True
 
     def _following(self):
         return next((packet for packet in self.packets if packet.stream.index in self.ways), None)
@@ -163,7 +171,14 @@ def write_animation(frames, file, kind, clip, options, stop):
     tick, least = (Fraction(1, 100), 2) if kind.name == "GIF" else (Fraction(1, 1000), 1)  # browsers slow down 10 ms
     durations = [int(1000 * tick * count) for count in in_ticks(frames, tick, least)]
     shown = {} if clip.loops == 1 and kind.name == "GIF" else {"loop": clip.loops}  # a GIF says it only of more
-    first.save(file, kind.name, save_all=True, append_images=rest, duration=durations, quality=90, **shown)
+    try:
+        first.save(file, kind.name, save_all=True, append_images=rest, duration=durations, quality=90, **shown)
+    except OSError:  # the disk's
+        raise
+    except (
+        Exception
+    ) as error:  # sides, or a still of minutes, beyond what the format can say; Pillow raises what it likes
+        raise UserError(f"a {kind.name} cannot hold this clip ({first_line(error, '')}); write an .mp4") from error
 
 
 MP4 = Kind(write_video, "mp4", H264, "aac")

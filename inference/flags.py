@@ -49,6 +49,7 @@ SIDES = [
          number(int, 1, 2**16), several=True),
 ]  # fmt: skip
 
+CLIPS = "videos and other clips"
 OUTPUT_FORMATS = ("png", "jpg", "webp", "bmp", "tif", "npy", "nii.gz")
 TRANSLATE = {
     "what to translate": [
@@ -64,7 +65,7 @@ TRANSLATE = {
              ("trained", *OUTPUT_FORMATS)),
         OVERWRITE,
     ],
-    "videos and other clips": [
+    CLIPS: [
         Flag("frames", False, "the images in --input are the frames of one clip, in the order of their numbers", bool),
         Flag("fps", 25.0, "with --frames: how many a second go to a video", number(float, 0.1, 1001)),
         Flag("steady", 0.9, "against flicker: how much of the norms' statistics comes from the frames before; 0 "

@@ -1,6 +1,7 @@
 """An exported direction in the place of Translators, for ``test.py --onnx``."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from runtime import files
 from runtime.errors import UserError
 from runtime.libraries import library
 
+FOLDER_OF_OTHERS = "session.model_external_initializers_file_folder_path"
 MOST = 1024  # pixels: what a file may ask images to be padded to
 
 
@@ -23,8 +25,11 @@ class OnnxModel:
         if not self.path.is_file():
             raise UserError(f"--onnx {path} does not exist; write it: python export.py --dataset_name NAME")
         try:
-            # From bytes, so that it cannot refer to other files by paths of its own.
-            self.session = runtime.InferenceSession(files.read(path), providers=["CPUExecutionProvider"])
+            with tempfile.TemporaryDirectory() as empty:
+                settings = runtime.SessionOptions()
+                settings.add_session_config_entry(FOLDER_OF_OTHERS, empty)  # the files that it names are not there
+                providers = dict(providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
+                self.session = runtime.InferenceSession(files.read(path), settings, **providers)
             about = self.session.get_modelmeta().custom_metadata_map
             self.direction, self.bytes = about["direction"], {"uint8": True, "float": False}[about["io"]]
             self.multiple, self.min_size = int(about["multiple"]), int(about["min_size"])
@@ -49,7 +54,10 @@ class OnnxModel:
         image = to_bytes(x).permute(0, 2, 3, 1).contiguous() if self.bytes else x.float()
         try:
             translated = torch.from_numpy(self.session.run(None, {"image": image.cpu().numpy()})[0])
-            return translated.permute(0, 3, 1, 2) / 127.5 - 1 if self.bytes else translated, None
+            translated = translated.permute(0, 3, 1, 2) / 127.5 - 1 if self.bytes else translated
         except Exception as error:
             size = "×".join(map(str, x.shape))
             raise UserError(f"ONNX Runtime fails on images of {size} ({str(error).splitlines()[0]})") from error
+        if translated.shape != (len(x), self.domains[self.direction[-1]].channels, *x.shape[2:]):
+            raise self.foreign()
+        return translated, None

@@ -30,7 +30,7 @@ class Output:
         self.direction, self.folder, self.root = direction, Path(folder), root
         self.places = [as_place(place) for place in places]
         self.origin, self.target = (domains[side] for side in direction.split("to"))
-        self.volumes = None
+        self.volumes, self.zipped = None, wanted == "nii.gz"
         if self._as_volumes(self.target, wanted):
             self.volumes = Volumes(self.places, self.origin.slice_axis)
             self.names = [Path(place).relative_to(root) for place in self.places]
@@ -60,7 +60,8 @@ class Output:
     def path(self, place, name):
         """The file for a translation: for a slice of several, that of its volume."""
         path = self.folder / name
-        return path.parent if self.volumes and self.volumes.counts[place.name] > 1 else path
+        path = path.parent if self.volumes and self.volumes.counts[place.name] > 1 else path
+        return path.with_name(f"{path.name}.gz") if self.zipped and path.suffix.lower() == ".nii" else path
 
     def _as_volumes(self, target, wanted):
         """Whether slices are put together again: where both sides are volumes, or where it is asked for."""

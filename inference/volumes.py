@@ -27,6 +27,7 @@ class Volumes:
         volume = np.stack([slices[part] for part in sorted(slices)], self.axis)
         del self.slices[place.name]
         volume = volume.squeeze(-1) if volume.shape[-1] == 1 else volume
+        volume = volume.astype(np.float32) if volume.dtype == np.float16 else volume  # which NIfTI does not have
         content = library("nibabel").Nifti1Image(volume, affine_of(place), dtype=volume.dtype).to_bytes()
         files.write(path, gzip.compress(content) if path.suffix == ".gz" else content)
 

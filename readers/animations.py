@@ -19,24 +19,27 @@ def is_animated(path):
 
 def clip(path, domain):
     with reading(path), opened(as_place(path)) as file, open_image(file) as image:
-        count, loops = image.n_frames, image.info.get("loop", 1)
+        still = int(bool(image.info.get("default_image")))  # of a PNG: shown where it cannot move, and no frame
+        numbers, loops = range(still, image.n_frames), image.info.get("loop", 1)
         if (size := image.width * image.height * 4 / 2**30) > domain.limit:
             raise BadClip(path, f"a frame takes {size:.1f} GiB, and --decoded_limit is {domain.limit:g}; raise that")
         image.seek(1)
         rate = 1 / shown_for(image)
-    found = Clip(rate, count, None, loops=loops)
+    found = Clip(rate, len(numbers), None, loops=loops)
 
     def read():
         time = Fraction(0)
         with opened(as_place(path)) as file, open_image(file) as image:
-            for number in range(count):
+            for count, number in enumerate(numbers):
                 try:
                     image.seek(number)
                     seen = np.asarray(as_seen(image, domain.channels))
                 except Exception as error:  # decoders raise what they like
-                    if not number:
+                    if not count:
                         raise BadClip(path, error) from error
-                    found.problems.append(f"{path} is damaged or cut short: {number} of {count} frames could be read")
+                    found.problems.append(
+                        f"{path} is damaged or cut short: {count} of {len(numbers)} frames could be read"
+                    )
                     return
                 yield Frame(seen.reshape(*seen.shape[:2], -1), time, shown_for(image))
                 time += shown_for(image)

@@ -12,7 +12,8 @@ from runtime.errors import UserError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000")  # some others start programs
 Image.MAX_IMAGE_PIXELS = None  # --decoded_limit bounds them instead, and can be raised
 OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # in Pillow's names
-ORIENTATION = 0x0112
+ORIENTATION, TILE_WIDTH, TILE_LENGTH = 0x0112, 322, 323
+LARGEST_TILE = 2**26  # numbers: those of a small TIFF may be larger than itself
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
@@ -35,8 +36,14 @@ def contents(file, ways, suffix):
 
 
 def open_image(file):
-    """Pillow's image of an open file, not decoded yet."""
-    return Image.open(file, formats=known_formats())
+    """Pillow's image of an open file, not decoded yet. Raises ValueError for a TIFF with tiles that are larger than
+    itself, each of which would be unpacked as a whole."""
+    image = Image.open(file, formats=known_formats())
+    if image.format == "TIFF" and {TILE_WIDTH, TILE_LENGTH} <= set(image.tag_v2):
+        width, length, bands = image.tag_v2[TILE_WIDTH], image.tag_v2[TILE_LENGTH], len(image.getbands())
+        if width * length * bands > max(image.width * image.height * bands, LARGEST_TILE):
+            raise ValueError(f"its tiles of {width}×{length} are larger than itself")
+    return image
 
 
 @functools.cache

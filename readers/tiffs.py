@@ -12,7 +12,6 @@ from readers.files import Contents, Nameless, library
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
 CHANNELS = "C"  # and pages that are channels
-LARGEST_TILE = 2**26  # numbers: those of a small image may be larger than itself
 UNPACKED = 1
 TO_A_SIZE = {2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}  # unpacked to what the file around them says
 STREAMS = {7, 33003, 33004, 33005, 33007, 34712, 34892}  # JPEG and JPEG 2000, which say themselves how large they are
@@ -81,7 +80,7 @@ def check_packed(pages):
         library("imagecodecs")  # what tifffile unpacks without it has no bound
         if key.compression not in TO_A_SIZE | STREAMS:
             raise ValueError(f"it is packed by {key.compression!s}; save it with another compression")
-        most = max(key.imagedepth * key.imagelength * key.imagewidth * key.samplesperpixel, LARGEST_TILE)
+        most = max(key.imagedepth * key.imagelength * key.imagewidth * key.samplesperpixel, pictures.LARGEST_TILE)
         if key.is_tiled and math.prod(key.tile) * key.samplesperpixel > most:
             raise ValueError(f"its tiles of {'×'.join(map(str, key.tile))} are larger than itself")
         if key.compression in STREAMS:

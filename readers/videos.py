@@ -41,8 +41,9 @@ def container(path, limit=1.0):
             raise BadClip(path, reason(error)) from error
         with found:
             for stream in found.streams.video:
-                stream.codec_context.options = pixels
-                stream.thread_type = "AUTO"
+                if stream.codec_context is not None:  # PyAV has its codec
+                    stream.codec_context.options = pixels
+                    stream.thread_type = "AUTO"
             yield found
 
 

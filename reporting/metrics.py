@@ -20,7 +20,7 @@ from registry import CRITICS, FEATURES, load
 from reporting.statistics import MEASURES
 from runtime import libraries
 from runtime.device import autocast, pick_amp, tuned_kernels
-from runtime.errors import UserError, tell
+from runtime.errors import UserError, first_line, tell
 from runtime.pretrained import efficientnet_lite
 
 MEASURING = "measuring", "requirements-eval.txt"
@@ -44,9 +44,11 @@ class Inception(nn.Module):
         extractor = library("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
         try:
             self.network = extractor("inception-v3-compat", ["2048"])
-        except OSError as error:
+        except Exception as error:  # what was fetched may be cut short, and torch raises what it likes
+            reason, place = first_line(error, type(error).__name__), f"{torch.hub.get_dir()}/checkpoints"
             raise UserError(
-                f"the weights of Inception-v3 cannot be fetched ({error}); --features efficientnet_lite0 works offline"
+                f"the weights of Inception-v3 cannot be fetched, or are damaged ({reason}); remove those in {place} to "
+                "fetch them again; --features efficientnet_lite0 works offline"
             ) from error
 
     def forward(self, images):

@@ -27,7 +27,11 @@ def write_results(folder, translations):
     """The page of ``translations``, tuples (direction, name, path of the input, path of the output), in ``folder``."""
 
     def address(path):
-        return quote(os.fsencode(os.path.relpath(path, folder).replace(os.sep, "/")))  # names may be in no encoding
+        try:
+            relative = os.path.relpath(path, folder)
+        except ValueError:  # another drive of Windows
+            return Path(path).resolve().as_uri()
+        return quote(os.fsencode(relative.replace(os.sep, "/")))  # names may be in no encoding
 
     results = [[direction, str(name), address(source), address(made)] for direction, name, source, made in translations]
     write(folder, "results", results)

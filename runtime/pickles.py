@@ -50,9 +50,28 @@ def pickles_of(content):
             ends.append(file.tell())
         return [content[begin:end] for begin, end in itertools.pairwise(ends)]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name.lower() for name in archive.namelist()]
+        if archive.start_dir != directory_of(content) or len(set(names)) < len(names):
+            raise zipfile.BadZipFile("its table of contents can be read in two ways")
         if sum(member.file_size for member in archive.infolist()) > len(content):
             raise TooLarge
-        return [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+        return [archive.read(name) for name in archive.namelist() if name.lower().endswith(".pkl")]
+
+
+END, LOCATOR, WIDE_END = 22, 20, 56  # bytes of what a zip ends with, the last two only in its 64-bit form
+
+
+def directory_of(content):
+    """Where a zip without a comment says that its table of contents begins; -1 where it does not end as one."""
+    end = len(content) - END
+    if content[end : end + 4] != b"PK\5\6":
+        return -1
+    wide = end - LOCATOR - WIDE_END
+    if content[end - LOCATOR : end - LOCATOR + 4] != b"PK\6\7":
+        return int.from_bytes(content[end + 16 : end + 20], "little")
+    if int.from_bytes(content[end - 12 : end - 4], "little") != wide:
+        return -1
+    return int.from_bytes(content[wide + 48 : wide + 56], "little")
 
 
 def names_in(pickled):

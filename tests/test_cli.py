@@ -311,6 +311,15 @@ def test_a_file_that_is_no_image_is_named_or_skipped_and_counted(workplace, run,
     assert re.search(r"^1 .*images.*trainA/1\.png", result.out, re.M)
 
 
+def test_flags_that_would_do_nothing_are_refused(trained, refused):
+    flags = ["test", "--dataset_name=tiny", "--n_cpu=0"]
+    for flag in ("--compare", "--passes=2", "--fps=3", "--steady=0.5", "--codec=libx264", "--crf=3"):
+        line = refused(*flags, flag)
+        assert f"{flag.split('=')[0]} is for videos and other clips" in line
+    line = refused(*flags, "--input=datasets/tiny/testA/0.png", "--output=b.png")
+    assert "--output b.png looks like a file; name a folder" in line and not Path("b.png").exists()
+
+
 def test_missing_epochs_are_answered_with_those_there_are(trained, refused):
     for script in ("cycle_gan", "test"):
         assert "no checkpoint after epoch 7" in (line := refused(script, "--dataset_name=tiny", "--epoch=7"))

@@ -20,6 +20,7 @@ from nibabel.testing import data_path as NIBABEL_FILES
 from PIL import Image, ImageOps
 from pydicom.data import get_testdata_file
 
+from inference.output import Output
 from inference.writers import save_image
 from readers import geometry
 from readers.domains import PICTURES, Domain, load_array, load_pixels, to_colours, to_pixels, to_tensor, to_unit
@@ -567,6 +568,20 @@ def test_nan_is_refused_by_name_or_replaced(workplace, run, refused):
     assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1", "--nan=0").code == 0
     np.save(workplace / "datasets/any/testA/1.npy", hole)
     assert run("test", "--dataset_name=any", "--n_cpu=0").code == 0
+
+
+def test_volumes_of_half_precision_and_packed_ones(tmp_path):
+    volume(tmp_path / "a.nii", 0)
+    domain = domain_of(tmp_path)
+    half = domain._replace(dtype="float16", low=0.0, high=1.0)
+    places = list_images(tmp_path)
+    output = Output("AtoB", tmp_path / "out", places, tmp_path, {"A": domain, "B": half}, "nii.gz")
+    for index, place in enumerate(output.places):
+        array = np.full((24, 26, 1), index / 4, np.float16)
+        output.volumes.add(place, array, output.path(place, output.names[index]))
+    made = nibabel.load(tmp_path / "out/a.nii.gz")
+    assert made.get_data_dtype() == np.float32
+    assert np.unique(made.get_fdata()).tolist() == [index / 4 for index in range(len(places))]
 
 
 def test_what_contradicts_a_16_bit_model_is_refused(workplace, run, refused):

@@ -41,11 +41,12 @@ from readers.folders import list_images
 from readers.formats import contents
 from readers.geometry import PREPROCESS
 from readers.headers import read_header
+from readers.pictures import load_image, seen_size
 from reporting import pages
 from reporting.scalars import Scalars
-from runtime import checkpoints, download, files, jsonl
+from runtime import checkpoints, download, files, jsonl, pickles
 from runtime.errors import UserError
-from runtime.folders import check_writable, claim
+from runtime.folders import check_writable, claimed, write_ours
 from runtime.weights import load_tensors
 from translators import load_translators
 
@@ -326,9 +327,31 @@ def test_no_file_of_others_is_ever_replaced(tmp_path_factory, names):
     for name in names:
         (folder / name).write_bytes(b"[1, null")
     wanted = [folder / "a.png", folder / "b/a.png"]
-    with contextlib.suppress(UserError):
-        claim(folder, wanted, ())
+    with contextlib.suppress(UserError), claimed(folder, wanted, ()):
         assert not [path for path in wanted if path.exists()]
+
+
+def test_what_was_not_written_is_nobodys(tmp_path):
+    ours, others = tmp_path / "a.png", tmp_path / "b.png"
+    with contextlib.suppress(OSError), claimed(tmp_path, [ours, others], ()):
+        ours.write_text("ours")
+        raise OSError
+    others.write_text("somebody's")
+    with claimed(tmp_path, [ours], ()):
+        pass
+    with (
+        pytest.raises(UserError, match=r"b\.png is there already, and not by this program"),
+        claimed(tmp_path, [others], ()),
+    ):
+        pass
+
+
+def test_a_page_leaves_what_was_put_in_the_place_of_an_old_file(tmp_path):
+    write_ours(tmp_path, {"index.html": b"1", "A1.png": b"1"}, alone=True)
+    write_ours(tmp_path, {"index.html": b"2"}, alone=True)
+    (tmp_path / "A1.png").write_text("somebody's")
+    write_ours(tmp_path, {"index.html": b"3"}, alone=True)
+    assert (tmp_path / "A1.png").read_text() == "somebody's" and (tmp_path / "index.html").read_bytes() == b"3"
 
 
 # ---- values are checked where they enter ----
@@ -618,6 +641,65 @@ class Called:
 
     def __reduce__(self):
         return self.call
+
+
+def zip_parts(members):
+    """A zip of stored members in parts: what they are, its table of contents, and how many there are."""
+    with zipfile.ZipFile(content := io.BytesIO(), "w", zipfile.ZIP_STORED) as archive:
+        for name, member in members:
+            archive.writestr(zipfile.ZipInfo(name), member)
+        start = archive.start_dir
+    whole = content.getvalue()
+    return whole[:start], whole[start:-22], len(members)
+
+
+def test_a_zip_that_two_programs_read_in_two_ways_is_refused():
+    torch.save({"a": torch.zeros(2)}, good := io.BytesIO())
+    with zipfile.ZipFile(good) as archive:
+        harmless = [(name, archive.read(name)) for name in archive.namelist()]
+    makes_memory = b"\x80\x02c__builtin__\nbytearray\nJ" + struct.pack("<i", 1000) + b"\x85R." + bytes(200)
+    harmful = [(name, makes_memory if name.endswith("data.pkl") else member) for name, member in harmless]
+    (first, for_torch, count), (second, for_python, _) = zip_parts(harmful), zip_parts(harmless)
+    table = bytearray(for_python)
+    at = 0
+    for _ in range(count):  # zipfile adds what stands in front of an archive to all places
+        place = struct.unpack_from("<I", table, at + 42)[0] + len(first) + len(for_torch)
+        struct.pack_into("<I", table, at + 42, (place - len(for_torch) - len(second)) % 2**32)
+        at += 46 + sum(struct.unpack_from("<3H", table, at + 28))
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(for_torch), len(first), 0)
+    content = first + for_torch + second + table + end
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert b"bytearray" not in archive.read(archive.namelist()[0])
+    assert isinstance(torch.load(io.BytesIO(content), weights_only=True), bytearray)  # so it would have been
+    with pytest.raises(zipfile.BadZipFile, match="in two ways"):
+        pickles.read(content)
+
+
+@pytest.mark.parametrize("again", ["archive/data.pkl", "archive/DATA.PKL"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_two_members_of_one_name_is_refused(again):
+    torch.save({"a": torch.zeros(2)}, content := io.BytesIO())
+    assert pickles.read(content.getvalue())["a"].tolist() == [0, 0]
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.writestr(again, b"")
+    with pytest.raises(zipfile.BadZipFile, match="in two ways"):
+        pickles.read(content.getvalue())
+
+
+def test_a_tile_larger_than_its_image_is_not_unpacked(tmp_path):
+    side = 20000
+    packer = zlib.compressobj(1)
+    tile = b"".join(packer.compress(bytes(side * 100)) for _ in range(side // 100)) + packer.flush()
+    numbers = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in numbers.items())
+    tile += bytes(len(tile) % 2)
+    header = struct.pack("<2sHI", b"II", 42, 8 + len(tile))
+    (tmp_path / "a.tif").write_bytes(header + tile + struct.pack("<H", len(numbers)) + entries + bytes(4))
+    for read in (load_image, seen_size, lambda path: read_header(path, PICTURES)):
+        with pytest.raises(UserError, match="its tiles of 20000×20000 are larger than itself"):
+            read(tmp_path / "a.tif")
+    Image.new("RGB", (16, 16)).save(tmp_path / "b.tif", tiffinfo={322: 256, 323: 256}, compression="tiff_deflate")
+    assert load_image(tmp_path / "b.tif").size == (16, 16)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -21,6 +21,7 @@ from reporting import metrics
 from reporting.metrics import Best, pair_distances, set_distances
 from reporting.scalars import Curve
 from runtime import checkpoints
+from runtime.errors import UserError
 from translators import load_translators
 
 LITE = "--features=efficientnet_lite0"
@@ -171,6 +172,26 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
     )
     assert (workplace / "b/metrics.json").is_file()
     assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", LITE)
+
+
+def test_weights_that_came_damaged_end_in_one_line(monkeypatch):
+    def extractor(*arguments):
+        raise KeyError("filename 'storages' not found")
+
+    monkeypatch.setattr(metrics, "library", lambda name: Namespace(FeatureExtractorInceptionV3=extractor))
+    with pytest.raises(
+        UserError, match="cannot be fetched, or are damaged .*storages.*; remove those in .*checkpoints"
+    ):
+        metrics.Inception()
+
+
+def test_full_memory_is_one_line(workplace, monkeypatch, refused):
+    def full(*arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(metrics, "describe", full)
+    folders = "--real=datasets/tiny/testA", "--fake=datasets/tiny/testA"
+    assert "ran out of memory; take a smaller --batch_size" in refused("evaluate", *folders, LITE)
 
 
 def test_folders_of_which_a_file_is_bad_are_measured_without_it(workplace, run, refused):

@@ -16,6 +16,7 @@ from inference.onnx_model import OnnxModel
 from options import parse_export, parse_training
 from readers.domains import PICTURES, pictures_of, plain
 from runtime import checkpoints
+from runtime.errors import UserError
 from spectral_norm import fold_spectral_norm
 from translators import Translators
 
@@ -168,6 +169,44 @@ def test_files_of_others_are_refused(workplace, refused):
         assert "not a file of export.py" in refused("test", "--onnx=other.onnx")
     model(**good | dict(domains=domains(channels=1)))
     assert "ONNX Runtime fails" in refused("test", "--onnx=other.onnx", "--dataset_name=tiny", "--n_cpu=0")
+
+
+def test_a_file_of_another_sees_no_file_beside_it(workplace):
+    onnx = pytest.importorskip("onnx")
+    (workplace / ".ssh").mkdir()
+    (workplace / ".ssh/key").write_bytes(bytes(range(1, 193)))
+    weight = onnx.TensorProto(name="w", data_type=2, dims=[1, 8, 8, 3], data_location=onnx.TensorProto.EXTERNAL)
+    for name, value in (("location", ".ssh/key"), ("offset", "0"), ("length", "192")):
+        weight.external_data.add(key=name, value=value)
+    image, made = (onnx.helper.make_tensor_value_info(name, 2, ["N", "H", "W", 3]) for name in ("image", "translation"))
+    node = onnx.helper.make_node("Max", ["image", "w"], ["translation"])
+    graph = onnx.helper.make_graph([node], "g", [image], [made], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    about = dict(direction="AtoB", io="uint8", multiple="4", min_size="8")
+    onnx.helper.set_model_props(model, about | {"domains": json.dumps(plain({"A": PICTURES, "B": PICTURES}))})
+    (workplace / "other.onnx").write_bytes(model.SerializeToString())
+    reading = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert reading.run(None, {"image": np.zeros((1, 8, 8, 3), np.uint8)})[0].max() == 192  # so it would have been
+    with pytest.raises(UserError, match="not a file of export.py"):
+        OnnxModel("other.onnx")
+
+
+def test_a_file_that_makes_other_images_than_it_says_is_refused(workplace, refused):
+    onnx = pytest.importorskip("onnx")
+    image, made = (
+        onnx.helper.make_tensor_value_info(name, 1, ["N", c, "H", "W"])
+        for name, c in zip(("image", "translation"), (3, 6), strict=True)
+    )
+    node = onnx.helper.make_node("Concat", ["image", "image"], ["translation"], axis=1)
+    graph = onnx.helper.make_graph([node], "g", [image], [made])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    about = dict(direction="AtoB", io="float", multiple="4", min_size="8")
+    onnx.helper.set_model_props(model, about | {"domains": json.dumps(plain({"A": PICTURES, "B": PICTURES}))})
+    (workplace / "other.onnx").write_bytes(model.SerializeToString())
+    flags = ["test", "--onnx=other.onnx", "--dataset_name=tiny", "--n_cpu=0"]
+    assert "not a file of export.py" in refused(*flags)
+    assert "--epoch needs the networks of a checkpoint" in refused(*flags, "--epoch=3")
+    assert "--amp needs the networks of a checkpoint" in refused(*flags, "--amp=bf16")
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])

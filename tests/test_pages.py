@@ -1,6 +1,7 @@
 """The pages: what their data say, and, where there is a Chromium, what a browser makes of them."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -59,6 +60,15 @@ def test_the_page_of_translations(workplace, run):
         assert (folder / unquote(source)).exists() and (folder / unquote(output)).exists()
     page = rendered(folder / "index.html")
     assert "7 of 7" in page and "AtoB a b#&lt;i&gt;.png" in page and page.count('loading="lazy"') == 14
+
+
+def test_an_image_on_another_drive_has_its_whole_address(tmp_path, monkeypatch):
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    pages.write_results(tmp_path, [("AtoB", "a b.png", tmp_path / "a b.png", tmp_path / "c.png")])
+    assert data(tmp_path / "data.js")[0][2] == f"file://{tmp_path}/a%20b.png"
 
 
 def test_ten_thousand_translations(tmp_path):

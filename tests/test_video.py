@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from argparse import Namespace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from conftest import TINY, make_dataset, noise_image, run_process
 from PIL import Image
 
 from inference import clips
-from inference.clip_writers import in_ticks
+from inference.clip_writers import KINDS, in_ticks
 from readers import videos
 from readers.clips import by_number, is_clip, open_clip
 from readers.domains import PICTURES
@@ -117,6 +118,68 @@ def test_sound_that_fits_is_copied_bit_by_bit(same):
 
 
 @pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="an older PyAV cannot make such a file")
+@pytest.mark.parametrize(
+    ("kind", "codec", "rate", "layout"),
+    [
+        ("avi", "pcm_s16le", 44100, "stereo"),  # two channels, of which the file does not say where they are
+        ("avi", "pcm_mulaw", 8000, "mono"),
+        ("matroska", "pcm_s24le", 48000, "stereo"),
+        ("matroska", "wavpack", 192000, "stereo"),
+        ("matroska", "wavpack", 44100, "quad"),
+        ("matroska", "ac3", 48000, "5.1(side)"),
+        ("matroska", "flac", 96000, "stereo"),
+        ("matroska", "libopus", 48000, "stereo"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_sound_of_every_kind_gets_into_every_container(tmp_path, kind, codec, rate, layout, suffix):
+    with open(tmp_path / "in", "wb") as file, av.open(file, "w", format=kind) as sink:
+        video, sound = sink.add_stream("mpeg4", rate=10), sink.add_stream(codec, rate=rate, layout=layout)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        for number in range(5):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 40 * number, np.uint8), format="rgb24")
+            picture.pts = number
+            sink.mux(video.encode(picture))
+        silence = np.zeros((1, rate // 2 * sound.codec_context.layout.nb_channels), np.int16)
+        samples = av.AudioFrame.from_ndarray(silence, format="s16", layout=layout)
+        samples.sample_rate, samples.pts = rate, 0
+        sink.mux(sound.encode(samples))
+        for stream in sink.streams:
+            sink.mux(stream.encode(None))
+    clip = videos.clip(tmp_path / "in", PICTURES)
+    options, stop = Namespace(codec="auto", crf=30), Namespace(received=0)
+    with open(tmp_path / "out", "wb") as file:
+        KINDS[suffix].write(clip.read(), file, KINDS[suffix], clip, options, stop)
+    with av.open(str(tmp_path / "out")) as made:
+        (stream,) = made.streams.audio
+        seconds = sum(part.samples / part.sample_rate for part in made.decode(stream))
+    assert seconds == pytest.approx(0.5, abs=0.05) and clip.problems == []
+
+
+def test_a_video_of_an_unknown_codec_is_named(tmp_path):
+    path = make_video(tmp_path / "a.avi", kind="avi", codec="mpeg4", sound=None)
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZQXJ").replace(b"fmp4", b"zqxj"))
+    with pytest.raises(UserError, match="this PyAV does not have its codec"):
+        videos.clip(path, PICTURES)
+
+
+def test_the_still_picture_of_an_animated_png_is_no_frame(tmp_path):
+    first, *rest = (Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue"))
+    first.save(tmp_path / "a.png", save_all=True, append_images=rest, default_image=True, duration=[200, 300])
+    clip = open_clip(tmp_path / "a.png", PICTURES)
+    shown = [(frame.array[0, 0].tolist(), float(frame.time), float(frame.duration)) for frame in clip.read()]
+    assert clip.count == 2 and shown == [([0, 128, 0], 0, 0.2), ([0, 0, 255], 0.2, 0.3)]
+
+
+@pytest.mark.parametrize(("suffix", "width", "count"), [(".gif", 8, 70), (".gif", 70000, 2), (".webp", 20000, 2)])
+def test_what_an_animated_picture_cannot_hold_is_said(suffix, width, count):
+    frames = (
+        Frame(np.full((8, width, 3), i * (width > 8), np.uint8), Fraction(10 * i), Fraction(10)) for i in range(count)
+    )
+    with pytest.raises(UserError, match="cannot hold this clip .*; write an .mp4"):
+        KINDS[suffix].write(frames, io.BytesIO(), KINDS[suffix], Namespace(loops=0), Namespace(), Namespace(received=0))
+
+
 @pytest.mark.parametrize("turn", [90, 180, -90])
 def test_a_turned_video_comes_out_upright(same, turn):
     make_video("clip.mp4", rotation=turn, aspect=Fraction(2, 1))
