@@ -10,7 +10,7 @@ if __name__ == "__main__":
     exit_cleanly(parse_app)  # answers --help and bad flags, before torch is imported
 
 from inference.app import STYLE, Models, build
-from inference.visits import OwnPagesOnly, names_of
+from inference.visits import guards
 from runtime.device import flush_denormals, pick_device
 from runtime.errors import UserError
 
@@ -21,12 +21,10 @@ def main():
     models = Models(options.checkpoint_dir, pick_device(options.device))
     if not models.runs():
         raise UserError(f"there is no checkpoint under {options.checkpoint_dir}; train first, or name --checkpoint_dir")
-    page = build(models)  # says what is missing before anything of it is imported
-    from starlette.middleware import Middleware
-
+    page = build(models)
     try:
         page.launch(
-            app_kwargs={"middleware": [Middleware(OwnPagesOnly, names=names_of(options.host, options.share))]},
+            app_kwargs={"middleware": guards(options.host, options.share)},
             server_name=options.host,
             server_port=options.port,
             share=options.share,

@@ -9,17 +9,15 @@ HERE = "127.0.0.1", "localhost", "[::1]"
 class OwnPagesOnly:
     """Refuses, of an ASGI ``app``, what is asked for under a name that is not in ``names``, as after DNS rebinding, and
     what another page sends: a form of its own needs no permission to reach this machine.
-
-    ``names`` of None are any.
     """
 
-    def __init__(self, app, names=None):
+    def __init__(self, app, names):
         self.app, self.names = app, names
 
     async def __call__(self, scope, receive, send):
         headers = {name: value.decode("latin-1").lower() for name, value in scope.get("headers", ())}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        known = self.names is None or {host, host.rpartition(":")[0]} & self.names  # with a port, or without
+        known = {host, host.rpartition(":")[0]} & self.names  # with a port, or without
         own = origin is None or urlsplit(origin).netloc == host
         if scope["type"] in ("http", "websocket") and not (known and own):
             await refuse(scope["type"], send)
@@ -34,6 +32,10 @@ async def refuse(kind, send):
     await send({"type": "http.response.body", "body": b"not from here"})
 
 
-def names_of(host, share):
-    """The names under which a server that listens at ``host`` is to be found; None where that cannot be known."""
-    return None if share or host in EVERYWHERE else {*HERE, host, f"[{host}]"}
+def guards(host, share):
+    """The middleware of a server that listens at ``host``: none where anyone may come, who knows by which names."""
+    from starlette.middleware import Middleware  # comes with Gradio, which not everyone has
+
+    if share or host in EVERYWHERE:
+        return []
+    return [Middleware(OwnPagesOnly, names={*HERE, host, f"[{host}]"})]

@@ -16,7 +16,7 @@ from conftest import ROOT, TINY, make_dataset, noise_image, run_process
 from PIL import Image
 
 from inference.app import Live, Models, build
-from inference.visits import names_of
+from inference.visits import guards
 from runtime.errors import UserError
 from translators import load
 
@@ -190,10 +190,10 @@ def test_only_its_own_page_may_ask(app, headers, status):
     assert answer(f"{app.address}/gradio_api/upload", body, headers | form) == status
 
 
-def test_any_name_is_right_where_anyone_may_listen():
-    assert {"127.0.0.1", "localhost", "[::1]"} <= names_of("127.0.0.1", False)
-    assert names_of("0.0.0.0", False) is names_of("127.0.0.1", True) is None
-    assert {"[fe80::1]", "localhost"} <= names_of("fe80::1", False)
+def test_any_name_is_right_where_anyone_may_come():
+    assert guards("0.0.0.0", False) == guards("::", False) == guards("127.0.0.1", True) == []
+    (guard,) = guards("fe80::1", False)
+    assert {"[fe80::1]", "localhost", "127.0.0.1"} <= guard.kwargs["names"]
 
 
 def test_nothing_of_the_server_can_be_read(app, trained):
