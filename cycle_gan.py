@@ -204,7 +204,8 @@ class Run:
             make_ready(output, anew=saved is None)
         self.headers.write()
         if saved is not None:
-            checkpoints.set_later_aside(self.saves, saved)
+            if checkpoints.set_later_aside(self.saves, saved):
+                self.monitor.set_later_aside(self.steps)
             for departure in departures(self.position(), saved):
                 warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)

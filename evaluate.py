@@ -18,6 +18,7 @@ from argparse import Namespace
 from itertools import chain
 from pathlib import Path
 
+from inference.flags import check_evaluation
 from readers.domains import domains_of
 from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
@@ -32,6 +33,7 @@ from translators import load_translators
 
 def main():
     options = parse_evaluation()
+    check_evaluation(options)
     flush_denormals()
     device = pick_device(options.device)
     try:

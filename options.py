@@ -250,10 +250,7 @@ def parse_import(argv=None):
 
 def parse_export(argv=None):
     """The command line of export.py: its options."""
-    options = parse(EXPORT, "Write a trained CycleGAN in a form that others can use.", argv)[0]
-    if options.web and (options.format, options.io) != ("onnx", "uint8"):
-        raise UserError("--web goes with --format onnx and --io uint8")
-    return options
+    return parse(EXPORT, "Write a trained CycleGAN in a form that others can use.", argv)[0]
 
 
 def parse_app(argv=None):

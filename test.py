@@ -15,8 +15,9 @@ import torch
 from tqdm import tqdm
 
 from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
+from inference.clip_writers import KINDS
 from inference.clips import is_moving, translate_clip
-from inference.flags import CLIPS, TRANSLATE
+from inference.flags import CLIPS, TRANSLATE, refuse_unused
 from inference.onnx_model import OnnxModel
 from inference.output import Output, check_output
 from inference.tiles import OneWay, translate_in_tiles
@@ -82,10 +83,8 @@ def load_checkpoint(options, device):
 
 def load_onnx(options):
     """(path, OnnxModel, domains)."""
-    usual = {flag.name: flag.default for group in TRANSLATE.values() for flag in group}
-    for flag in ("tile", "compile", "epoch", "amp"):
-        if getattr(options, flag) != usual[flag]:
-            raise UserError(f"--{flag} needs the networks of a checkpoint, not an ONNX file; leave one of them out")
+    of_networks = "tile", "compile", "epoch", "amp"
+    refuse_unused(options, TRANSLATE, of_networks, "needs the networks of a checkpoint, and --onnx is given")
     options.amp = "off"
     model = OnnxModel(options.onnx)
     return model.path, model, model.domains
@@ -98,10 +97,11 @@ def check_ways(options, translators, moving):
             "--compile makes one piece of a network, which --tile takes apart and which changes from frame to frame of "
             "a clip; leave it out"
         )
-    for flag in () if moving else TRANSLATE[CLIPS]:
-        if getattr(options, flag.name) != flag.default:
-            raise UserError(f"--{flag.name} is for videos and other clips, and there is none; leave it out")
-    if not moving and options.output and suffix_of(options.output) and not Path(options.output).is_dir():
+    of_clips = [flag.name for flag in TRANSLATE[CLIPS]]
+    refuse_unused(options, TRANSLATE, () if moving else of_clips, "is for videos and other clips, and there is none")
+    refuse_unused(options, TRANSLATE, () if options.frames else ["fps"], "goes with --frames; a file has its own times")
+    like_a_file = options.output and (suffix_of(options.output) or Path(options.output).suffix.lower() in KINDS)
+    if not moving and like_a_file and not Path(options.output).is_dir():
         raise UserError(f"--output {options.output} looks like a file; name a folder for the translations of images")
     tile, multiple, least = options.tile, translators.multiple, translators.min_size
     if tile and (tile % multiple or tile < 4 * least):

@@ -4,6 +4,7 @@ import os
 
 from registry import FEATURES, FORMATS
 from runtime.download import PRETRAINED
+from runtime.errors import UserError
 from runtime.flags import NATURAL, POSITIVE, WEIGHT, Flag, epoch, folder_name, number, word_or_number
 
 WHERE = [
@@ -145,6 +146,33 @@ EXPORT = {
         *[flag for flag in MACHINE if flag.name == "decoded_limit"],
     ],
 }  # fmt: skip
+
+
+def refuse_unused(options, table, names, why):
+    """Raise UserError where one of the flags ``names`` has another value than its default in ``table``: nothing would
+    come of it."""
+    usual = {flag.name: flag.default for group in table.values() for flag in group}
+    for name in names:
+        if getattr(options, name) != usual[name]:
+            raise UserError(f"--{name} {why}; leave it out")
+
+
+def check_evaluation(options):
+    if options.real or options.fake:
+        refuse_unused(options, EVALUATE, ("epoch", "checkpoint", "direction"), "is of a model, not of two folders")
+    else:
+        of_files = [flag.name for flag in FILES]
+        refuse_unused(options, EVALUATE, ("range", *of_files), "goes with --real and --fake; a model has its own")
+
+
+def check_export(options):
+    if options.web and (options.format, options.io) != ("onnx", "uint8"):
+        raise UserError("--web goes with --format onnx and --io uint8")
+    if not options.web:
+        refuse_unused(options, EXPORT, ("ort", "examples"), "is of the page that --web writes")
+    if options.format != "onnx":
+        refuse_unused(options, EXPORT, ("io", "half"), "goes with --format onnx")
+
 
 APP = {
     "app": [

@@ -1,5 +1,6 @@
 """Who may use the app: the page that it serves, and no other web page that the same browser has open."""
 
+import socket
 from urllib.parse import urlsplit
 
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -38,4 +39,5 @@ def guards(host, share):
 
     if share or host in EVERYWHERE:
         return []
-    return [Middleware(OwnPagesOnly, names={*HERE, host, f"[{host}]"})]
+    own = {*HERE, host, f"[{host}]"} | ({socket.gethostname(), socket.getfqdn()} if host not in HERE else set())
+    return [Middleware(OwnPagesOnly, names={name.lower() for name in own})]

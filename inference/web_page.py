@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from models import SelfAttention
+from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.pictures import encode_png, load_image
 from runtime import files
-from runtime.errors import tell, warn
+from runtime.errors import UserError, tell, warn
 from runtime.folders import write_ours
 
 SOURCE = Path(__file__).parent / "web"
@@ -59,7 +60,10 @@ def example_files(side, channels, options):
     paths = list_images(find_side(Path(options.dataset_dir) / options.dataset_name, "test", side))
     chosen = np.unique((np.arange(options.examples) + 0.5) * len(paths) // options.examples).astype(int)
     images = (np.atleast_3d(load_image(paths[place], channels, options.decoded_limit)) for place in chosen)
-    return {f"examples/{side}{number}.png": encode_png(image) for number, image in enumerate(images)}
+    try:
+        return {f"examples/{side}{number}.png": encode_png(image) for number, image in enumerate(images)}
+    except BadImage as error:
+        raise UserError(f"{error.path} is not a readable image; remove it, or leave --examples out") from error
 
 
 def runtime_files(ort, folder):

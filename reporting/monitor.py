@@ -11,10 +11,11 @@ from readers.headers import check_headers
 from reporting import metrics, pages
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite
-from reporting.scalars import Scalars
+from reporting.scalars import Scalars, is_row
 from reporting.texts import Forecast, place
-from runtime import distributed
+from runtime import distributed, jsonl
 from runtime.errors import UserError, describe, tell, warn
+from runtime.folders import free_beside
 
 SAMPLE_ROWS = 6
 
@@ -40,6 +41,14 @@ class Monitor:
     def open(self, steps):
         """Go on with what an earlier run wrote up to ``steps``."""
         self.scalars = Scalars(self.folder, self.options.tensorboard, steps)
+
+    def set_later_aside(self, steps):
+        """Move the grids after ``steps`` to ``<folder>.1`` …, with a copy of all curves: they are of another course."""
+        later = [path for path in self.folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) > steps]
+        (target := free_beside(self.folder)).mkdir()
+        jsonl.write(target / "scalars.jsonl", jsonl.read(self.folder / "scalars.jsonl", is_row))
+        for path in later:
+            path.rename(target / path.name)
 
     def progress(self, run):
         """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""

@@ -20,6 +20,7 @@ import_weights.py writes ``epoch_0.pth`` without "training", and instead
 It is the zip archive that ``torch.save`` writes, with a SHA-256 of all its bytes as the archive's comment.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -228,8 +229,8 @@ def check_content(path, state, checks):
 def save(folder, state, keep):
     """Write a checkpoint whole or not at all; of those before it, keep ``keep`` − 1 in full.
 
-    Older ones are reduced to their generators after whole epochs, and removed otherwise. Raises OSError where the
-    disk refuses; the files that were there are then untouched.
+    Older ones are reduced to their generators after whole epochs, and removed otherwise; where the disk refuses that,
+    it is said. Raises OSError where it refuses the new one; the files that were there are then untouched.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -238,22 +239,31 @@ def save(folder, state, keep):
     position = state["epoch"], state["sample"]
     earlier = [name for name in reversed(listed(folder)) if name[:2] < position]
     for name in earlier[keep - 1 :]:
-        if name.sample:
-            name.path.unlink()
-        elif not reduce_to_generators(name.path):
-            break  # as were those before it
+        try:
+            if name.sample:
+                name.path.unlink()
+            elif not reduce_to_generators(name.path):
+                break  # as were those before it
+        except OSError as error:
+            warn(f"{name.path} stays as large as it is ({describe(error)}); the newer checkpoints are whole")
     return path
 
 
 def set_later_aside(folder, state):
     """Move what was saved after the checkpoint ``state``, with which a run goes on, to ``<folder>.1``, ``.2`` …: it
-    belongs to another course of the run, and the latest is now what this one writes."""
-    later = [name.path for name in listed(folder) if name[:2] > (state["epoch"], state["sample"])]
+    belongs to another course of the run, and the latest is now what this one writes. Returns whether there was any."""
+    place = state["epoch"], state["sample"]
+    later = [name.path for name in listed(folder) if name[:2] > place]
     if later:
+        best = Path(folder) / "best.pth"
+        with contextlib.suppress(UserError):  # there is none, or none that can be read
+            found = load_file(best)
+            later += [best] if (found["epoch"], found["sample"]) > place else []
         (target := free_beside(Path(folder))).mkdir()
         for path in later:
             path.rename(target / path.name)
-        tell(f"what was saved after {path_of(folder, state['epoch'], state['sample'])} is now in {target}")
+        tell(f"what was saved after {path_of(folder, *place)} is now in {target}")
+    return bool(later)
 
 
 def reduce_to_generators(path):

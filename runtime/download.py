@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from runtime.errors import DISK_REFUSES, UserError, tell
 from runtime.files import named_errors, open_regular
+from runtime.lock import in_turn
 
 KNOWN = (
     "ae_photos", "apple2orange", "cezanne2photo", "facades", "horse2zebra", "iphone2dslr_flower", "maps",
@@ -61,7 +62,9 @@ def find_dataset(options):
         raise UserError(f"{folder} is missing; cycle_gan.py fetches it, and test.py --input translates other images")
     if not options.download:
         raise UserError(f"{folder} is missing and --no_download forbids fetching it; leave that out to fetch {name}")
-    fetch(name, Path(options.dataset_dir), options.dataset_url)
+    with in_turn(folder):
+        if not folder.is_dir():  # nor has another process fetched it meanwhile
+            fetch(name, Path(options.dataset_dir), options.dataset_url)
     return folder
 
 

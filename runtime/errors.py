@@ -13,6 +13,7 @@ from pathlib import Path
 
 from runtime.files import write
 
+NOTHING_LEFT = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -73,6 +74,8 @@ def exit_cleanly(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # what a shell makes of SIGPIPE
     except OSError as error:
+        if error.filename is None and error.errno in NOTHING_LEFT:
+            stop(f"the system has no more memory, files or processes ({error.strerror}); try a smaller --n_cpu", 2)
         if error.filename is None and error.errno not in DISK_REFUSES:  # a defect of ours, to be seen whole
             raise
         stop(describe(error), 2)

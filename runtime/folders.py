@@ -10,7 +10,8 @@ from runtime import files
 from runtime.errors import UserError, tell
 
 WRITTEN = ".written.json"  # in a folder for output, the names of the files that are this program's
-SIGNS_OF_A_RUN = ("runs.jsonl", "scalars.jsonl", "epoch_*.pth")
+SIGNS_OF_A_RUN = ("runs.jsonl", "scalars.jsonl", "epoch_*.pth", "headers.jsonl")
+OF_THE_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what file managers leave where they have looked
 
 
 def check_writable(folder):
@@ -30,7 +31,7 @@ def check_writable(folder):
 def check_ours(folder):
     """Raise UserError where ``folder`` holds something else than a run of this program."""
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not any(any(folder.glob(sign)) for sign in SIGNS_OF_A_RUN):
+    if holds_files(folder) and not any(any(folder.glob(sign)) for sign in SIGNS_OF_A_RUN):
         raise UserError(f"{folder} holds files that are no run of this program; name another folder for its output")
 
 
@@ -41,10 +42,14 @@ def set_aside(folder):
     """
     check_ours(folder)
     folder = Path(folder)
-    if not folder.exists() or not any(folder.iterdir()):
+    if not holds_files(folder):
         return
     folder.rename(target := free_beside(folder))
     tell(f"{folder} held an earlier run, which is now in {target}")
+
+
+def holds_files(folder):
+    return folder.exists() and any(path.name not in OF_THE_SYSTEM for path in folder.iterdir())
 
 
 def free_beside(folder):
@@ -81,11 +86,13 @@ def claimed(folder, paths, inputs, overwrite=False):
     """Make ``folder`` ready, and note there that the files ``paths`` are this program's from now on. Behind it,
     whatever went wrong inside, a file that was not written is nobody's again. Raises UserError as ``check_free``."""
     check_free(folder, paths, inputs, overwrite)
-    note(folder, read_written(folder) | {os.path.relpath(path, folder) for path in paths})
+    names = {os.path.relpath(path, folder) for path in paths}
+    note(folder, read_written(folder) | names)
     try:
         yield
-    finally:
-        note(folder, {name for name in read_written(folder) if os.path.lexists(Path(folder) / name)})
+    finally:  # of these names alone: another process may be in the middle of its own
+        missing = {name for name in names if not os.path.lexists(Path(folder) / name)}
+        note(folder, read_written(folder) - missing)
 
 
 def check_free(folder, paths, inputs, overwrite=False):
@@ -119,9 +126,11 @@ def write_ours(folder, contents, overwrite=False, alone=False):
     folder = Path(folder)
     earlier = read_written(folder)
     with claimed(folder, [folder / name for name in contents], (), overwrite):
-        for name in earlier - contents.keys() if alone else ():
+        old = earlier - contents.keys() if alone else set()
+        for name in old:
             if Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
                 (folder / name).unlink(missing_ok=True)
+        note(folder, read_written(folder) - old)
         for name, content in contents.items():
             files.write(folder / name, content)
 

@@ -1,11 +1,13 @@
 """The lock that keeps a second process out of a run's folder."""
 
+import errno
 import os
 import socket
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from runtime.errors import UserError
+from runtime.errors import UserError, describe, tell, warn
 from runtime.files import named_errors, open_regular
 
 try:
@@ -15,6 +17,11 @@ except ImportError:  # Windows
     import msvcrt
 
 SIGN = "process "  # with which a lock's text begins
+HELD = errno.EACCES, errno.EAGAIN, errno.EDEADLK  # by another process; the last is Windows' word
+
+
+class InUse(UserError):
+    """Another process is in the folder."""
 
 
 @contextmanager
@@ -23,6 +30,23 @@ def locked(*folders):
     with ExitStack() as locks:
         for folder in sorted({os.path.realpath(folder): folder for folder in folders}.values()):
             locks.enter_context(FolderLock(folder))
+        yield
+
+
+@contextmanager
+def in_turn(folder, pause=1.0):
+    """Inside, no other process is in here with ``folder``: it waits, and looks each ``pause`` seconds."""
+    with ExitStack() as lock:
+        waiting = False
+        while True:
+            try:
+                lock.enter_context(FolderLock(folder))
+                break
+            except InUse as error:
+                if not waiting:
+                    tell(f"{error}: this waits")
+                waiting = True
+                time.sleep(pause)
         yield
 
 
@@ -50,9 +74,13 @@ class FolderLock:
             else:
                 self.file.seek(1 << 20)  # a byte behind the text, which the second process is to read
                 msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
+        except OSError as error:
+            if error.errno not in HELD:  # as on network disks without locks
+                warn(f"{self.path} cannot be locked here ({describe(error)}); start no second run in {self.folder}")
+                return self
             holder = holder or "another process"
-            raise UserError(f"{self.folder} is in use by {holder}; wait for it, or choose another folder") from None
+            self.file.close()
+            raise InUse(f"{self.folder} is in use by {holder}; wait for it, or choose another folder") from None
         with named_errors(self.path):
             self.file.truncate(0)
             self.file.write(f"{SIGN}{os.getpid()} on {socket.gethostname()}\n".encode())

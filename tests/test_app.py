@@ -1,6 +1,7 @@
 """The app: what it translates, in a real browser; and what it does not give away."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -194,6 +195,8 @@ def test_any_name_is_right_where_anyone_may_come():
     assert guards("0.0.0.0", False) == guards("::", False) == guards("127.0.0.1", True) == []
     (guard,) = guards("fe80::1", False)
     assert {"[fe80::1]", "localhost", "127.0.0.1"} <= guard.kwargs["names"]
+    (guard,) = guards("DESKTOP-ABC", False)
+    assert {"desktop-abc", socket.gethostname().lower()} <= guard.kwargs["names"]
 
 
 def test_nothing_of_the_server_can_be_read(app, trained):

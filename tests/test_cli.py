@@ -1,5 +1,6 @@
 """The command line as a user runs it: train, resume, translate, and every kind of bad input."""
 
+import json
 import os
 import re
 from functools import partialmethod
@@ -118,8 +119,22 @@ def test_what_was_saved_after_the_epoch_that_a_run_goes_on_from_is_set_aside(wor
     aside = workplace / "saved_models" / "tiny.1"
     assert sorted(path.name for path in aside.iterdir()) == ["epoch_2.pth", "epoch_3.pth"]
     assert equal(checkpoints.load_file(aside / "epoch_3.pth"), abandoned)
+    assert {path.stem for path in (workplace / "images/tiny.1").glob("*.png")} == {"4", "6", "8", "9"}
+    curves = [json.loads(line) for line in (workplace / "images/tiny.1/scalars.jsonl").read_text().splitlines()]
+    assert curves[-1]["step"] == 9
     assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3").code == 0
     assert not (workplace / "saved_models" / "tiny.2").exists()
+
+
+def test_the_best_of_another_course_is_set_aside_with_it(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=3").code == 0
+    folder = workplace / "saved_models/tiny"
+    for epoch, kept in ((3, False), (1, True)):
+        best = checkpoints.load_file(folder / "epoch_1.pth")
+        checkpoints.write(folder / "best.pth", {**best, "epoch": epoch})
+        assert checkpoints.set_later_aside(folder, {"epoch": 2, "sample": 0}) == (epoch == 3)
+        assert (folder / "best.pth").exists() == kept
+    assert sorted(os.listdir(workplace / "saved_models/tiny.1")) == ["best.pth", "epoch_3.pth"]
 
 
 def test_a_printed_command_names_the_folders_that_are_elsewhere():
@@ -318,6 +333,8 @@ def test_flags_that_would_do_nothing_are_refused(trained, refused):
         assert f"{flag.split('=')[0]} is for videos and other clips" in line
     line = refused(*flags, "--input=datasets/tiny/testA/0.png", "--output=b.png")
     assert "--output b.png looks like a file; name a folder" in line and not Path("b.png").exists()
+    line = refused(*flags, "--input=datasets/tiny/testA", "--output=out.mp4")
+    assert "--output out.mp4 looks like a file" in line and not Path("out.mp4").exists()
 
 
 def test_missing_epochs_are_answered_with_those_there_are(trained, refused):

@@ -4,16 +4,19 @@ import contextlib
 import http.server
 import io
 import socketserver
+import subprocess
+import sys
 import threading
 import zipfile
 
 import pytest
-from conftest import TINY, noise_image
+from conftest import ROOT, TINY, noise_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime import download
 from runtime.errors import UserError
+from runtime.lock import FolderLock
 
 
 def archive(names):
@@ -75,13 +78,33 @@ def contents(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def test_of_two_processes_one_fetches(server, tmp_path):
+    """As on the machines of a cluster that share a folder: both would append to one file."""
+    options = dict(dataset_name="facades", dataset_dir=str(tmp_path), download=True, dataset_url=server.url)
+    find = (
+        f"from argparse import Namespace; from runtime import download; download.find_dataset(Namespace(**{options}))"
+    )
+    with FolderLock(tmp_path / "facades"):
+        command = [sys.executable, "-u", "-c", find]
+        processes = [
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in "12"
+        ]
+        for process in processes:
+            assert b"in use by process" in process.stdout.readline()
+        assert server.requests == []
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert len(server.requests) == 1 and (tmp_path / "facades/trainA").is_dir()
+    for process in processes:
+        process.stdout.close()
+
+
 def test_a_known_set_is_announced_fetched_and_trained_on(server, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("cycle_gan", *FACADES, "--dataset_url", server.url)
     assert result.code == 0, result.err
     assert f"fetching {server.url}/facades.zip ({len(GOOD) / 1e6:.1f} MB)" in result.out
     assert contents(tmp_path / "datasets") == sorted(
-        ["facades"] + [f"facades/{s}" for s in ("trainA", "trainB", "testA", "testB")]
+        ["facades", "facades.lock"] + [f"facades/{s}" for s in ("trainA", "trainB", "testA", "testB")]
         + [f"facades/{s}/{i}.png" for s in ("trainA", "trainB", "testA", "testB") for i in (0, 1)]
     )  # fmt: skip
     assert run("test", "--dataset_name", "facades", "--n_cpu", 0).code == 0

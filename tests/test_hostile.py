@@ -331,6 +331,16 @@ def test_no_file_of_others_is_ever_replaced(tmp_path_factory, names):
         assert not [path for path in wanted if path.exists()]
 
 
+def test_what_another_process_is_about_to_write_stays_its_own(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    with claimed(tmp_path, paths, ()):
+        paths[0].touch()
+        write_ours(tmp_path, {"metrics.json": b"{}"})
+        paths[1].touch(), paths[2].touch()
+    with claimed(tmp_path, paths, ()):
+        pass
+
+
 def test_what_was_not_written_is_nobodys(tmp_path):
     ours, others = tmp_path / "a.png", tmp_path / "b.png"
     with contextlib.suppress(OSError), claimed(tmp_path, [ours, others], ()):

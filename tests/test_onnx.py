@@ -227,5 +227,20 @@ def test_what_to_install(missing, workplace, run, refused, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["export", "--examples=4"], "--examples is of the page that --web writes"),
+        (["export", "--ort=https://here"], "--ort is of the page"),
+        (["export", "--format=pytorch-cyclegan", "--half"], "--half goes with --format onnx"),
+        (["evaluate", "--range", "0", "4095"], "--range goes with --real and --fake"),
+        (["evaluate", "--pages=images"], "--pages goes with --real and --fake"),
+        (["evaluate", "--real=a", "--fake=b", "--epoch=7"], "--epoch is of a model, not of two folders"),
+    ],
+)
+def test_flags_of_something_else(refused, flags, told):
+    assert told in refused(*flags)
+
+
 def test_flags_that_do_not_go_together(refused):
     assert "--io uint8" in refused("export", "--web", "--io=float")

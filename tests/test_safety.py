@@ -3,6 +3,7 @@
 ``ERRORS`` is the table of docs/errors.md: each row is provoked through the command line.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -231,6 +232,17 @@ def test_a_full_disk_is_said_and_training_goes_on(workplace, run, monkeypatch):
     assert [name.epoch for name in checkpoints.listed(SAVES)] == [1, 3]
 
 
+def test_a_checkpoint_counts_as_saved_where_older_ones_cannot_be_made_smaller(workplace, run, monkeypatch):
+    def refuse(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoints, "reduce_to_generators", refuse)
+    result = run("cycle_gan", *TINY, "--n_epochs=3", "--keep=1")
+    assert result.code == 0
+    assert f"{SAVES}/epoch_1.pth stays as large as it is" in result.err and "no checkpoint" not in result.err
+    assert [name.epoch for name in checkpoints.listed(SAVES)] == [1, 2, 3]
+
+
 def test_a_run_whose_end_cannot_be_saved_says_so(workplace, run, refused, monkeypatch):
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
     good = saved_state()
@@ -375,6 +387,32 @@ def test_a_second_run_is_refused_and_a_dead_one_holds_no_lock(workplace, refused
     with FolderLock(workplace / SAVES):
         pass
     assert train("--epoch=latest", f"--n_epochs={saved_state()['epoch'] + 1}") == 0
+
+
+def test_a_disk_without_locks_is_said_to_have_none(workplace, run, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    result = run("cycle_gan", *TINY, "--n_epochs=1")
+    assert result.code == 0 and result.err.count("cannot be locked here ([Errno 37] No locks available)") == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN, errno.EMFILE])
+def test_no_memory_for_the_loaders_processes_is_one_line(workplace, refused, monkeypatch, number):
+    def fork():
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fork", fork)
+    assert "try a smaller --n_cpu" in refused("cycle_gan", *TINY, "--n_cpu=1", "--n_epochs=1")
+
+
+def test_a_start_that_ended_at_its_first_file_blocks_no_other(workplace, run):
+    for folder in (SAVES, "images/tiny"):
+        (workplace / folder).mkdir(parents=True)
+    (workplace / SAVES / "headers.jsonl").write_text("")
+    (workplace / "images/tiny/.DS_Store").write_bytes(b"Finder")
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
 
 
 def test_each_start_is_recorded_and_changed_data_warned_of(workplace, run):
