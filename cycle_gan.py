@@ -204,8 +204,7 @@ class Run:
             make_ready(output, anew=saved is None)
         self.headers.write()
         if saved is not None:
-            if checkpoints.set_later_aside(self.saves, saved):
-                self.monitor.set_later_aside(self.steps)
+            self.saver.set_later_aside(self, saved)
             for departure in departures(self.position(), saved):
                 warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)

@@ -159,17 +159,20 @@ def refuse_unused(options, table, names, why):
 
 def check_evaluation(options):
     if options.real or options.fake:
-        refuse_unused(options, EVALUATE, ("epoch", "checkpoint", "direction"), "is of a model, not of two folders")
+        of_models = "epoch", "checkpoint", "direction", "amp"
+        refuse_unused(options, EVALUATE, of_models, "is of a model, not of two folders")
     else:
         of_files = [flag.name for flag in FILES]
         refuse_unused(options, EVALUATE, ("range", *of_files), "goes with --real and --fake; a model has its own")
+        if options.checkpoint:
+            refuse_unused(options, EVALUATE, ("epoch",), "chooses a checkpoint, and --checkpoint has done so")
 
 
 def check_export(options):
     if options.web and (options.format, options.io) != ("onnx", "uint8"):
         raise UserError("--web goes with --format onnx and --io uint8")
     if not options.web:
-        refuse_unused(options, EXPORT, ("ort", "examples"), "is of the page that --web writes")
+        refuse_unused(options, EXPORT, ("ort", "examples", "decoded_limit"), "is of the page that --web writes")
     if options.format != "onnx":
         refuse_unused(options, EXPORT, ("io", "half"), "goes with --format onnx")
 

@@ -63,7 +63,8 @@ def example_files(side, channels, options):
     try:
         return {f"examples/{side}{number}.png": encode_png(image) for number, image in enumerate(images)}
     except BadImage as error:
-        raise UserError(f"{error.path} is not a readable image; remove it, or leave --examples out") from error
+        why = f"{error.path} cannot be shown ({error.args[1]})"
+        raise UserError(f"{why}; remove it, or leave --examples out") from error
 
 
 def runtime_files(ort, folder):

@@ -154,7 +154,7 @@ def load_array(path, domain):
         array = array.reshape(found.height, found.width, found.channels)
     if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
         if domain.nan == "refuse":
-            raise BadImage(place, "NaN or infinite pixels; --nan 0 would put 0 in their place")
+            raise BadImage(place, "NaN or infinite pixels; a training with --nan 0 takes them as 0")
         array = np.where(finite, array, array.dtype.type(domain.nan))
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 

@@ -42,8 +42,11 @@ class Monitor:
         """Go on with what an earlier run wrote up to ``steps``."""
         self.scalars = Scalars(self.folder, self.options.tensorboard, steps)
 
-    def set_later_aside(self, steps):
-        """Move the grids after ``steps`` to ``<folder>.1`` …, with a copy of all curves: they are of another course."""
+    def set_later_aside(self, steps, best_too):
+        """Move the grids after ``steps`` to ``<folder>.1`` …, with a copy of all curves: they are of another course.
+        ``best_too``: so is the best evaluation, and the next one is the first."""
+        if best_too:
+            self.best = metrics.Best()
         later = [path for path in self.folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) > steps]
         (target := free_beside(self.folder)).mkdir()
         jsonl.write(target / "scalars.jsonl", jsonl.read(self.folder / "scalars.jsonl", is_row))

@@ -33,10 +33,9 @@ import torch
 
 from options import TRAIN
 from runtime import pickles
-from runtime.errors import UserError, describe, tell, warn
+from runtime.errors import UserError, describe, warn
 from runtime.files import open_regular, replacing
 from runtime.flags import complete
-from runtime.folders import free_beside
 from runtime.weights import FLOATS
 
 FORMAT = 4
@@ -249,9 +248,8 @@ def save(folder, state, keep):
     return path
 
 
-def set_later_aside(folder, state):
-    """Move what was saved after the checkpoint ``state``, with which a run goes on, to ``<folder>.1``, ``.2`` …: it
-    belongs to another course of the run, and the latest is now what this one writes. Returns whether there was any."""
+def later_than(folder, state):
+    """The checkpoints in ``folder`` after ``state``, and ``best.pth`` with them where that is later, too: paths."""
     place = state["epoch"], state["sample"]
     later = [name.path for name in listed(folder) if name[:2] > place]
     if later:
@@ -259,11 +257,7 @@ def set_later_aside(folder, state):
         with contextlib.suppress(UserError):  # there is none, or none that can be read
             found = load_file(best)
             later += [best] if (found["epoch"], found["sample"]) > place else []
-        (target := free_beside(Path(folder))).mkdir()
-        for path in later:
-            path.rename(target / path.name)
-        tell(f"what was saved after {path_of(folder, *place)} is now in {target}")
-    return bool(later)
+    return later
 
 
 def reduce_to_generators(path):

@@ -74,8 +74,10 @@ def exit_cleanly(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # what a shell makes of SIGPIPE
     except OSError as error:
-        if error.filename is None and error.errno in NOTHING_LEFT:
-            stop(f"the system has no more memory, files or processes ({error.strerror}); try a smaller --n_cpu", 2)
+        blocked = hasattr(error, "characters_written")  # a terminal that takes no more for the moment
+        if error.filename is None and error.errno in NOTHING_LEFT and not blocked:
+            said = f"the system has no more memory, files or processes ({error.strerror})"
+            stop(f"{said}; try a smaller --n_cpu, where there is one", 2)
         if error.filename is None and error.errno not in DISK_REFUSES:  # a defect of ours, to be seen whole
             raise
         stop(describe(error), 2)

@@ -49,7 +49,8 @@ def set_aside(folder):
 
 
 def holds_files(folder):
-    return folder.exists() and any(path.name not in OF_THE_SYSTEM for path in folder.iterdir())
+    names = {path.name for path in folder.iterdir()} - OF_THE_SYSTEM if folder.exists() else ()
+    return not all(map(files.LEFTOVER.fullmatch, names))
 
 
 def free_beside(folder):
@@ -86,13 +87,14 @@ def claimed(folder, paths, inputs, overwrite=False):
     """Make ``folder`` ready, and note there that the files ``paths`` are this program's from now on. Behind it,
     whatever went wrong inside, a file that was not written is nobody's again. Raises UserError as ``check_free``."""
     check_free(folder, paths, inputs, overwrite)
-    names = {os.path.relpath(path, folder) for path in paths}
-    note(folder, read_written(folder) | names)
+    names, ours = {os.path.relpath(path, folder) for path in paths}, read_written(folder)
+    before = {name: identity(Path(folder) / name) for name in names - ours}  # of others, or of nobody
+    note(folder, ours | names)
     try:
         yield
     finally:  # of these names alone: another process may be in the middle of its own
-        missing = {name for name in names if not os.path.lexists(Path(folder) / name)}
-        note(folder, read_written(folder) - missing)
+        written = {name for name in names if identity(Path(folder) / name) not in (None, before.get(name))}
+        note(folder, (read_written(folder) - names) | written)
 
 
 def check_free(folder, paths, inputs, overwrite=False):

@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 
 from runtime import checkpoints, distributed
-from runtime.errors import describe, warn
+from runtime.errors import describe, tell, warn
+from runtime.folders import free_beside
 
 
 class Saver:
@@ -43,6 +44,18 @@ class Saver:
         """Keep the averaged generators of this moment as ``best.pth``, with the ``numbers`` of their evaluation."""
         state = {"format": checkpoints.FORMAT, **run.position(), **run.generators(), "metrics": numbers}
         self._write(run, lambda: checkpoints.write(self.folder / "best.pth", state))
+
+    def set_later_aside(self, run, saved):
+        """Move what was saved after the checkpoint ``saved``, with which ``run`` goes on, to ``<folder>.1``, ``.2`` …:
+        it belongs to another course, and the latest is now what this one writes."""
+        if not (later := checkpoints.later_than(self.folder, saved)):
+            return
+        run.monitor.set_later_aside(run.steps, best_too=self.folder / "best.pth" in later)  # found later by these files
+        (target := free_beside(self.folder)).mkdir()
+        for path in later:
+            path.rename(target / path.name)
+        place = checkpoints.path_of(self.folder, saved["epoch"], saved["sample"])
+        tell(f"what was saved after {place} is now in {target}")
 
     def _write(self, run, write):
         """Call ``write``; where the disk refuses, say so and leave it to the next time."""

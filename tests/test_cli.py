@@ -1,6 +1,7 @@
 """The command line as a user runs it: train, resume, translate, and every kind of bad input."""
 
 import json
+import math
 import os
 import re
 from functools import partialmethod
@@ -15,6 +16,8 @@ from PIL import Image
 import options
 from options import parse_training
 from readers.pictures import load_image
+from reporting.metrics import Best
+from reporting.monitor import Monitor
 from reporting.texts import USUAL_FOLDERS, command
 from runtime import checkpoints
 from runtime.device import pick_amp
@@ -129,12 +132,29 @@ def test_what_was_saved_after_the_epoch_that_a_run_goes_on_from_is_set_aside(wor
 def test_the_best_of_another_course_is_set_aside_with_it(workplace, run):
     assert run("cycle_gan", *TINY, "--n_epochs=3").code == 0
     folder = workplace / "saved_models/tiny"
-    for epoch, kept in ((3, False), (1, True)):
-        best = checkpoints.load_file(folder / "epoch_1.pth")
+    best = checkpoints.load_file(folder / "epoch_1.pth")
+    for epoch, too in ((3, True), (2, False), (1, False)):
         checkpoints.write(folder / "best.pth", {**best, "epoch": epoch})
-        assert checkpoints.set_later_aside(folder, {"epoch": 2, "sample": 0}) == (epoch == 3)
-        assert (folder / "best.pth").exists() == kept
+        later = checkpoints.later_than(folder, {"epoch": 2, "sample": 0})
+        assert [path.name for path in later] == ["epoch_3.pth"] + ["best.pth"] * too
+    checkpoints.write(folder / "best.pth", {**best, "epoch": 3})
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=2", "--n_epochs=2", "--lr=0.1")
+    assert "is trained to epoch 2" in result.err  # and nothing has moved
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=2", "--n_epochs=3").code == 0
     assert sorted(os.listdir(workplace / "saved_models/tiny.1")) == ["best.pth", "epoch_3.pth"]
+    assert not (folder / "best.pth").exists()
+
+
+def test_a_new_course_has_a_best_of_its_own(tmp_path):
+    monitor = object.__new__(Monitor)
+    monitor.folder, monitor.best = tmp_path / "run", Best()
+    monitor.folder.mkdir()
+    (monitor.folder / "8.png").touch(), (monitor.folder / "4.png").touch()
+    monitor.best.score, monitor.best.waited = 0.1, 3
+    monitor.set_later_aside(4, best_too=False)
+    assert monitor.best.score == 0.1 and os.listdir(tmp_path / "run") == ["4.png"]
+    monitor.set_later_aside(4, best_too=True)
+    assert monitor.best.score == math.inf and monitor.best.waited == 0
 
 
 def test_a_printed_command_names_the_folders_that_are_elsewhere():

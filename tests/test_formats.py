@@ -564,7 +564,7 @@ def test_nan_is_refused_by_name_or_replaced(workplace, run, refused):
     hole[3, 3] = np.nan
     np.save(workplace / "datasets/any/trainA/1.npy", hole)
     line = refused("cycle_gan", *SMALL, "--dataset_name=any")
-    assert "trainA/1.npy" in line and "--nan 0 would put 0 in their place" in line
+    assert "trainA/1.npy" in line and "a training with --nan 0 takes them as 0" in line
     assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1", "--nan=0").code == 0
     np.save(workplace / "datasets/any/testA/1.npy", hole)
     assert run("test", "--dataset_name=any", "--n_cpu=0").code == 0

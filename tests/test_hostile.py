@@ -341,6 +341,28 @@ def test_what_another_process_is_about_to_write_stays_its_own(tmp_path):
         pass
 
 
+def test_what_two_processes_claim_is_whose_wrote_it(tmp_path):
+    index = tmp_path / "index.html"
+    with claimed(tmp_path, [index], ()):
+        with contextlib.suppress(OSError), claimed(tmp_path, [index], ()):
+            raise OSError
+        files.write(index, b"ours")
+    with claimed(tmp_path, [index], ()):
+        pass
+
+
+def test_what_may_be_overwritten_and_was_not_stays_somebodys(tmp_path):
+    (tmp_path / "a.png").write_text("somebody's")
+    with contextlib.suppress(OSError), claimed(tmp_path, [tmp_path / "a.png"], (), overwrite=True):
+        raise OSError
+    with pytest.raises(UserError, match="is there already"), claimed(tmp_path, [tmp_path / "a.png"], ()):
+        pass
+    with claimed(tmp_path, [tmp_path / "a.png"], (), overwrite=True):
+        files.write(tmp_path / "a.png", b"ours")
+    with claimed(tmp_path, [tmp_path / "a.png"], ()):
+        pass
+
+
 def test_what_was_not_written_is_nobodys(tmp_path):
     ours, others = tmp_path / "a.png", tmp_path / "b.png"
     with contextlib.suppress(OSError), claimed(tmp_path, [ours, others], ()):

@@ -412,6 +412,7 @@ def test_a_start_that_ended_at_its_first_file_blocks_no_other(workplace, run):
         (workplace / folder).mkdir(parents=True)
     (workplace / SAVES / "headers.jsonl").write_text("")
     (workplace / "images/tiny/.DS_Store").write_bytes(b"Finder")
+    (workplace / "images/tiny/.0123456789abcdef.tmp").write_bytes(b"")
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
 
 
