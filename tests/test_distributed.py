@@ -188,11 +188,11 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(nine_images):
     process = subprocess.Popen(
         command("--n_epochs=100000"), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    record = nine_images / "saved_models/tiny/runs.jsonl"
+    saves = nine_images / "saved_models/tiny"
     deadline = time.monotonic() + 120
-    while not record.exists() and time.monotonic() < deadline:
+    while not (saves / "epoch_1.pth").exists() and time.monotonic() < deadline:  # both are in the loop then
         time.sleep(0.1)
-    assert json.loads(record.read_text())["from_step"] == 0
+    assert json.loads((saves / "runs.jsonl").read_text())["from_step"] == 0
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     assert len(children) == 2
     os.kill(int(children[-1]), signal.SIGTERM)
