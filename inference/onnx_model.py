@@ -1,7 +1,7 @@
 """An exported direction in the place of Translators, for ``test.py --onnx``."""
 
 import json
-import tempfile
+import os
 from pathlib import Path
 
 import torch
@@ -25,11 +25,10 @@ class OnnxModel:
         if not self.path.is_file():
             raise UserError(f"--onnx {path} does not exist; write it: python export.py --dataset_name NAME")
         try:
-            with tempfile.TemporaryDirectory() as empty:
-                settings = runtime.SessionOptions()
-                settings.add_session_config_entry(FOLDER_OF_OTHERS, empty)  # the files that it names are not there
-                providers = dict(providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
-                self.session = runtime.InferenceSession(files.read(path), settings, **providers)
+            settings = runtime.SessionOptions()
+            settings.add_session_config_entry(FOLDER_OF_OTHERS, os.devnull)  # no folder: no file that it names is there
+            ways = dict(providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
+            self.session = runtime.InferenceSession(files.read(path), settings, **ways)
             about = self.session.get_modelmeta().custom_metadata_map
             self.direction, self.bytes = about["direction"], {"uint8": True, "float": False}[about["io"]]
             self.multiple, self.min_size = int(about["multiple"]), int(about["min_size"])
