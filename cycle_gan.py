@@ -56,7 +56,7 @@ def main():
             source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
             options, given = start_from(given, source[1]["options"])
             check_generators(source[1])
-        else:
+        elif auto:  # otherwise the command line was checked where it was read
             check(options)
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):

@@ -1,5 +1,6 @@
 """The app's models and its page, which Gradio draws and serves."""
 
+import contextlib
 import functools
 from pathlib import Path
 
@@ -72,11 +73,10 @@ class Models:
         height, width = size_in(path)
         try:
             fit = dict(multiple=translators.multiple, least=translators.min_size)
-            sample = WholeImages([path], domains[side], **fit)[0]
+            with unnamed():
+                sample = WholeImages([path], domains[side], **fit)[0]
             real = sample["image"][None]
             _, fake, back = translators.cycle(side, real.to(self.device))
-        except BadImage as error:
-            raise UserError("this file is not an image that can be read") from error
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
@@ -108,12 +108,19 @@ class Live:
         return translation
 
 
+@contextlib.contextmanager
+def unnamed():
+    """Inside, a BadImage, whose message names the server's path, is raised as a UserError that does not."""
+    try:
+        yield
+    except BadImage as error:
+        raise UserError("this file is not an image that can be read") from error
+
+
 def size_in(path):
     """(height, width) of a visitor's image file. Raises UserError where it is none, or too large here."""
-    try:
+    with unnamed():
         height, width = seen_size(path)
-    except BadImage as error:  # whose message names the server's path
-        raise UserError("this file is not an image that can be read") from error
     if width * height > MOST_PIXELS:
         raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
     return height, width
@@ -122,10 +129,8 @@ def size_in(path):
 def frame_in(path):
     """A camera's frame as a PIL image. Raises UserError."""
     size_in(path)
-    try:
+    with unnamed():
         return load_image(path)
-    except BadImage as error:
-        raise UserError("this file is not an image that can be read") from error
 
 
 def as_image(tensor):

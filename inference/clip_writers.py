@@ -175,9 +175,7 @@ def write_animation(frames, file, kind, clip, options, stop):
         first.save(file, kind.name, save_all=True, append_images=rest, duration=durations, quality=90, **shown)
     except OSError:  # the disk's
         raise
-    except (
-        Exception
-    ) as error:  # sides, or a still of minutes, beyond what the format can say; Pillow raises what it likes
+    except Exception as error:  # what the format cannot say, as long stills; Pillow raises what it likes
         raise UserError(f"a {kind.name} cannot hold this clip ({first_line(error, '')}); write an .mp4") from error
 
 

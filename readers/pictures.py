@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 
 import numpy as np
 from PIL import Image, ImageOps, features
@@ -40,10 +41,16 @@ def open_image(file):
     itself, each of which would be unpacked as a whole."""
     image = Image.open(file, formats=known_formats())
     if image.format == "TIFF" and {TILE_WIDTH, TILE_LENGTH} <= set(image.tag_v2):
-        width, length, bands = image.tag_v2[TILE_WIDTH], image.tag_v2[TILE_LENGTH], len(image.getbands())
-        if width * length * bands > max(image.width * image.height * bands, LARGEST_TILE):
-            raise ValueError(f"its tiles of {width}×{length} are larger than itself")
+        tile, bands = (image.tag_v2[TILE_WIDTH], image.tag_v2[TILE_LENGTH]), len(image.getbands())
+        check_tile(tile, bands, image.width * image.height * bands)
     return image
+
+
+def check_tile(sides, channels, numbers):
+    """Raise ValueError where a tile of these ``sides`` has more numbers than its image, of so many, and than any may
+    have."""
+    if math.prod(sides) * channels > max(numbers, LARGEST_TILE):
+        raise ValueError(f"its tiles of {'×'.join(map(str, sides))} are larger than itself")
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """TIFF: 8-bit pictures by Pillow, all others by tifffile."""
 
 import importlib.util
-import math
 
 import numpy as np
 from PIL import UnidentifiedImageError
@@ -80,10 +79,10 @@ def check_packed(pages):
         library("imagecodecs")  # what tifffile unpacks without it has no bound
         if key.compression not in TO_A_SIZE | STREAMS:
             raise ValueError(f"it is packed by {key.compression!s}; save it with another compression")
-        most = max(key.imagedepth * key.imagelength * key.imagewidth * key.samplesperpixel, pictures.LARGEST_TILE)
-        if key.is_tiled and math.prod(key.tile) * key.samplesperpixel > most:
-            raise ValueError(f"its tiles of {'×'.join(map(str, key.tile))} are larger than itself")
+        numbers = key.imagedepth * key.imagelength * key.imagewidth * key.samplesperpixel
+        if key.is_tiled:
+            pictures.check_tile(key.tile, key.samplesperpixel, numbers)
         if key.compression in STREAMS:
             for stream, _ in key.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts):
                 if stream is not None:
-                    check_size(stream, most)
+                    check_size(stream, max(numbers, pictures.LARGEST_TILE))

@@ -15,7 +15,7 @@ from reporting.scalars import Scalars, is_row
 from reporting.texts import Forecast, place
 from runtime import distributed, jsonl
 from runtime.errors import UserError, describe, tell, warn
-from runtime.folders import free_beside
+from runtime.folders import move_aside
 
 SAMPLE_ROWS = 6
 
@@ -47,11 +47,9 @@ class Monitor:
         ``best_too``: so is the best evaluation, and the next one is the first."""
         if best_too:
             self.best = metrics.Best()
-        later = [path for path in self.folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) > steps]
-        (target := free_beside(self.folder)).mkdir()
+        later = [path for step, path in pages.grids_in(self.folder).items() if step > steps]
+        target = move_aside(self.folder, later)
         jsonl.write(target / "scalars.jsonl", jsonl.read(self.folder / "scalars.jsonl", is_row))
-        for path in later:
-            path.rename(target / path.name)
 
     def progress(self, run):
         """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""

@@ -19,8 +19,12 @@ FILES = "index.html", "data.js"
 def write_run(folder, options, step, curves):
     """The page of a training run in ``folder``, with the grids that are there and ``curves``, those of Scalars."""
     series = {name: curve.points for name, curve in curves.items()}
-    grids = sorted(int(path.stem) for path in Path(folder).glob("*.png") if path.stem.isdecimal())
-    write(folder, "run", {"step": step, "grids": grids, "series": series, "options": vars(options)})
+    write(folder, "run", {"step": step, "grids": sorted(grids_in(folder)), "series": series, "options": vars(options)})
+
+
+def grids_in(folder):
+    """The sample grids in a run's ``folder``: step → path."""
+    return {int(path.stem): path for path in Path(folder).glob("*.png") if path.stem.isdecimal()}
 
 
 def write_results(folder, translations):

@@ -53,6 +53,14 @@ def holds_files(folder):
     return not all(map(files.LEFTOVER.fullmatch, names))
 
 
+def move_aside(folder, paths):
+    """Move some files of ``folder`` to a new folder beside it, ``<folder>.1``, ``.2`` …; returns that."""
+    (target := free_beside(Path(folder))).mkdir()
+    for path in paths:
+        path.rename(target / path.name)
+    return target
+
+
 def free_beside(folder):
     """The first of ``<folder>.1``, ``.2`` … that is not there."""
     numbered = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
@@ -126,13 +134,13 @@ def write_ours(folder, contents, overwrite=False, alone=False):
     """Write ``contents``, name → bytes, into ``folder``, as ``check_free`` allows. ``alone``: the files that this
     program wrote there earlier, and does not write now, go."""
     folder = Path(folder)
-    earlier = read_written(folder)
     with claimed(folder, [folder / name for name in contents], (), overwrite):
-        old = earlier - contents.keys() if alone else set()
-        for name in old:
-            if Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
-                (folder / name).unlink(missing_ok=True)
-        note(folder, read_written(folder) - old)
+        if alone:
+            old = read_written(folder) - contents.keys()
+            for name in old:
+                if Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+                    (folder / name).unlink(missing_ok=True)
+            note(folder, read_written(folder) - old)
         for name, content in contents.items():
             files.write(folder / name, content)
 

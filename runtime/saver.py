@@ -5,7 +5,7 @@ from pathlib import Path
 
 from runtime import checkpoints, distributed
 from runtime.errors import describe, tell, warn
-from runtime.folders import free_beside
+from runtime.folders import move_aside
 
 
 class Saver:
@@ -51,9 +51,7 @@ class Saver:
         if not (later := checkpoints.later_than(self.folder, saved)):
             return
         run.monitor.set_later_aside(run.steps, best_too=self.folder / "best.pth" in later)  # found later by these files
-        (target := free_beside(self.folder)).mkdir()
-        for path in later:
-            path.rename(target / path.name)
+        target = move_aside(self.folder, later)
         place = checkpoints.path_of(self.folder, saved["epoch"], saved["sample"])
         tell(f"what was saved after {place} is now in {target}")
 
