@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runtime.device import has_avx2_alone, is_amd
+from runtime.device import has_avx2_alone
 
 
 def pad(x, padding, mode):
@@ -50,14 +50,14 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 def convolve(x, weight, bias, stride=1, padding=0):
     """``F.conv2d`` in the faster of two ways."""
-    if patches_pay(x, weight):
+    if patches_pay(x, weight, padding):
         return ByPatches.apply(x, weight, bias, stride, padding, False, 0)
     return F.conv2d(x, weight, bias, stride, padding)
 
 
 def convolve_transposed(x, weight, bias, stride, padding, output_padding=0):
     """``F.conv_transpose2d`` in the faster of two ways."""
-    if patches_pay(x, weight):
+    if patches_pay(x, weight, padding):
         return ByPatches.apply(x, weight, bias, stride, padding, True, output_padding)
     return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
 
@@ -108,11 +108,13 @@ class RowByRow(torch.autograd.Function):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def patches_pay(x, weight):
-    """Whether ``weight_gradient`` is faster than torch's: on a processor with AVX2 and without AVX-512, where torch's
-    takes two to three times as long as the rest in channels_last, from 64 channels on one side on
-    (docs/performance.md)."""
-    return eager_float32_on_a_cpu(x) and has_avx2_alone() and max(weight.shape[:2]) >= 64
+def patches_pay(x, weight, padding=0):
+    """Whether ``weight_gradient`` is faster than torch's: from 64 channels on one side on, where the padding is more than
+    half the kernel, or the processor has AVX2 and no AVX-512. There torch's takes two to three times as long as all
+    the rest (docs/performance.md)."""
+    if not eager_float32_on_a_cpu(x):  # first: a compiler cannot read the rest
+        return False
+    return max(weight.shape[:2]) >= 64 and (padding > weight.shape[2] // 2 or has_avx2_alone())
 
 
 class ByPatches(torch.autograd.Function):
@@ -138,7 +140,7 @@ def geometry(stride, padding, transposed, output_padding):
 def gradients(gradient, x, weight, needed, stride=1, padding=0, transposed=False, output_padding=0):
     """Those of x, weight and bias of a convolution, of which some are ``needed``, from ``gradient``, that of its
     result."""
-    ours = needed[1] and patches_pay(x, weight)
+    ours = needed[1] and patches_pay(x, weight, padding)
     torchs = [needed[0], False, False] if ours else needed[:3]  # it computes a bias's together with a weight's
     places = geometry(stride, padding, transposed, output_padding)
     found = torch.ops.aten.convolution_backward(gradient, x, weight, [gradient.shape[1]], *places, torchs)
@@ -217,12 +219,11 @@ class Decoder(nn.Sequential):
 
 
 def folding_pays(x):
-    """Whether ``convolve_doubled`` is faster: on a CPU in bf16, from 128 channels on; in float32 on AMD's, and where
-    AVX2 is all that it has."""
+    """Whether ``convolve_doubled`` is faster: on a CPU in float32, and in bf16 from 128 channels on."""
     if torch.is_autocast_enabled("cpu"):
         half = x.device.type == "cpu" and torch.get_autocast_dtype("cpu") == torch.bfloat16
         return half and x.shape[1] >= 128
-    return eager_float32_on_a_cpu(x) and (has_avx2_alone() or is_amd())
+    return eager_float32_on_a_cpu(x)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
