@@ -14,16 +14,15 @@ import torch
 
 from datasets import UnpairedImages, epoch_batches, find_training_images, load_batches
 from readers.domains import domains_of, plain
-from readers.files import BadImage, files_of
+from readers.files import files_of
 from readers.folders import side_sources
 from readers.headers import KnownHeaders
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
-from reporting.texts import command, departures, finished, how_to_go_on, schedule_change, summary
+from reporting.texts import departures, finished, how_to_go_on, how_to_translate, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
 from runtime.device import arithmetic, explained_errors, flush_denormals, pick_device, set_tf32, tuned_kernels
 from runtime.folders import check_apart, check_ours, make_ready
-from runtime.lock import locked
 from runtime.saver import Saver
 from runtime.signals import StopSignal
 from trainer import CycleGAN, check_critics
@@ -40,8 +39,9 @@ def main():
     with distributed.process_group(device):
         saved = source = None
         folder, auto = Path(options.checkpoint_dir) / options.dataset_name, options.epoch == "auto"
+        before = checkpoints.listed(folder)
         if auto:
-            options.epoch = distributed.broadcast(lambda: "latest" if checkpoints.listed(folder) else 0)
+            options.epoch = distributed.broadcast(lambda: "latest" if before else 0)
         if options.epoch != 0:
             path, saved = load(folder, options.epoch)
             options = resume(options, given, saved["options"], saved["given"])
@@ -61,7 +61,7 @@ def main():
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):
             run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
-            with locked(run.saves, run.images) if distributed.is_main() else nullcontext():
+            with run.saver.alone(run.images, before) if distributed.is_main() else nullcontext():
                 run.start(saved, source)
                 train(run)
 
@@ -79,13 +79,13 @@ def train(run):
             try:
                 signal = run.loop(stop)
                 break
-            except BadImage as error:
-                run.saver.rescue(run)
-                raise UserError(f"{error}; {how_to_go_on(run.options)}") from error
             except NotFinite as error:
                 if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
                     raise
                 run.roll_back(error)
+            except UserError as error:  # of an image, or of a library that one needs
+                run.saver.rescue(run)
+                raise UserError(f"{error}; {how_to_go_on(run.options)}") from error
     run.end(signal)
 
 
@@ -242,7 +242,7 @@ class Run:
             tell(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
             raise SystemExit(128 + int(signal))
         monitor.end(self)
-        tell(f"done; look at {self.images}/index.html; to translate the test folders: {command('test.py', options)}")
+        tell(f"done; look at {self.images}/index.html; {how_to_translate(options)}")
 
 
 if __name__ == "__main__":

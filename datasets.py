@@ -8,7 +8,10 @@ import contextlib
 import ctypes
 import functools
 import multiprocessing
+import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +91,13 @@ class Cache:
         return array
 
 
+def has_room(size):
+    """Whether there is room for so many bytes of memory that processes share. On Linux that is a file of a disk in
+    memory, which containers often have too little of, or else a temporary one."""
+    places = [place for place in ("/dev/shm", tempfile.gettempdir()) if Path(place).is_dir()]
+    return os.name == "nt" or any(shutil.disk_usage(place).free > size for place in places)
+
+
 class NoCache:
     """Keeps nothing: makes each array again."""
 
@@ -116,7 +126,7 @@ class UnpairedImages(Dataset):
         shapes = {side: self._shapes(images, self.domains[side]) for side, images in (("A", images_A), ("B", images_B))}
         types = {side: np.dtype(domain.dtype) for side, domain in self.domains.items()}
         self.bytes = sum(int(shapes[side].prod(1).sum()) * types[side].itemsize for side in "AB")
-        self.cached = self.bytes <= options.cache * 2**30
+        self.cached = self.bytes <= options.cache * 2**30 and has_room(self.bytes)
         self.cache_A, self.cache_B = (Cache(shapes[side], types[side]) if self.cached else NoCache() for side in "AB")
 
     def _size_of(self, size):

@@ -22,7 +22,7 @@ from reporting.texts import command
 from runtime import checkpoints, download, files
 from runtime.flags import complete
 from runtime.folders import check_writable, set_aside
-from runtime.lock import FolderLock
+from runtime.lock import FolderLock, in_turn
 from runtime.weights import LARGEST
 
 # what a file is by the end of its name, and what the checkpoint calls it; their D_A judges what G_A makes: images of B
@@ -32,21 +32,24 @@ NAMED = {"net_G_A": "G_AB", "net_G_B": "G_BA", "net_D_A": "D_B", "net_D_B": "D_A
 def main():
     options = parse_import()
     root = Path(options.checkpoint_dir)
-    if options.pretrained:
+    if not options.pretrained:
+        return make(assign(map(Path, options.files), options.direction), read_pytorch_cyclegan, options)
+    with in_turn(root / f"{options.pretrained}_pretrained"):
         paths = download.fetch_pretrained(options.pretrained, root, options.pretrained_url, LARGEST)
-    else:
-        paths = assign(map(Path, options.files), options.direction)
-    read = read_fetched if options.pretrained else read_pytorch_cyclegan
+        make(paths, read_fetched, options)
+        for path in paths.values():
+            path.unlink()
+
+
+def make(paths, read, options):
+    """Write a checkpoint of the networks in ``paths``, name → file, each as ``read`` reads it."""
     state = checkpoint({network: (path, read(path)) for network, path in paths.items()}, options)
-    folder = root / state["options"]["dataset_name"]
+    folder = Path(options.checkpoint_dir) / state["options"]["dataset_name"]
     with FolderLock(folder):
         if folder.exists() and any(folder.iterdir()):
             set_aside(folder)
         check_writable(folder)
         checkpoints.write(checkpoints.path_of(folder, 0), state)
-    if options.pretrained:
-        for path in paths.values():
-            path.unlink()
     report(state, Namespace(**state["options"]))
 
 

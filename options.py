@@ -245,6 +245,8 @@ def parse_import(argv=None):
         raise UserError("name files of pytorch-CycleGAN-and-pix2pix, or a published model by --pretrained; not both")
     if options.files and not options.name:
         raise UserError("--name is missing: what the imported model is to be called")
+    if unused := given.keys() & ({"pretrained_url"} if options.files else {"direction"}):
+        raise UserError(f"--{unused.pop()} goes with {'--pretrained' if options.files else 'files'}; leave it out")
     return options
 
 
@@ -309,7 +311,7 @@ def resume(options, given, saved, given_before):
     derived = {flag.name for group in TRAIN.values() for flag in group if callable(flag.default)} - set(given_before)
     kept = {name: value for name, value in saved.items() if name not in derived}
     here = {name: getattr(options, name) for name in HERE_AND_NOW}
-    resumed = complete(TRAIN, {**BEFORE, **kept, **here, **given})
+    resumed = complete(TRAIN, {**kept, **here, **given})
     check(resumed)
     return resumed
 

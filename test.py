@@ -50,7 +50,7 @@ def main():
     path, translators, domains = load_onnx(options) if options.onnx else load_checkpoint(options, device)
     moving = bool(options.input) and is_moving(options.input, options)
     check_ways(options, translators, moving)
-    results = Path(options.results_dir) / options.dataset_name / path.stem
+    results = Path(options.results_dir) / options.dataset_name / path.stem / ("input" if options.input else "")
     if moving:
         direction = translators.pick(options.direction)[0]
         translations = translate_padded(direction[0], device, options)

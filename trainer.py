@@ -58,9 +58,9 @@ class CycleGAN:
         if options.compile:
             for objective in objectives:
                 objective.compile()
-        frozen_later = options.mask == "learned"
+        unused = options.mask == "learned" or options.lambda_cyc == 0  # frozen masks; the way back
         self._parallel_G, self._parallel_D = (
-            distributed.data_parallel(objective, find_unused_parameters=frozen_later) for objective in objectives
+            distributed.data_parallel(objective, find_unused_parameters=unused) for objective in objectives
         )
 
     @property

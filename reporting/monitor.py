@@ -86,7 +86,7 @@ class Monitor:
         shown = {name: f"{mean:.3g}" for name, mean in means.items() if not name.startswith("gradient")}
         self.bar.set_postfix(shown, refresh=False)
         if means and distributed.is_main():
-            self.note(run, {**means, **run.model.settings(), "images/s": self.bar.format_dict["rate"] or 0.0})
+            self.note(run, {**means, **run.model.settings(), "images/s": rate(self.bar)})
 
     def note(self, run, numbers):
         """Keep ``numbers`` by name, for the run's curves."""
@@ -141,6 +141,12 @@ class Monitor:
         if better:
             run.saver.save_best(run, numbers)
         self.stalled = bool(self.options.patience) and self.best.waited >= self.options.patience
+
+
+def rate(bar):
+    """Images per second: of late or, where the bar has not been drawn yet, since it began."""
+    shown = bar.format_dict
+    return shown["rate"] or (shown["n"] - shown["initial"]) / max(shown["elapsed"], 1e-9)
 
 
 def grid_images(data, side, train_paths, options, domain):

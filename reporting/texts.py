@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from readers.folders import find_side, has_images
 from runtime import checkpoints, distributed
 from utils import lr_factor
 
@@ -23,6 +24,7 @@ def summary(run):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
     needed = dataset.bytes / 2**30
+    anew = f"decoded anew each time: {needed:.1f} GiB are more than --cache, or than there is room for in shared memory"
     precision = "" if amp == "off" else f" in {amp}"
     if options.amp == "auto" and amp != "off":
         precision += ", for which it has instructions (--amp off: float32)"
@@ -32,7 +34,7 @@ def summary(run):
     return (
         f"data        {options.dataset_name}: {len(dataset.paths_A)} A, {len(dataset.paths_B)} B, "
         f"crops of {options.img_height}×{options.img_width}, "
-        f"{'decoded once' if dataset.cached else f'decoded anew each time: --cache is below {needed:.1f}'}\n"
+        f"{'decoded once' if dataset.cached else anew}\n"
         f"networks    {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"
         f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {options.penalty}\n"
@@ -61,7 +63,8 @@ def finished(path, saved, options):
     if saved["epoch"] >= options.n_epochs:
         return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on"
     if options.minutes and saved.get("seconds", 0) >= 60 * options.minutes:
-        return f"{path} has had its {options.minutes:g} minutes; raise --minutes above that to go on"
+        had = f"{path} has had its {options.minutes:g} minutes"
+        return f"{had}; raise --minutes above that to go on, or add --minutes 0 and --n_epochs"
     if options.patience and (waited := saved["best"]["waited"]) >= options.patience:
         return f"{path} comes after {waited} evaluations that were not the best; raise --patience above that to go on"
     return ""
@@ -145,10 +148,18 @@ def departures(now, saved):
 
 
 def how_to_go_on(options):
-    """The command to go on with, or to start again with where nothing is saved."""
+    """The command to go on with, or that nothing is saved."""
     saved = checkpoints.listed(Path(options.checkpoint_dir) / options.dataset_name)
     words = command("cycle_gan.py", options)
-    return f"to go on: {words} --epoch latest" if saved else f"to start again: {words}"
+    return f"to go on: {words} --epoch latest" if saved else "then start again: nothing is saved yet"
+
+
+def how_to_translate(options):
+    """The command that translates the test folders, or other images where there are none."""
+    folder, words = Path(options.dataset_dir) / options.dataset_name, command("test.py", options)
+    if any(has_images(find_side(folder, "test", side)) for side in "AB"):
+        return f"to translate the test folders: {words}"
+    return f"to translate a folder of images: {words} --input FOLDER"
 
 
 def command(script, options):

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import torch
 
-from options import TRAIN
+from options import BEFORE, TRAIN
 from runtime import pickles
 from runtime.errors import UserError, describe, warn
 from runtime.files import open_regular, replacing
@@ -101,17 +101,9 @@ class DamagedFile(UserError):
 def load_file(path, resume=False):
     """Read one file, and check all that it says. Raises DamagedFile, or UserError where it is whole and unusable."""
     try:
-        with open_regular(path) as file:
-            content = file.read()
-    except OSError as error:
-        raise DamagedFile(f"{describe(error)}; remove it, or choose another --epoch") from error
-    size = len(NO_COMMENT) + COMMENT_SIZE
-    if content[-size:] != ending(archive := content[:-size] + NO_COMMENT):
-        raise DamagedFile(
-            f"{path} is damaged or not a checkpoint of this program; remove it, or choose another --epoch "
-            "(import_weights.py reads another program's)"
-        )
-    state = unpack(path, archive)
+        state = unpack(path, read_archive(path))
+    except MemoryError as error:
+        raise UserError(f"there is too little memory to read {path}; close other programs") from error
     if state["format"] > FORMAT:
         raise UserError(f"{path} has the newer format {state['format']}; update this program to read it")
     if state["format"] < FORMAT:
@@ -125,21 +117,39 @@ def load_file(path, resume=False):
             )
         check_content(path, state, FOR_RESUMING)
     try:
-        state["options"] = vars(complete(TRAIN, state["options"]))
+        state["options"] = vars(complete(TRAIN, {**BEFORE, **state["options"]}))
     except UserError as error:
         raise UserError(f"{path} cannot have been trained so: {error}; remove it") from None
     return state
 
 
+def read_archive(path):
+    """The bytes of a file, as ``torch.save`` wrote them. Raises DamagedFile where they are others now."""
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise DamagedFile(f"{describe(error)}; remove it, or choose another --epoch") from error
+    size = len(NO_COMMENT) + COMMENT_SIZE
+    if content[-size:] != ending(archive := content[:-size] + NO_COMMENT):
+        raise DamagedFile(
+            f"{path} is damaged or not a checkpoint of this program; remove it, or choose another --epoch "
+            "(import_weights.py reads another program's)"
+        )
+    return archive
+
+
 def unpack(path, archive):
     """The dict in the bytes of a file. Raises UserError where that may do harm: run code, or take more memory than it
-    is large."""
+    is large; and MemoryError."""
     try:
         state = pickles.read(archive, times=2)  # the averaged generators are in two places
     except pickles.TooLarge:
         raise UserError(f"{path} would unpack to more than it holds, and is not loaded; remove it") from None
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds more than weights and plain values, and is not loaded; remove it") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a forged archive makes zipfile and torch fail in any way
         raise DamagedFile(f"{path} is damaged, and is not loaded; remove it, or choose another --epoch") from error
     if not isinstance(state, dict) or not is_count(state.get("format")):
@@ -252,11 +262,10 @@ def later_than(folder, state):
     """The checkpoints in ``folder`` after ``state``, and ``best.pth`` with them where that is later, too: paths."""
     place = state["epoch"], state["sample"]
     later = [name.path for name in listed(folder) if name[:2] > place]
-    if later:
-        best = Path(folder) / "best.pth"
-        with contextlib.suppress(UserError):  # there is none, or none that can be read
-            found = load_file(best)
-            later += [best] if (found["epoch"], found["sample"]) > place else []
+    best = Path(folder) / "best.pth"
+    with contextlib.suppress(UserError):  # there is none, or none that can be read
+        found = load_file(best)
+        later += [best] if (found["epoch"], found["sample"]) > place else []
     return later
 
 

@@ -63,8 +63,10 @@ def start(text):
 
 def interval(text):
     """A check for argparse: a number of steps, or of minutes with an m behind it."""
-    number(float, 0.01, MANY)(text[:-1]) if text.endswith("m") else number(int, 0, MANY)(text)
-    return text
+    if text.endswith("m"):
+        number(float, 0.01, MANY)(text[:-1])
+        return text
+    return str(number(int, 0, MANY)(text))  # 0 in one spelling
 
 
 def folder_name(text):

@@ -9,6 +9,8 @@ import zipfile
 
 import torch
 
+from runtime.device import ran_out_of_memory
+
 ZIP = b"PK\3\4"  # with which torch's present format begins; the old one is pickles, one after the other
 PICKLES = 5  # of the old format, before the numbers of its tensors
 STORAGES = ["BFloat16", "Half", "Float", "Double", "Byte", "Char", "Short", "Int", "Long", "Bool"]
@@ -28,20 +30,25 @@ def read(content, times=1):
     """The tensors, on the CPU, and plain values in ``content``, the bytes of a file; in the mean, each of its bytes is
     named at most so many ``times``.
 
-    Raises TooLarge; pickle.UnpicklingError where there is anything else; and whatever torch raises where the file is
-    cut short or forged.
+    Raises TooLarge; pickle.UnpicklingError where there is anything else; MemoryError; and whatever torch raises where
+    the file is cut short or forged.
     """
     pickles = pickles_of(content)
     if names := {name for each in pickles for name in names_in(each)} - KNOWN:
         raise pickle.UnpicklingError(f"there are {', '.join(sorted(names))}")
-    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except RuntimeError as error:
+        if ran_out_of_memory(error):  # which torch has no exception of its own for
+            raise MemoryError(str(error)) from error
+        raise
     check_size(found, times * len(content), sum(map(len, pickles)))
     return found
 
 
 def pickles_of(content):
-    """The pickles in a file, which torch reads: a list of bytes. Raises TooLarge where it is compressed, or holds the
-    same bytes twice."""
+    """The pickles in a file, which torch reads: a list of bytes. Raises TooLarge where it holds the same bytes twice,
+    and zipfile.BadZipFile where Python and torch could read it in two ways."""
     if not content.startswith(ZIP):
         file, ends = io.BytesIO(content), [0]
         for _ in range(PICKLES):
@@ -55,7 +62,17 @@ def pickles_of(content):
             raise zipfile.BadZipFile("its table of contents can be read in two ways")
         if sum(member.file_size for member in archive.infolist()) > len(content):
             raise TooLarge
+        if not all(is_plain(member, len(content)) for member in archive.infolist()):
+            raise zipfile.BadZipFile("a part is compressed, or says its size or name twice")
         return [archive.read(name) for name in archive.namelist() if name.lower().endswith(".pkl")]
+
+
+def is_plain(member, size):
+    """Whether a part of a zip of ``size`` bytes is as torch writes it: stored as it is, with no more to be said of it
+    than its place and size, in 64 bits where they need those."""
+    stored = member.compress_type == zipfile.ZIP_STORED and member.file_size == member.compress_size
+    wide = b"\1\0" + (len(member.extra) - 4).to_bytes(2, "little", signed=True)  # one field of that kind, and no second
+    return stored and (not member.extra or size >= 2**32 and member.extra[:4] == wide)
 
 
 END, LOCATOR, WIDE_END = 22, 20, 56  # bytes of what a zip ends with, the last two only in its 64-bit form

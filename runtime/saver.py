@@ -1,11 +1,13 @@
 """When a training run is saved, and what happens when the disk refuses."""
 
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from runtime import checkpoints, distributed
-from runtime.errors import describe, tell, warn
+from runtime.errors import UserError, describe, tell, warn
 from runtime.folders import move_aside
+from runtime.lock import locked
 
 
 class Saver:
@@ -17,6 +19,17 @@ class Saver:
     def __init__(self, folder, options):
         self.folder, self.options = Path(folder), options
         self.saved_time, self.unsaved = time.monotonic(), None
+
+    @contextmanager
+    def alone(self, images, before):
+        """Inside, no other process gets into this folder and that of the ``images``. Raises UserError where one is
+        there, or has saved something since the checkpoints ``before`` were listed."""
+        with locked(self.folder, images):
+            if checkpoints.listed(self.folder) != before:
+                raise UserError(
+                    f"another process saved to {self.folder} while this one started; give the command again"
+                )
+            yield
 
     def due(self, run):
         """Whether a checkpoint is to be written after the step that ``run`` has done."""

@@ -28,6 +28,8 @@ def load_tensors(path):
             state = pickles.read(content)
     except pickles.TooLarge:
         raise UserError(f"{path} would unpack to more than it holds, and is not loaded; choose another file") from None
+    except MemoryError as error:
+        raise UserError(f"there is too little memory to read {path}; close other programs") from error
     except Exception as error:  # a broken or hostile pickle makes the unpickler fail in any way
         raise UserError(f"{path} is not a file of weights alone, and is not loaded; choose another file") from error
     if not is_state_dict(state):

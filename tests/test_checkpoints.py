@@ -16,6 +16,7 @@ from readers.domains import PICTURES, plain
 from runtime import checkpoints
 from runtime.errors import UserError
 from runtime.folders import set_aside
+from runtime.saver import Saver
 
 OPTIONS = vars(parse_training([])[0])
 DOMAINS = plain({"A": PICTURES, "B": PICTURES})
@@ -43,6 +44,37 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert equal(loaded, state(4))
     assert os.listdir(tmp_path) == ["epoch_4.pth"]
     assert equal(torch.load(path, weights_only=True)["training"], state(4)["training"])  # torch alone reads it too
+
+
+def test_a_better_one_of_a_course_that_was_left_is_later_though_no_other_is(tmp_path):
+    checkpoints.save(tmp_path, state(5), keep=1)
+    checkpoints.write(tmp_path / "best.pth", {"format": checkpoints.FORMAT, **state(7)})
+    assert checkpoints.later_than(tmp_path, state(5)) == [tmp_path / "best.pth"]
+    assert checkpoints.later_than(tmp_path, state(7)) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error):
+    def full(*_, **__):
+        raise error
+
+    checkpoints.save(tmp_path, state(1), keep=1)
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(UserError, match="too little memory to read .*epoch_1.pth") as raised:
+        checkpoints.load(tmp_path, "latest")
+    assert not isinstance(raised.value, checkpoints.DamagedFile)
+
+
+def test_what_another_process_saved_meanwhile_is_not_lost(tmp_path):
+    saver = Saver(tmp_path / "run", parse_training([])[0])
+    with saver.alone(tmp_path / "images", before=[]):
+        pass
+    checkpoints.save(tmp_path / "run", state(1), keep=1)
+    with saver.alone(tmp_path / "images", checkpoints.listed(tmp_path / "run")):
+        pass
+    alone = saver.alone(tmp_path / "images", before=[])
+    with pytest.raises(UserError, match="another process saved to .*give the command again"), alone:
+        pass
 
 
 def test_only_the_newest_keep_everything(tmp_path):
@@ -188,10 +220,11 @@ def test_an_earlier_run_is_set_aside(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["run.1", "run.2"]
 
 
-def test_what_older_checkpoints_do_not_say_is_what_was_before():
+def test_what_older_checkpoints_do_not_say_is_what_was_before(tmp_path):
     """And stays so when they are resumed again."""
     fresh = options.parse_training([])[0]
-    saved = {name: value for name, value in vars(fresh).items() if name != "penalty_interval"}
+    older = {name: value for name, value in vars(fresh).items() if name != "penalty_interval"}
+    saved = checkpoints.load_file(checkpoints.save(tmp_path, state(1, options=older), keep=1))["options"]
     resumed = options.resume(fresh, {}, saved, [])
     assert fresh.penalty_interval == 4 and resumed.penalty_interval == 1
     assert options.resume(fresh, {}, vars(resumed), []).penalty_interval == 1

@@ -1,9 +1,11 @@
 """The command line as a user runs it: train, resume, translate, and every kind of bad input."""
 
+import itertools
 import json
 import math
 import os
 import re
+import shutil
 from functools import partialmethod
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_process, run_python, without_compiler
 from PIL import Image
 
+import datasets
 import options
 from options import parse_training
 from readers.pictures import load_image
@@ -21,6 +24,7 @@ from reporting.monitor import Monitor
 from reporting.texts import USUAL_FOLDERS, command
 from runtime import checkpoints
 from runtime.device import pick_amp
+from runtime.errors import UserError
 
 
 def checkpoint(workplace, epoch, folder="saved_models"):
@@ -344,6 +348,35 @@ def test_a_file_that_is_no_image_is_named_or_skipped_and_counted(workplace, run,
     result = run("cycle_gan", *TINY, "--n_epochs=1", "--skip_bad_images")
     assert result.code == 0
     assert re.search(r"^1 .*images.*trainA/1\.png", result.out, re.M)
+
+
+@pytest.mark.parametrize("zero", ["00", "+0", "-0"])
+def test_zero_is_never_in_every_spelling(zero):
+    assert parse_training([f"--checkpoint_every={zero}"])[0].checkpoint_every == "0"
+
+
+def test_the_steps_before_a_library_is_missing_are_saved(workplace, monkeypatch, refused):
+    """Which is found out at the first file that needs it, in the middle of an epoch."""
+    sample, count = datasets.UnpairedImages.__getitem__, itertools.count()
+
+    def broken(images, n):
+        if next(count) == 2:
+            raise UserError("an image needs imagecodecs")
+        return sample(images, n)
+
+    monkeypatch.setattr(datasets.UnpairedImages, "__getitem__", broken)
+    line = refused("cycle_gan", *TINY, "--n_epochs=9", "--n_cpu=0")
+    assert "an image needs imagecodecs; " in line and "--epoch latest" in line
+    assert [name.name for name in Path("saved_models/tiny").glob("*.pth")] == ["epoch_0_sample_2.pth"]
+
+
+def test_without_test_folders_the_last_words_name_another_way(workplace, run):
+    for side in "AB":
+        shutil.rmtree(f"datasets/tiny/test{side}")
+    said = run("cycle_gan", *TINY, "--n_epochs=1").out
+    assert "to translate a folder of images: python test.py --dataset_name tiny --input FOLDER" in said
+    assert run("test", "--dataset_name=tiny", "--input=datasets/tiny/trainA", "--n_cpu=0").code == 0
+    assert Path("results/tiny/epoch_1/input/AtoB/0.png").exists()
 
 
 def test_flags_that_would_do_nothing_are_refused(trained, refused):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import types
 from pathlib import Path
 from unittest.mock import patch
 
@@ -260,6 +262,14 @@ def test_sets_beyond_the_budget_are_not_cached(tmp_path):
     paths = list_images(tmp_path / "set" / "trainA"), list_images(tmp_path / "set" / "trainB")
     assert UnpairedImages(*paths, training_options(cache=needed / 2**30)).cached
     assert not UnpairedImages(*paths, training_options(cache=(needed - 1) / 2**30)).cached
+
+
+def test_sets_beyond_the_shared_memory_are_not_cached(tmp_path, monkeypatch):
+    needed = unpaired(tmp_path).bytes
+    paths = list_images(tmp_path / "set" / "trainA"), list_images(tmp_path / "set" / "trainB")
+    for free, cached in ((needed + 1, True), (needed, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda place, free=free: types.SimpleNamespace(free=free))
+        assert UnpairedImages(*paths, training_options()).cached == cached
 
 
 def test_a_bad_image_is_not_cached(tmp_path):

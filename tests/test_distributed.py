@@ -77,7 +77,14 @@ def gradients(flags):
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--recipe=segmentation", "--penalty=r1"], ["--mask=learned"], ["--checkpoint_activations"]]
+    "flags",
+    [
+        [],
+        ["--recipe=segmentation", "--penalty=r1"],
+        ["--mask=learned"],
+        ["--checkpoint_activations"],
+        ["--lambda_cyc=0"],
+    ],
 )
 def test_the_gradients_are_those_of_one_process_with_the_doubled_batch(tmp_path, flags, monkeypatch):
     """(Batch norm, in the notebook's networks, takes its statistics from each process's own batch.)"""

@@ -707,6 +707,43 @@ def test_a_zip_that_two_programs_read_in_two_ways_is_refused():
         pickles.read(content)
 
 
+def rewritten(content, method=zipfile.ZIP_STORED, extra=b"", size=None):
+    """A zip with the same members; of the last one, the table of contents says so much more."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(target := io.BytesIO(), "w") as archive:
+        for name, member in members[:-1]:
+            archive.writestr(zipfile.ZipInfo(name), member)
+        archive.writestr(members[-1][0], members[-1][1], method)
+        start = archive.start_dir
+    whole = bytearray(target.getvalue())
+    last = whole.rindex(b"PK\1\2", start, len(whole) - 22)
+    struct.pack_into("<H", whole, last + 30, len(extra))
+    if size is not None:
+        struct.pack_into("<I", whole, last + 24, size)
+    (length,) = struct.unpack_from("<I", whole, len(whole) - 10)
+    struct.pack_into("<I", whole, len(whole) - 10, length + len(extra))
+    return bytes(whole[:-22] + extra + whole[-22:])
+
+
+def test_a_member_that_says_its_size_or_name_twice_is_refused():
+    torch.save({"a": torch.zeros(64)}, good := io.BytesIO())
+    good = good.getvalue()
+    with zipfile.ZipFile(io.BytesIO(good)) as archive:
+        length = archive.infolist()[-1].file_size
+    assert pickles.read(rewritten(good))["a"].tolist() == 64 * [0]
+    twice = struct.pack("<HHQHHQ", 1, 8, 2**32 - 1, 1, 8, length)  # torch takes the first, Python the second
+    forged = rewritten(good, extra=twice, size=2**32 - 1)
+    with zipfile.ZipFile(io.BytesIO(forged)) as archive:
+        assert archive.infolist()[-1].file_size == length
+    renamed = rewritten(
+        good, extra=struct.pack("<HHBI", 0x7075, 6, 1, 0) + b"x"
+    )  # of which a newer Python makes a name
+    for content in (forged, renamed, rewritten(good, zipfile.ZIP_DEFLATED)):
+        with pytest.raises(zipfile.BadZipFile, match="compressed, or says"):
+            pickles.read(content)
+
+
 @pytest.mark.parametrize("again", ["archive/data.pkl", "archive/DATA.PKL"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_zip_with_two_members_of_one_name_is_refused(again):

@@ -395,6 +395,8 @@ def test_files_that_do_not_belong_together(files, refused, run):
 
     assert "--name is missing" in line(files["G_A"])
     assert "name files" in line() and "not both" in line(files["G_A"], "--pretrained", "maps")
+    assert "--pretrained_url goes with --pretrained" in line(files["G_A"], "--name=x", "--pretrained_url=http://a.b")
+    assert "--direction goes with files" in line("--pretrained=maps", "--direction=BtoA")
     assert "no generator among the files" in line(files["D_A"], "--name", "mine")
     assert "is a critic" in line(Path(files["D_A"]).rename("latest_net_G_A.pth"), "--name", "mine")
     more = save(generator(blocks=9), "G9.pth"), save(generator(blocks=6), "G6.pth"), save(generator(), "third.pth")
