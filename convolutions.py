@@ -109,9 +109,9 @@ class RowByRow(torch.autograd.Function):
 
 
 def patches_pay(x, weight, padding=0):
-    """Whether ``weight_gradient`` is faster than torch's: from 64 channels on one side on, where the padding is more than
-    half the kernel, or the processor has AVX2 and no AVX-512. There torch's takes two to three times as long as all
-    the rest (docs/performance.md)."""
+    """Whether ``weight_gradient`` is faster than torch's: from 64 channels on one side on, where the padding is more
+    than half the kernel, or the processor has AVX2 and no AVX-512. There torch's takes two to three times as long as
+    all the rest (docs/performance.md)."""
     if not eager_float32_on_a_cpu(x):  # first: a compiler cannot read the rest
         return False
     return max(weight.shape[:2]) >= 64 and (padding > weight.shape[2] // 2 or has_avx2_alone())

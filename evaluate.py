@@ -119,6 +119,7 @@ def measure_model(options, device):
         "features": options.features,
         "images": {side: len(side_folder) for side, side_folder in evaluation.folders.items()},
         "numbers": evaluation(translators, directions),
+        "compared": evaluation.compared,
         "untranslated": {side: numbers for side, numbers in evaluation.untranslated().items() if side in sources},
         "width": evaluation.network.width,
         "domains": domains,
@@ -141,7 +142,12 @@ def show(report):
         print("As it is: the test images themselves, before any translation, against those of the other side.")
     for side, domain in report.get("domains", {}).items():
         if not domain.picture:
-            print(f"side {side}: {domain}; L1, PSNR and SSIM are over all channels and relative to that range")
+            tell(f"side {side}: {domain}; L1, PSNR and SSIM are over all channels and relative to that range")
+    for direction, count in report.get("compared", {}).items():
+        if count < (all_of := report["images"][direction[0]]):
+            print(
+                f"{direction}: L1, PSNR and SSIM are of {count} of {all_of} images, those with a namesake of their size"
+            )
     few = min(report["images"].values())
     if few < report["width"]:
         print(
@@ -155,7 +161,7 @@ def cell(numbers, row):
     if value is None:
         return "–"
     if math.isnan(value):
-        return "too few images"
+        return "too small images" if row == "SSIM" else "too few images"
     if row == "KID":
         return f"{value:.4f} ± {numbers['KID error']:.4f}"
     return f"{value:.4g}"

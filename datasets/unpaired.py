@@ -74,8 +74,8 @@ def write(options, name, settings, build):
 
 
 def write_in(options, target, settings, build):
-    ours = (target / "about.json").is_file()
-    if not (options.force and ours) and present(target, settings):
+    replaces = options.force and (target / "about.json").is_file()
+    if not replaces and present(target, settings):
         print(f"{target} is already there")
         return
     options.root.mkdir(parents=True, exist_ok=True)
@@ -85,8 +85,10 @@ def write_in(options, target, settings, build):
         whole.mkdir()
         counts = build(whole, settings)
         (whole / "about.json").write_text(written(settings))
-        if target.exists():
+        if replaces:
             shutil.rmtree(target)
+        elif present(target, settings):  # somebody else built it meanwhile
+            return
         whole.rename(target)
     print(f"{target}: " + ", ".join(f"{n} {side}" for side, n in counts.items()))
 

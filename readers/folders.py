@@ -53,7 +53,7 @@ def list_images(folder, ways=PICTURES):
     files = list(files_in(folder))
     if not (found := sorted(filter(is_image, files))):
         kind = "folder" if Path(folder).is_dir() else "archive"
-        raise UserError(f"the {kind} {folder} holds no images ({known_suffixes()})")
+        raise UserError(f"the {kind} {folder} holds no images with a name that ends in {known_suffixes()}")
     if others := sorted(path for path in files if path.lower().endswith(OTHER_IMAGES)):
         tell_once(f"{len(others)} files of {folder} were left out, as {others[0]}: their format cannot be read")
     return list(expand(found, ways))

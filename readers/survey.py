@@ -49,6 +49,12 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
             f"{first} has {of_first.channels} channels, not the {channels} of --channels_{side} or of the networks of "
             "--init_from; leave that out"
         )
+    floats = {np.dtype(header.dtype).kind == "f": path for path, header in headers.items()}
+    if len(floats) > 1 and span == AUTO:
+        raise UserError(
+            f"{floats[True]} holds floats and {floats[False]} whole numbers; name their --range_{side}, if they mean "
+            "the same, or put them into different data sets"
+        )
     dtype = np.result_type(*{header.dtype for header in headers.values()}).newbyteorder("=")
     found = ways._replace(channels=of_first.channels, dtype=dtype.name, suffix=suffix_of(name_of(first)), picture=False)
     found = find_range(side, found, headers, span, skip_bad)
@@ -84,7 +90,13 @@ def picture_domain(side, headers, picture, ways, channels, span, skip_bad):
             raise UserError(f"{picture} is an 8-bit picture and {path} is not; put them into different data sets")
     if channels not in (None, 1, 3):
         raise UserError(f"--channels_{side} must be 3 or 1 for 8-bit pictures, such as {picture}, not {channels}")
-    if deep := sum(not header.picture for header in headers.values()):
+    deep = sum(not header.picture for header in headers.values())
+    if 2 * deep > len(headers):
+        raise UserError(
+            f"{picture} has 8 bits, and {deep} of the {len(headers)} images of side {side} have more, which would all "
+            "be read with 8; take it out"
+        )
+    if deep:
         tell(f"side {side}: {deep} of {len(headers)} images have more than 8 bits, and are read with 8 as the others")
     found = ways._replace(channels=channels or 3, suffix=suffix_of(name_of(picture)))
     return found if span == AUTO else find_range(side, found, headers, span, skip_bad)

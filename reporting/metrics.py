@@ -32,6 +32,7 @@ def library(name):
 
 
 FEWEST = 4  # images of which anything can be said
+LEAST_FOR_SSIM = 6  # pixels a side: half of its window has to fit
 
 
 class Inception(nn.Module):
@@ -112,7 +113,9 @@ def set_distances(fake, real):
 def pair_distances(fake, truth):
     """Translations and their truth, N×C×H×W in [0, 1], to the mean L1 distance, PSNR and SSIM of each image."""
     image = library("torchmetrics.functional.image")
-    ssim = image.structural_similarity_index_measure(fake, truth, data_range=1.0, reduction="none")
+    ssim = torch.full((len(fake),), math.nan)  # of an image smaller than its window
+    if min(fake.shape[2:]) >= LEAST_FOR_SSIM:
+        ssim = image.structural_similarity_index_measure(fake, truth, data_range=1.0, reduction="none")
     squared = (fake - truth).square().flatten(1).mean(1)
     return {
         "L1": (fake - truth).abs().flatten(1).mean(1),
@@ -212,6 +215,7 @@ class Evaluation:
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
         stems = {side: {stem: i for i, stem in enumerate(folder.stems)} for side, folder in self.folders.items()}
         self.paired = stems["A"].keys() == stems["B"].keys()
+        self.compared = {}  # direction → how many translations had a truth of their size, when last measured
         self.namesake = {
             side: [stems[side].get(stem) for stem in self.folders[other].stems] for side, other in ("AB", "BA")
         }
@@ -240,10 +244,11 @@ class Evaluation:
             if self.paired:
                 pairs += self._pairs(batch, to_unit(unpadded(batch, fake), self.folders[target].domain), target)
         numbers = translated.distances(self.real[target])
+        self.compared |= {f"{source}to{target}": len(pairs)} if self.paired else {}
         if cycles:
             numbers["cycle L1"] = torch.cat(cycles).mean().item()
         for name in pairs[0] if pairs else ():
-            numbers[name] = torch.cat([pair[name] for pair in pairs]).mean().item()
+            numbers[name] = torch.cat([pair[name] for pair in pairs]).nanmean().item()
         return numbers
 
     def _pairs(self, batch, fake, target):

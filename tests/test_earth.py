@@ -135,6 +135,22 @@ def test_what_is_there_is_never_replaced_unasked(earth, monkeypatch, tmp_path, c
     assert "not made by this script" in capsys.readouterr().err
 
 
+def test_what_appears_while_it_is_built_stays(earth, monkeypatch, tmp_path, capsys):
+    unpaired = sys.modules["unpaired"]
+    write_about = unpaired.written
+
+    def meanwhile(settings):
+        (tmp_path / "topo2relief").mkdir(exist_ok=True)
+        (tmp_path / "topo2relief" / "mine.png").touch()
+        return write_about(settings)
+
+    monkeypatch.setattr(unpaired, "written", meanwhile)
+    with pytest.raises(SystemExit, match="2"):
+        build(earth, monkeypatch, "topo2relief", "--root", tmp_path, "--tile", 16)
+    assert "not made by this script" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "topo2relief").iterdir()] == ["mine.png"]
+
+
 @pytest.mark.parametrize(("flags", "expected"), [(["--tile=4"], "between 8"), (["--tile=200"], "smaller --tile"),
                                                  (["--test_share=1"], "between 0 and 1"),
                                                  (["--overlap=1"], "between 0 and 0.9"),

@@ -513,6 +513,24 @@ def edge_on(path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((1, 30, 30), np.int16), np.eye(4)), path)
 
 
+def test_kinds_of_numbers_are_mixed_only_on_purpose(tmp_path):
+    for i, kind in enumerate((np.uint16, np.uint16, np.float32)):
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.full((8, 8), 7, kind))
+    with pytest.raises(UserError, match=r"2\.tif holds floats and .*1\.tif whole numbers; name their --range_A"):
+        domain_of(tmp_path)
+    assert domain_of(tmp_path, span=[0, 9]).dtype == "float32"
+
+
+def test_a_few_pictures_do_not_make_all_read_with_8_bits(tmp_path, capsys):
+    Image.new("L", (8, 8)).save(tmp_path / "0.png")
+    tifffile.imwrite(tmp_path / "1.tif", np.zeros((8, 8), np.uint16))
+    assert domain_of(tmp_path).picture
+    assert "1 of 2 images have more than 8 bits, and are read with 8 as the others" in capsys.readouterr().out
+    tifffile.imwrite(tmp_path / "2.tif", np.zeros((8, 8), np.uint16))
+    with pytest.raises(UserError, match=r"0\.png has 8 bits, and 2 of the 3 images of side A have more.*take it out"):
+        domain_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("suffix", "write", "told"),
     [

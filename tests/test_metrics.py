@@ -65,6 +65,9 @@ def test_distances_to_the_truth_in_closed_form():
     assert off["L1"].tolist() == pytest.approx([0.2, 0.2])
     assert off["PSNR"].tolist() == pytest.approx([13.9794] * 2, rel=1e-5)  # −20 log₁₀ 0.2
     assert off["SSIM"].max() < 1
+    small = pair_distances(truth[..., :5, :], truth[..., :5, :])  # less than half of SSIM's window
+    assert small["L1"].tolist() == [0, 0] and small["SSIM"].isnan().all()
+    assert pair_distances(truth[..., :6, :], truth[..., :6, :])["SSIM"].tolist() == pytest.approx([1, 1])
 
 
 def test_the_features_of_efficientnet_see_images_and_not_their_size():

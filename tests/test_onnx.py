@@ -239,6 +239,7 @@ def test_what_to_install(missing, workplace, run, refused, monkeypatch):
         (["evaluate", "--range", "0", "4095"], "--range goes with --real and --fake"),
         (["evaluate", "--pages=images"], "--pages goes with --real and --fake"),
         (["evaluate", "--real=a", "--fake=b", "--epoch=7"], "--epoch is of a model, not of two folders"),
+        (["evaluate", "--real=a", "--fake=b", "--dataset_name=c"], "--dataset_name is of a model, not of two folders"),
     ],
 )
 def test_flags_of_something_else(refused, flags, told):
