@@ -69,7 +69,7 @@ class Monitor:
     def count(self, run, batch):
         """Move the bar on by ``batch``; returns whether it was drawn, and the losses are to be shown."""
         self.skipped.update(batch["skipped"])
-        self.bar.set_description(place(run), refresh=False)
+        self.bar.set_description_str(place(run), refresh=False)
         if line := self.forecast.after(run):
             tqdm.write(line)
         return bool(self.bar.update(len(batch["A"]) * distributed.WORLD))

@@ -151,7 +151,7 @@ def how_to_go_on(options):
     """The command to go on with, or that nothing is saved."""
     saved = checkpoints.listed(Path(options.checkpoint_dir) / options.dataset_name)
     words = command("cycle_gan.py", options)
-    return f"to go on: {words} --epoch latest" if saved else "then start again: nothing is saved yet"
+    return f"to go on: {words} --epoch latest" if saved else "start again, since nothing is saved yet"
 
 
 def how_to_translate(options):
