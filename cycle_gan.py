@@ -188,11 +188,11 @@ class Run:
         if saved is not None:
             self.model.load_state_dict(saved["training"])
             self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
-            self.time.go_on(saved.get("seconds", 0))
             self.monitor.best.load_state_dict(saved["best"])
             self.advance(0)  # with more processes than before, what is left of the epoch may be too little
         if distributed.is_main():
             self.make_room(saved)
+        self.time.go_on(saved.get("seconds", 0) if saved else 0)  # from here on: fetching and looking took some, too
         tell(*summary(self).splitlines())
         if saved is not None and (change := schedule_change(Namespace(**saved["options"]), self.options, self.epoch)):
             tell(change)
@@ -234,8 +234,8 @@ class Run:
     def end(self, signal):
         """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""
         monitor, options = self.monitor, self.options
-        if monitor.skipped:
-            tell(f"{len(monitor.skipped)} images could not be read, others took their place: {sorted(monitor.skipped)}")
+        if skipped := set().union(*distributed.all_gather(monitor.skipped)):
+            tell(f"{len(skipped)} images could not be read, others took their place: {sorted(skipped)}")
         if unsaved := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how_to_go_on(options)}")
         if signal and self.epoch < options.n_epochs:

@@ -92,10 +92,12 @@ class Cache:
 
 
 def has_room(size):
-    """Whether there is room for so many bytes of memory that processes share. On Linux that is a file of a disk in
-    memory, which containers often have too little of, or else a temporary one."""
+    """Whether there is room for so many bytes of memory that processes share, in each process of a run on this machine,
+    and for as much again. On Linux that is a file of a disk in memory, which containers often have too little of, or
+    else a temporary one."""
     places = [place for place in ("/dev/shm", tempfile.gettempdir()) if Path(place).is_dir()]
-    return os.name == "nt" or any(shutil.disk_usage(place).free > size for place in places)
+    needed = 2 * size * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return os.name == "nt" or any(shutil.disk_usage(place).free > needed for place in places)
 
 
 class NoCache:

@@ -212,13 +212,16 @@ def plain_numbers(state):
 
 
 def restore_moments(optimizer, moments):
-    """Give Adam the ``moments`` of another one; its settings stay those of the options. Raises ValueError where they
-    are not those of these weights."""
+    """Give Adam the ``moments`` of another one; its settings stay those of the options. They get the order of memory of
+    their weights, since fused kernels go through both as they lie. Raises ValueError where they are not those of these
+    weights."""
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     for weight, moment in optimizer.state.items():
         shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
         if {name: tensor.shape for name, tensor in moment.items()} != shapes:
             raise ValueError("Adam's moments are of another shape")
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment[name] = torch.empty_like(weight).copy_(moment[name])
 
 
 def check_critics(state):

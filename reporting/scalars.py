@@ -1,5 +1,6 @@
 """What a run measures of itself: JSON lines, and TensorBoard where it is installed."""
 
+import atexit
 import importlib.util
 import math
 from collections import defaultdict
@@ -66,6 +67,7 @@ class Scalars:
             from torch.utils.tensorboard import SummaryWriter  # takes a second or two
 
             self.writer = SummaryWriter(Path(folder) / "tensorboard", purge_step=step + 1)
+            atexit.register(self.writer.close)  # or the last numbers are lost
 
     def add(self, step, numbers):
         """Append ``numbers``, name → number."""

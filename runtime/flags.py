@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import reprlib
 from typing import NamedTuple
 
@@ -126,6 +127,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; {hint}")
 
 
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.I)  # argparse's own knows no exponents
+
+
 def build_parser(groups, description, other_names=None, other_values=()):
     """A parser for ``groups``, title → flags, that yields only what was given by hand.
 
@@ -137,6 +141,7 @@ def build_parser(groups, description, other_names=None, other_values=()):
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
     )
+    parser._negative_number_matcher = NEGATIVE
     for title, flags in groups.items():
         group = parser.add_argument_group(title)
         for flag in flags:

@@ -51,6 +51,7 @@ class Saver:
         """Save the steps before an error of the data. Of several processes the others are in the middle of a step then:
         those keep the last checkpoint."""
         if distributed.WORLD == 1 and run.steps:
+            run.monitor.show(run)  # stops at a value that is not finite
             self.save(run)
 
     def save_best(self, run, numbers):

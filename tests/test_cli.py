@@ -355,6 +355,11 @@ def test_zero_is_never_in_every_spelling(zero):
     assert parse_training([f"--checkpoint_every={zero}"])[0].checkpoint_every == "0"
 
 
+@pytest.mark.parametrize(("words", "low"), [(["-1e3", "1e3"], -1000), (["-.5", "2"], -0.5), (["-1000", "0"], -1000)])
+def test_a_range_may_begin_below_zero(words, low):
+    assert parse_training(["--range_A", *words])[0].range_A[0] == low
+
+
 def test_the_steps_before_a_library_is_missing_are_saved(workplace, monkeypatch, refused):
     """Which is found out at the first file that needs it, in the middle of an epoch."""
     sample, count = datasets.UnpairedImages.__getitem__, itertools.count()

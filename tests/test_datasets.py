@@ -267,7 +267,7 @@ def test_sets_beyond_the_budget_are_not_cached(tmp_path):
 def test_sets_beyond_the_shared_memory_are_not_cached(tmp_path, monkeypatch):
     needed = unpaired(tmp_path).bytes
     paths = list_images(tmp_path / "set" / "trainA"), list_images(tmp_path / "set" / "trainB")
-    for free, cached in ((needed + 1, True), (needed, False)):
+    for free, cached in ((2 * needed + 1, True), (2 * needed, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda place, free=free: types.SimpleNamespace(free=free))
         assert UnpairedImages(*paths, training_options()).cached == cached
 

@@ -1,5 +1,6 @@
 """What makes training fast or small changes nothing but rounding: every recipe against the textbook's step."""
 
+import io
 import subprocess
 import sys
 import weakref
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import convolutions
+import trainer
 from convolutions import RowByRow, Winograd, convolve_doubled, rows_pay, transforms, winograd_pays
 from datasets import epoch_batches
 from layers import InstanceNorm2d
@@ -534,6 +536,37 @@ def test_a_batch_that_is_not_full_is_left_out_when_compiled(sizes):
 
 
 # ---- the order of memory ----
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_run_that_goes_on_in_another_order_of_memory_differs_by_rounding_alone(order, monkeypatch):
+    """Adam's fused kernel goes through weights and moments as they lie."""
+
+    def model(order):
+        monkeypatch.setattr(trainer, "memory_format", lambda *_: order)
+        return build(CycleGAN, "--recipe=classic", "--amp=off")
+
+    straight = model(order)
+    train(straight)
+    saved = io.BytesIO()
+    torch.save(straight.state_dict(), saved)
+    other = model({torch.contiguous_format: torch.channels_last}.get(order, torch.contiguous_format))
+    other.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True))
+    for name in ("optimizer_G", "optimizer_D"):
+        ours, theirs = (getattr(each, name).state.items() for each in (straight, other))
+        for (_, old), (weight, new) in zip(ours, theirs, strict=True):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                assert new[moment].stride() == weight.stride()
+                torch.testing.assert_close(new[moment], old[moment], rtol=0, atol=0)
+    before = kernels(straight)
+    train(straight), train(other)
+    assert (kernels(other) - kernels(straight)).abs().mean() < 0.05 * (kernels(straight) - before).abs().mean()
+
+
+def kernels(model):
+    """All generators' convolution weights in one vector. (A bias before a norm has no gradient but rounding.)"""
+    weights = [weight.detach() for weight in model.translators.parameters() if weight.dim() == 4]
+    return torch.cat([weight.reshape(-1) for weight in weights])
 
 
 @pytest.mark.parametrize(
