@@ -1,6 +1,5 @@
 """What a run measures of itself: JSON lines, and TensorBoard where it is installed."""
 
-import atexit
 import importlib.util
 import math
 from collections import defaultdict
@@ -67,7 +66,6 @@ class Scalars:
             from torch.utils.tensorboard import SummaryWriter  # takes a second or two
 
             self.writer = SummaryWriter(Path(folder) / "tensorboard", purge_step=step + 1)
-            atexit.register(self.writer.close)  # or the last numbers are lost
 
     def add(self, step, numbers):
         """Append ``numbers``, name → number."""
@@ -76,6 +74,7 @@ class Scalars:
         with self._tensorboard():
             for name, number in numbers.items() if self.writer else ():
                 self.writer.add_scalar(name.replace(" ", "/", 1), number, step)
+        self.flush()  # a run may end at any time
 
     def _draw(self, row):
         for name, number in row.items():
@@ -87,6 +86,12 @@ class Scalars:
         with self._tensorboard():
             if self.writer:
                 self.writer.add_image("samples", np.asarray(load_image(path)), step, dataformats="HWC")
+        self.flush()
+
+    def flush(self):
+        """Write what TensorBoard has not got yet."""
+        with self._tensorboard():
+            if self.writer:
                 self.writer.flush()
 
     @contextmanager
