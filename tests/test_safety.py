@@ -146,6 +146,7 @@ def start(workplace, *flags):
     return subprocess.Popen(
         command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it would stay ignored
     )  # fmt: skip
 
 
