@@ -298,7 +298,6 @@ def parse(groups, description, argv=None, files=None):
 FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
 # Never taken from a checkpoint, which may be a stranger's: where files are read, fetched and written, and by what.
 HERE_AND_NOW = "dataset_name", "dataset_dir", "dataset_url", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch"
-BEFORE = {"penalty_interval": 1}  # what checkpoints have that do not say it
 
 
 def resume(options, given, saved, given_before):

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import torch
 
-from options import BEFORE, TRAIN
+from options import TRAIN
 from runtime import pickles
 from runtime.errors import UserError, describe, warn
 from runtime.files import open_regular, replacing
@@ -39,6 +39,7 @@ from runtime.flags import complete
 from runtime.weights import FLOATS
 
 FORMAT = 4
+BEFORE = {"penalty_interval": 1}  # what checkpoints have that do not say it
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
 COMMENT = b"sha256:%s"
 COMMENT_SIZE = len(COMMENT) - 2 + 64

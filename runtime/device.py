@@ -79,15 +79,10 @@ def has_avx2_alone():
     return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
-def is_amd():
-    """Whether the CPU is AMD's: it has SSE4a, which no other has."""
-    return cpu_has("sse4a")
-
-
 def has_amds_bf16():
-    """Whether the CPU is AMD's and has AVX512-BF16: there it computes twice the products of float32 in a cycle; an
-    Intel's no more."""
-    return is_amd() and cpu_has("avx512_bf16")
+    """Whether the CPU is AMD's, which alone have SSE4a, and has AVX512-BF16: there it computes twice the products of
+    float32 in a cycle; an Intel's no more."""
+    return cpu_has("sse4a") and cpu_has("avx512_bf16")
 
 
 def arithmetic(device, amp):

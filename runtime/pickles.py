@@ -71,8 +71,9 @@ def is_plain(member, size):
     """Whether a part of a zip of ``size`` bytes is as torch writes it: stored as it is, with no more to be said of it
     than its place and size, in 64 bits where they need those."""
     stored = member.compress_type == zipfile.ZIP_STORED and member.file_size == member.compress_size
-    wide = b"\1\0" + (len(member.extra) - 4).to_bytes(2, "little", signed=True)  # one field of that kind, and no second
-    return stored and (not member.extra or size >= 2**32 and member.extra[:4] == wide)
+    kind, length = member.extra[:2], int.from_bytes(member.extra[2:4], "little")  # of the first field of more
+    wide = size >= 2**32 and kind == b"\1\0" and length == len(member.extra) - 4  # and there is no second
+    return stored and (not member.extra or wide)
 
 
 END, LOCATOR, WIDE_END = 22, 20, 56  # bytes of what a zip ends with, the last two only in its 64-bit form

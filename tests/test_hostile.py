@@ -675,6 +675,12 @@ class Called:
         return self.call
 
 
+def members_of(file):
+    """The members of a zip: pairs (name, content)."""
+    with zipfile.ZipFile(file) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
 def zip_parts(members):
     """A zip of stored members in parts: what they are, its table of contents, and how many there are."""
     with zipfile.ZipFile(content := io.BytesIO(), "w", zipfile.ZIP_STORED) as archive:
@@ -687,8 +693,7 @@ def zip_parts(members):
 
 def test_a_zip_that_two_programs_read_in_two_ways_is_refused():
     torch.save({"a": torch.zeros(2)}, good := io.BytesIO())
-    with zipfile.ZipFile(good) as archive:
-        harmless = [(name, archive.read(name)) for name in archive.namelist()]
+    harmless = members_of(good)
     makes_memory = b"\x80\x02c__builtin__\nbytearray\nJ" + struct.pack("<i", 1000) + b"\x85R." + bytes(200)
     harmful = [(name, makes_memory if name.endswith("data.pkl") else member) for name, member in harmless]
     (first, for_torch, count), (second, for_python, _) = zip_parts(harmful), zip_parts(harmless)
@@ -707,41 +712,43 @@ def test_a_zip_that_two_programs_read_in_two_ways_is_refused():
         pickles.read(content)
 
 
-def rewritten(content, method=zipfile.ZIP_STORED, extra=b"", size=None):
-    """A zip with the same members; of the last one, the table of contents says so much more."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
-    with zipfile.ZipFile(target := io.BytesIO(), "w") as archive:
-        for name, member in members[:-1]:
-            archive.writestr(zipfile.ZipInfo(name), member)
-        archive.writestr(members[-1][0], members[-1][1], method)
-        start = archive.start_dir
-    whole = bytearray(target.getvalue())
-    last = whole.rindex(b"PK\1\2", start, len(whole) - 22)
-    struct.pack_into("<H", whole, last + 30, len(extra))
-    if size is not None:
-        struct.pack_into("<I", whole, last + 24, size)
-    (length,) = struct.unpack_from("<I", whole, len(whole) - 10)
-    struct.pack_into("<I", whole, len(whole) - 10, length + len(extra))
-    return bytes(whole[:-22] + extra + whole[-22:])
+def with_extra(members, extra, size):
+    """A zip of ``members``, the last of which its table of contents says ``extra``, and the ``size``, of."""
+    first, table, count = zip_parts(members)
+    table = bytearray(table)
+    last = table.rindex(b"PK\1\2")
+    struct.pack_into("<I", table, last + 24, size)
+    struct.pack_into("<H", table, last + 30, len(extra))
+    sizes = len(table) + len(extra), len(first)
+    return first + table + extra + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, *sizes, 0)
 
 
 def test_a_member_that_says_its_size_or_name_twice_is_refused():
     torch.save({"a": torch.zeros(64)}, good := io.BytesIO())
-    good = good.getvalue()
-    with zipfile.ZipFile(io.BytesIO(good)) as archive:
-        length = archive.infolist()[-1].file_size
-    assert pickles.read(rewritten(good))["a"].tolist() == 64 * [0]
+    members = members_of(good)
+    length = len(members[-1][1])
+    assert pickles.read(with_extra(members, b"", length))["a"].tolist() == 64 * [0]
     twice = struct.pack("<HHQHHQ", 1, 8, 2**32 - 1, 1, 8, length)  # torch takes the first, Python the second
-    forged = rewritten(good, extra=twice, size=2**32 - 1)
+    forged = with_extra(members, twice, 2**32 - 1)
     with zipfile.ZipFile(io.BytesIO(forged)) as archive:
         assert archive.infolist()[-1].file_size == length
-    renamed = rewritten(
-        good, extra=struct.pack("<HHBI", 0x7075, 6, 1, 0) + b"x"
-    )  # of which a newer Python makes a name
-    for content in (forged, renamed, rewritten(good, zipfile.ZIP_DEFLATED)):
+    of_newer_pythons = struct.pack("<HHBI", 0x7075, 6, 1, 0) + b"x"  # which make it the name
+    renamed = with_extra(members, of_newer_pythons, length)
+    with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in members:
+            archive.writestr(*member)
+    for content in (forged, renamed, packed.getvalue()):
         with pytest.raises(zipfile.BadZipFile, match="compressed, or says"):
             pickles.read(content)
+
+
+def test_a_member_of_a_zip_beyond_4_gib_says_its_place_in_64_bits_once():
+    member = zipfile.ZipInfo("data/0")
+    once, second = struct.pack("<HHQ", 1, 8, 7), struct.pack("<HHQ", 1, 8, 8)
+    sound = []
+    for member.extra in (b"", once, once + second, b"\1\0\x08", bytes(60000)):
+        sound.append((pickles.is_plain(member, 2**32), pickles.is_plain(member, 2**32 - 1)))
+    assert sound == [(True, True), (True, False), (False, False), (False, False), (False, False)]
 
 
 @pytest.mark.parametrize("again", ["archive/data.pkl", "archive/DATA.PKL"])
