@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runtime.device import has_avx2_alone
+from runtime.device import has_avx2_alone, multiplies_slowly
 
 
 def pad(x, padding, mode):
@@ -232,12 +232,14 @@ def folding_pays(x):
 
 
 def winograd_pays(x, weight):
-    """Whether ``Winograd`` is faster than torch's convolution: 3×3, wide, of many pixels (docs/performance.md)."""
+    """Whether ``Winograd``, which is made of matrix products, is faster than torch's convolution: 3×3, wide, of many
+    pixels (docs/performance.md)."""
     if not eager_float32_on_a_cpu(x):  # first: a compiler cannot read the rest
         return False
     n, _, height, width = x.shape
     fits = weight.shape[2:] == (3, 3) and height % 4 == width % 4 == 0
-    return fits and min(weight.shape[:2]) >= Winograd.WIDE and n * height * width >= Winograd.MANY
+    wide = min(weight.shape[:2]) >= Winograd.WIDE and n * height * width >= Winograd.MANY
+    return fits and wide and not multiplies_slowly()
 
 
 class Winograd(torch.autograd.Function):

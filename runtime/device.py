@@ -85,6 +85,12 @@ def has_amds_bf16():
     return cpu_has("sse4a") and cpu_has("avx512_bf16")
 
 
+def multiplies_slowly():
+    """Whether the CPU convolves twice as fast as it multiplies matrices, in float32: an AMD's with AVX-VNNI, from Zen 5
+    on. It computes with AVX-512 at full width; torch's convolutions use that, its products, those of MKL, do not."""
+    return cpu_has("sse4a") and cpu_has("avx_vnni")
+
+
 def arithmetic(device, amp):
     """What decides the last bits of a result, in words: the kind of ``device``, and the precision ``amp``."""
     if device.type == "cuda":

@@ -449,8 +449,10 @@ def test_winograds_matrices_are_made_for_training_even_while_translating():
     assert x.grad.isfinite().all()
 
 
-def test_wide_convolutions_in_float32_on_a_cpu_are_winograds():
-    """Within rounding, in channels_last as everywhere; not where half precision, a compiler or another size is."""
+def test_wide_convolutions_in_float32_on_a_cpu_are_winograds(monkeypatch):
+    """Within rounding, in channels_last as everywhere; not where half precision, a compiler or another size is, nor
+    where matrix products are slow."""
+    monkeypatch.setattr(convolutions, "multiplies_slowly", lambda: False)
     torch.manual_seed(0)
     x, wide = torch.randn(2, 128, 32, 24), convolutions.ReflectConv2d(128, 128, 3)
     with torch.no_grad():
@@ -465,6 +467,9 @@ def test_wide_convolutions_in_float32_on_a_cpu_are_winograds():
     assert not winograd_pays(x, convolutions.ReflectConv2d(128, 64, 3).weight)
     assert not winograd_pays(x, convolutions.ReflectConv2d(128, 128, 7).weight)
     with torch.autocast("cpu", torch.bfloat16):
+        assert not winograd_pays(x, wide.weight)
+    with monkeypatch.context() as slow:
+        slow.setattr(convolutions, "multiplies_slowly", lambda: True)
         assert not winograd_pays(x, wide.weight)
     program = torch.export.export(wide, (x,), strict=False)
     assert torch.ops.aten.conv2d.default in {node.target for node in program.graph.nodes}
