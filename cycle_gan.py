@@ -1,6 +1,6 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import check, fit, parse_training, resume, start_from
+from options import check, fit, idle, parse_training, resume, start_from
 from runtime.errors import UserError, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
@@ -193,7 +193,7 @@ class Run:
         if distributed.is_main():
             self.make_room(saved)
         self.time.go_on(saved.get("seconds", 0) if saved else 0)  # from here on: fetching and looking took some, too
-        tell(*summary(self).splitlines())
+        tell(*summary(self).splitlines(), *idle(self.options, self.given))
         if saved is not None and (change := schedule_change(Namespace(**saved["options"]), self.options, self.epoch)):
             tell(change)
         if saved is None and self.options.on_nan == "rollback":

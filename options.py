@@ -7,11 +7,9 @@ every option has its value, and those that depend on others are worked out.
 import importlib.util
 import sys
 from itertools import chain
-from typing import NamedTuple
 
 from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
 from registry import AUGMENTATIONS, BACKBONES, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
-from runtime.download import PRETRAINED
 from runtime.errors import UserError, tell
 from runtime.flags import (
     BLOCKS,
@@ -20,11 +18,9 @@ from runtime.flags import (
     PIXELS,
     POSITIVE,
     WEIGHT,
-    Derived,
     Flag,
     build_parser,
     complete,
-    gpu,
     interval,
     number,
     some_of,
@@ -32,6 +28,7 @@ from runtime.flags import (
     underscored,
     zero_or,
 )
+from runtime.spellings import OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES, spelt_here
 
 __version__ = "1.0.0"
 
@@ -58,6 +55,7 @@ RECIPES = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 ENDLESS = 10**6  # epochs
+BACKBONE_USERS = "dis_net", *(name for name, critic in CRITICS.items() if critic.features)
 
 TRAIN = {
     "data": [
@@ -81,7 +79,8 @@ TRAIN = {
         Flag("cache", 2.0, "GiB of memory for decoded and resized training images, used where they fit; 0 for none",
              WEIGHT),
         Flag("download", True, "fetch a known data set that is missing", bool),
-        Flag("dataset_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets", "where NAME.zip is fetched from"),
+        Flag("dataset_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets", "where NAME.zip is fetched from",
+             needs=("download",)),
     ],
     "networks": [
         Flag("recipe", "attention", "a set of defaults; flags given by hand overrule it", str,
@@ -89,10 +88,11 @@ TRAIN = {
         Flag("gen_net", "attention", "the generators", str, tuple(GENERATORS), fixed=True),
         Flag("dis_net", "attention", "the critics", str, tuple(CRITICS), fixed=True),
         Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
-             "through", str, tuple(BACKBONES), fixed=True),
+             "through", str, tuple(BACKBONES), fixed=True, needs=BACKBONE_USERS),
         Flag("feature_size", 0, "pixels to which it sees the shorter side of crops resized; 0 for as they are",
-             zero_or(number(int, 16, 2**12)), fixed=True),
-        Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True),
+             zero_or(number(int, 16, 2**12)), fixed=True, needs=BACKBONE_USERS),
+        Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True,
+             needs=BACKBONE_USERS),
         Flag("ngf", 64, "filters in the generators' first convolution", FILTERS, fixed=True),
         Flag("ndf", 64, "filters in the critics' first convolution", FILTERS, fixed=True),
         Flag("n_residual_blocks", 9, "residual blocks in the generators", BLOCKS, fixed=True),
@@ -103,16 +103,18 @@ TRAIN = {
         Flag("spectral_norm", True, "spectral norm on all convolutions that no norm follows", bool, fixed=True),
         Flag("mask", "none", "where translations differ from their images", str, tuple(MASKS), fixed=True),
         Flag("mask_threshold", 32, "given masks: brightest channel, of 255, up to which a pixel is black",
-             number(int, 0, 255), fixed=True),
-        Flag("mask_freeze_epoch", 30, "learned masks: epoch from which they are fixed", NATURAL),
+             number(int, 0, 255), fixed=True, needs=("mask", "given")),
+        Flag("mask_freeze_epoch", 30, "learned masks: epoch from which they are fixed", NATURAL,
+             needs=("mask", "learned")),
     ],
     "objective": [
         Flag("gan_mode", "wgan-gp", "the adversarial loss", str, tuple(GAN_LOSSES)),
         Flag("penalty", lambda options: "wgan-gp" if options.gan_mode == "wgan-gp" else "none",
              "the critics' penalty (default: wgan-gp with that loss, else none)", str, tuple(PENALTIES)),
-        Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT),
-        Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT),
-        Flag("penalty_interval", 4, "steps from one penalty to the next; each has so many times its weight", POSITIVE),
+        Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT, needs=("penalty", "wgan-gp")),
+        Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT, needs=("penalty", "r1")),
+        Flag("penalty_interval", 4, "steps from one penalty to the next; each has so many times its weight", POSITIVE,
+             needs=("penalty",)),
         Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT),
         Flag("lambda_id", 10.0, "weight of the identity loss", WEIGHT),
         Flag("diffaugment", "none", "vary what the critics see, where images are few: " + ",".join(AUGMENTATIONS) +
@@ -155,64 +157,13 @@ TRAIN = {
         Flag("checkpoint_every", "0", "steps between checkpoints besides, or minutes as in 10m; 0 for none", interval),
         Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone", POSITIVE),
         Flag("eval_interval", 0, "epochs between evaluations on the test folders (evaluate.py); 0 for none", NATURAL),
-        FEATURE_FLAG,
+        FEATURE_FLAG._replace(needs=("eval_interval",)),
         Flag("patience", 0, "stop after so many evaluations in a row that are not the best; 0 for never", NATURAL),
         Flag("tensorboard", lambda options: importlib.util.find_spec("tensorboard") is not None,
              "write scalars and grids for TensorBoard (default: where it is installed)", bool),
         Flag("images_dir", "images", "where sample grids go, in a folder for each data set"),
     ],
 }  # fmt: skip
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Other spellings: what other CycleGANs, and earlier versions of this one, call the same things. They end in ``parse``.
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class Alias(NamedTuple):
-    """A flag that stands for another one, whose value is ``meaning(its value)``."""
-
-    stands_for: str
-    type: object
-    help: str
-    meaning: object
-
-
-OTHER_NAMES = {
-    "crop_height": "img_height", "crop_width": "img_width", "epochs": "n_epochs", "lamda": "lambda_cyc",
-    "input_nc": "channels_A", "output_nc": "channels_B",
-}  # fmt: skip
-OTHER_FLAGS = {
-    "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device: device),
-    "idt_coef": Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
-                      lambda factor: Derived(lambda options: factor * options.lambda_cyc)),
-}  # fmt: skip
-OTHER_VALUES = {
-    ("gen_net", "resnet_9blocks"): dict(gen_net="resnet", n_residual_blocks=9),
-    ("gen_net", "resnet_6blocks"): dict(gen_net="resnet", n_residual_blocks=6),
-    ("dis_net", "n_layers"): dict(dis_net="patch70"),
-    ("dis_net", "basic"): dict(dis_net="patch70"),
-    ("recipe", "best"): dict(recipe="lsgan"),
-    **{
-        ("pretrained", file): dict(pretrained=name)
-        for name, files in PRETRAINED.items()
-        for file in files
-        if file and file not in PRETRAINED
-    },
-}
-
-
-def spelt_here(given):
-    """``given`` in the words of the tables."""
-    meant, ours = {}, {}
-    for name, value in given.items():
-        if alias := OTHER_FLAGS.get(name):
-            ours[alias.stands_for] = alias.meaning(value)
-        elif not isinstance(value, list) and (name, value) in OTHER_VALUES:
-            meant |= OTHER_VALUES[name, value]
-        else:
-            ours[name] = value
-    return {**meant, **ours}
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading a command line
@@ -361,6 +312,15 @@ def check_agreement(names, given, saved, remedy):
         if name in given and given[name] != saved.get(name):
             now, then = (" ".join(map(str, x)) if isinstance(x, list) else x for x in (given[name], saved.get(name)))
             raise UserError(f"--{name} {now} contradicts the checkpoint, which was trained with {then}; {remedy}")
+
+
+def idle(options, given):
+    """A line for each flag ``given`` by hand that does nothing beside the others."""
+    for flag in chain(*TRAIN.values()):
+        if flag.name in given and not flag.counts(options):
+            other, *values = flag.needs
+            needed = f"--{other} {' or '.join(values)}".rstrip()
+            yield f"--{flag.name} does nothing here: it goes with {needed}"
 
 
 def check(options):

@@ -104,7 +104,8 @@ class Flag(NamedTuple):
     """One option. A ``default`` that is a function works it out from the options before it.
 
     ``fixed`` ones shape the networks or the random draws: a resumed run cannot change them. With ``several``, it takes
-    one value or more, and is a list.
+    one value or more, and is a list. ``needs``: another option without which it does nothing, and its values with which
+    it does something; all but none, 0 and off where none are named.
     """
 
     name: str
@@ -114,6 +115,15 @@ class Flag(NamedTuple):
     choices: tuple = None
     fixed: bool = False
     several: bool = False
+    needs: tuple = ()
+
+    def counts(self, options):
+        """Whether it does anything beside the other ``options``."""
+        if not self.needs:
+            return True
+        other, *values = self.needs
+        value = getattr(options, other)
+        return value in values if values else value not in (0, "none")
 
 
 class Parser(argparse.ArgumentParser):

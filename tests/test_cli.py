@@ -476,6 +476,40 @@ def test_no_traceback_in_a_real_process(workplace):
         assert len(result.stderr.strip().splitlines()) == 1 and "error: " in result.stderr
 
 
+# ---- flags that do nothing ----
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        (["--lambda_gp=5"], []),
+        (["--lambda_gp=5", "--recipe=lsgan"], ["--lambda_gp does nothing here: it goes with --penalty wgan-gp"]),
+        (["--lambda_r1=5", "--penalty=r1"], []),
+        (["--penalty_interval=2", "--penalty=r1"], []),
+        (["--penalty_interval=2", "--penalty=none"], ["--penalty_interval does nothing here: it goes with --penalty"]),
+        (["--feature_size=64"], ["--feature_size does nothing here: it goes with --dis_net features or features+patch"]),
+        (["--feature_size=64", "--recipe=features+patch"], []),
+        (["--features=inception"], ["--features does nothing here: it goes with --eval_interval"]),
+        (["--features=inception", "--eval_interval=1"], []),
+        (["--dataset_url=x", "--no_download"], ["--dataset_url does nothing here: it goes with --download"]),
+        (["--mask_threshold=9", "--recipe=segmentation"], []),
+    ],
+)
+def test_flags_given_by_hand_that_do_nothing_are_named(flags, idle):
+    assert list(options.idle(*parse_training(flags))) == idle
+
+
+def test_what_a_flag_needs_is_an_option_with_these_values():
+    flags = {flag.name: flag for group in options.TRAIN.values() for flag in group}
+    for needed, *values in (flag.needs for flag in flags.values() if flag.needs):
+        assert set(values) <= set(flags[needed].choices or ())
+
+
+def test_a_run_says_which_flags_do_nothing(run, workplace):
+    result = run("cycle_gan", "--dataset_name=tiny", "--penalty=none", "--lambda_gp=5", "--n_epochs=1", *TINY)
+    assert "--lambda_gp does nothing here: it goes with --penalty wgan-gp" in result.out.splitlines()
+
+
 # ---- help ----
 
 

@@ -1,0 +1,52 @@
+"""What other CycleGANs, and earlier versions of this one, call the flags of options.py, and their values."""
+
+from typing import NamedTuple
+
+from runtime.download import PRETRAINED
+from runtime.flags import WEIGHT, Derived, gpu
+
+
+class Alias(NamedTuple):
+    """A flag that stands for another one, whose value is ``meaning(its value)``."""
+
+    stands_for: str
+    type: object
+    help: str
+    meaning: object
+
+
+OTHER_NAMES = {
+    "crop_height": "img_height", "crop_width": "img_width", "epochs": "n_epochs", "lamda": "lambda_cyc",
+    "input_nc": "channels_A", "output_nc": "channels_B",
+}  # fmt: skip
+OTHER_FLAGS = {
+    "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device: device),
+    "idt_coef": Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
+                      lambda factor: Derived(lambda options: factor * options.lambda_cyc)),
+}  # fmt: skip
+OTHER_VALUES = {
+    ("gen_net", "resnet_9blocks"): dict(gen_net="resnet", n_residual_blocks=9),
+    ("gen_net", "resnet_6blocks"): dict(gen_net="resnet", n_residual_blocks=6),
+    ("dis_net", "n_layers"): dict(dis_net="patch70"),
+    ("dis_net", "basic"): dict(dis_net="patch70"),
+    ("recipe", "best"): dict(recipe="lsgan"),
+    **{
+        ("pretrained", file): dict(pretrained=name)
+        for name, files in PRETRAINED.items()
+        for file in files
+        if file and file not in PRETRAINED
+    },
+}
+
+
+def spelt_here(given):
+    """``given`` in the words of the tables."""
+    meant, ours = {}, {}
+    for name, value in given.items():
+        if alias := OTHER_FLAGS.get(name):
+            ours[alias.stands_for] = alias.meaning(value)
+        elif not isinstance(value, list) and (name, value) in OTHER_VALUES:
+            meant |= OTHER_VALUES[name, value]
+        else:
+            ours[name] = value
+    return {**meant, **ours}
