@@ -26,7 +26,7 @@ from readers.headers import check_headers
 from readers.survey import find_domain, ways_of
 from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download
-from runtime.device import flush_denormals, pick_amp, pick_device, ran_out_of_memory, set_tf32
+from runtime.device import flush_denormals, pick_device, pick_translation_amp, ran_out_of_memory, set_tf32
 from runtime.folders import check_free, write_ours
 from translators import load_translators
 
@@ -108,7 +108,8 @@ def measure_model(options, device):
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
     check_measure(options.features, Namespace(**trained))
     set_tf32(trained["tf32"])
-    amp = pick_amp(trained["amp"] if options.amp == "trained" else options.amp, device)
+    deep = any(domain.deep for domain in domains.values())
+    amp = pick_translation_amp(options.amp, trained["amp"], device, deep)
     translators = load_translators(state, device, amp)
     directions = translators.pick(options.direction)
     folders = {side: find_side(folder, "test", side) for side in "AB"}

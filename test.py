@@ -31,8 +31,8 @@ from runtime.device import (
     autocast,
     explain_compiler,
     flush_denormals,
-    pick_amp,
     pick_device,
+    pick_translation_amp,
     ran_out_of_memory,
     set_tf32,
 )
@@ -74,11 +74,13 @@ def load_checkpoint(options, device):
     path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
     trained = state["options"]
     set_tf32(trained["tf32"])
-    options.amp = pick_amp(trained["amp"] if options.amp == "trained" else options.amp, device)
+    domains = domains_of(state, options.decoded_limit)
+    deep = any(domain.deep for domain in domains.values())
+    options.amp = pick_translation_amp(options.amp, trained["amp"], device, deep)
     translators = load_translators(state, device, None if options.compile else options.amp)
     if options.compile:
         translators.compile_generators()
-    return path, translators, domains_of(state, options.decoded_limit)
+    return path, translators, domains
 
 
 def load_onnx(options):

@@ -34,6 +34,7 @@ class Output:
         if self._as_volumes(self.target, wanted):
             self.volumes = Volumes(self.places, self.origin.slice_axis)
             self.names = [Path(place).relative_to(root) for place in self.places]
+            self._check_volumes()
         else:
             check_format(wanted, self.target)
             self.names = output_names(self.places, root, self.origin, self.target, wanted)
@@ -69,6 +70,14 @@ class Output:
         if wanted == "nii.gz" and not possible:
             raise UserError("--output_format nii.gz puts slices of NIfTI volumes together; for others take tif or npy")
         return wanted == "nii.gz" or (wanted == "trained" and possible and target.suffix in VOLUMES)
+
+    def _check_volumes(self):
+        """Raise UserError where two volumes would be written to one file."""
+        sources = {}
+        for place, name in zip(self.places, self.names, strict=True):
+            path = self.path(place, name)
+            if sources.setdefault(path, place.name) != place.name:
+                raise UserError(f"{sources[path]} and {place.name} would both become {path}; rename one of them")
 
     def save(self, writers, index, array, image, translation):
         """Write the translation ``array`` of place number ``index``; ``image`` and ``translation``, C×H×W in [-1, 1],

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from readers.files import as_place, library
-from readers.medical import affine_of
+from readers.files import as_place
+from readers.medical import volume_like
 from runtime import files
 
 
@@ -28,7 +28,7 @@ class Volumes:
         del self.slices[place.name]
         volume = volume.squeeze(-1) if volume.shape[-1] == 1 else volume
         volume = volume.astype(np.float32) if volume.dtype == np.float16 else volume  # which NIfTI does not have
-        content = library("nibabel").Nifti1Image(volume, affine_of(place), dtype=volume.dtype).to_bytes()
+        content = volume_like(place, volume)
         files.write(path, gzip.compress(content) if path.suffix == ".gz" else content)
 
     @property

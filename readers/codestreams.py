@@ -8,17 +8,23 @@ import struct
 STANDALONE = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a length
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # those in front of height and width; the last is JPEG-LS's
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its first marker, and that of its size
+BOXES = b"\0\0\0\x0cjP  "  # of a JP2: the first one
 
 
 def check_size(stream, most):
     """Raise ValueError where ``stream`` holds more numbers (pixels times channels) than ``most``, or does not say how
     many."""
-    said = next((size(stream) for start, size in SIZES.items() if stream.startswith(start)), None)
-    if said is None or min(said) < 1:
+    if (said := size(stream)) is None:
         raise ValueError("what is packed in it does not say how large it is; save it with another compression")
     height, width, channels = said
     if height * width * channels > most:
         raise ValueError(f"what is packed in it is of {width}×{height}, {channels} channels: more than fits in it")
+
+
+def size(stream):
+    """(height, width, channels) that ``stream``, or its beginning, says; None where it does not."""
+    said = next((size(stream) for start, size in SIZES.items() if stream.startswith(start)), None)
+    return said if said and min(said) >= 1 else None
 
 
 def jpeg(stream):
@@ -36,15 +42,28 @@ def jpeg(stream):
 
 
 def jpeg_2000(stream):
-    """(height, width, channels) of a bare codestream, or None."""
-    if not stream.startswith(CODESTREAM) or len(stream) < 42:
+    """(height, width, channels) of a JPEG 2000, bare or in the boxes of a JP2, or None."""
+    if not (start := codestream(stream)):
         return None
-    width, height, left, top = struct.unpack_from(">4I", stream, 8)
-    return height - top, width - left, int.from_bytes(stream[40:42], "big")
+    width, height, left, top = struct.unpack_from(">4I", start, 8)
+    return height - top, width - left, int.from_bytes(start[40:42], "big")
 
 
-def boxed_jpeg_2000(stream):
-    """(height, width, channels) of the first codestream among the boxes of a JP2, or None."""
+def jpeg_2000_depth(stream):
+    """(bits, whether they have a sign) of the first channel of a JPEG 2000, bare or in boxes, or None."""
+    start = codestream(stream)
+    return (start[42] % 128 + 1, start[42] >= 128) if start else None
+
+
+def codestream(stream):
+    """The first bytes of a bare JPEG 2000, or of the first among the boxes of a JP2: all that is asked of it here."""
+    at = 0 if stream.startswith(CODESTREAM) else first_box(stream)
+    start = b"" if at is None else stream[at : at + 43]
+    return start if start.startswith(CODESTREAM) and len(start) == 43 else None
+
+
+def first_box(stream):
+    """Where the first codestream among the boxes of a JP2 begins, or None."""
     at = 0
     while at + 16 <= len(stream):
         length, kind = struct.unpack_from(">I4s", stream, at)
@@ -52,7 +71,7 @@ def boxed_jpeg_2000(stream):
         if length == 1:  # a longer one follows
             length, start = int.from_bytes(stream[start : start + 8], "big"), start + 8
         if kind == b"jp2c":
-            return jpeg_2000(stream[start : start + 42])
+            return start
         if kind == b"jp2h" and b"pclr" in stream[start : at + length]:  # a palette, which makes many channels of one
             return None
         if length < 8:  # up to the end, or nonsense
@@ -61,4 +80,4 @@ def boxed_jpeg_2000(stream):
     return None
 
 
-SIZES = {b"\xff\xd8": jpeg, CODESTREAM: jpeg_2000, b"\0\0\0\x0cjP  ": boxed_jpeg_2000}
+SIZES = {b"\xff\xd8": jpeg, CODESTREAM: jpeg_2000, BOXES: jpeg_2000}

@@ -44,6 +44,11 @@ class Domain(NamedTuple):
         return np.dtype(self.dtype).kind == "f"
 
     @property
+    def deep(self):
+        """Whether its numbers have more than 8 bits."""
+        return np.dtype(self.dtype).itemsize > 1
+
+    @property
     def half(self):
         return (self.high - self.low) / 2
 

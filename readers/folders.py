@@ -9,7 +9,7 @@ from readers.domains import PICTURES
 from readers.formats import READERS, expand, suffix_of
 from runtime.errors import UserError, tell
 
-OTHER_IMAGES = tuple(".heic .heif .jxl .svg .psd .raw .dng .cr2 .nef .exr .hdr .mha .nrrd".split())  # noqa: SIM905
+OTHER_IMAGES = tuple(".heic .heif .jxl .svg .psd .raw .dng .cr2 .nef .exr .hdr .mha .nrrd .ima".split())  # noqa: SIM905
 SEGMENTATION_NAMES = {"trainA": "segTrain", "testA": "segTest", "trainB": "realTrain", "testB": "realTest"}
 
 

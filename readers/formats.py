@@ -27,7 +27,7 @@ class Reader(NamedTuple):
 PICTURE = Reader("readers.pictures:contents")
 READERS = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".avif"), PICTURE),
-    **dict.fromkeys((".jp2", ".j2k"), PICTURE),
+    **dict.fromkeys((".jp2", ".j2k"), Reader("readers.jpeg_2000:contents")),
     **dict.fromkeys((".tif", ".tiff"), Reader("readers.tiffs:contents", parts="pages")),
     ".npy": Reader("readers.arrays:npy"),
     ".npz": Reader("readers.arrays:npz"),

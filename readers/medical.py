@@ -3,6 +3,7 @@
 import gzip
 import io
 import math
+from itertools import cycle
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from readers.files import Contents, library, opened
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
+FLOATS = {b"\xe0\x7f\x08\0": np.dtype(np.float32), b"\xe0\x7f\x09\0": np.dtype(np.float64)}  # tags of pixels
 READ_OVER = 256  # bytes between two voxels of a slice that nibabel rather reads than skips
 MOST_BEFORE_VOXELS = 2**24  # bytes of a NIfTI file: its header, and what programs note there
 
@@ -18,36 +20,74 @@ MOST_BEFORE_VOXELS = 2**24  # bytes of a NIfTI file: its header, and what progra
 def dicom(file, ways, suffix):
     """A DICOM image in the units of its rescale (for CT, Hounsfield units); frames are channels, or images.
 
-    It stays of whole numbers where slope and intercept are whole.
+    It stays of whole numbers where slope and intercept are whole. Without a rescale MONOCHROME1, whose least number is
+    white, is turned round.
     """
-    pydicom = library("pydicom")
-    check_not_deflated(file)
-    scan = pydicom.dcmread(file, stop_before_pixels=True)
-    if "Rows" not in scan or not file.read(1):
+    scan = header(file)
+    tag = file.read(4)  # of the pixels
+    if "Rows" not in scan or not tag:
         raise ValueError("a DICOM file without pixels")
+    if scan.get("PhotometricInterpretation") == "PALETTE COLOR":
+        raise ValueError("its pixels are numbers of a palette; save it in colours")
     frames, samples = int(scan.get("NumberOfFrames", 1) or 1), int(scan.get("SamplesPerPixel", 1))
-    slope, intercept = float(scan.get("RescaleSlope", 1)), float(scan.get("RescaleIntercept", 0))
-    bits, signed = int(scan.get("BitsStored", 16)), bool(scan.get("PixelRepresentation", 0))
-    stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    low, high = sorted(slope * value + intercept for value in stored)
-    whole = slope.is_integer() and intercept.is_integer()
-    dtype = np.dtype(smallest_integer(low, high) if whole else np.float32)
+    rescales = rescales_of(scan, frames)
+    low, high, dtype = (None, None, FLOATS[tag]) if tag in FLOATS else pixel_range(scan, rescales)
+    negative = scan.get("PhotometricInterpretation") == "MONOCHROME1" and set(rescales) == {PLAIN} and low is not None
 
     def load(part):
         from readers import dicom_codecs  # not before pydicom is known to be installed
 
         file.seek(0)
-        whole = pydicom.dcmread(file)
+        whole = library("pydicom").dcmread(file)
         index = part if as_images else None
         check_frames(whole, frames, index)
         dicom_codecs.ready(whole.file_meta.TransferSyntaxUID)
         pixels = library("pydicom.pixels").pixel_array(whole, index=index, allow_excess_frames=False)
-        pixels = np.concatenate(list(pixels.reshape(-1, scan.Rows, scan.Columns, samples)), -1)
-        return pixels if (slope, intercept) == (1, 0) else (pixels * slope + intercept).astype(dtype)
+        pixels = pixels.reshape(-1, scan.Rows, scan.Columns, samples)
+        if set(rescales) != {PLAIN}:
+            own = rescales[part : part + 1] if as_images and len(rescales) > 1 else rescales
+            pixels = [(one * slope + intercept).astype(dtype) for one, (slope, intercept) in zip(pixels, cycle(own))]
+        pixels = np.concatenate(list(pixels), -1)
+        return (low + high - pixels.astype(np.int64)).astype(dtype) if negative else pixels
 
     as_images = ways.pages == "images"
     channels, count = (samples, frames) if as_images else (samples * frames, 1)
     return Contents(scan.Rows, scan.Columns, channels, dtype, load, count, low, high)
+
+
+def header(file):
+    """What a DICOM file says before its pixels. Raises ValueError."""
+    pydicom = library("pydicom")
+    try:
+        check_not_deflated(file)
+        return pydicom.dcmread(file, stop_before_pixels=True)
+    except pydicom.errors.InvalidDicomError:
+        raise ValueError("it does not begin as a DICOM file does (DICM after 128 bytes); write it anew") from None
+
+
+PLAIN = 1.0, 0.0  # slope and intercept that change nothing
+
+
+def rescales_of(scan, frames):
+    """(slope, intercept) of each frame, or one pair for all."""
+
+    def of(groups, otherwise):
+        found = next(iter(groups.get("PixelValueTransformationSequence") or ()), groups)
+        said = found.get("RescaleSlope"), found.get("RescaleIntercept")
+        return tuple(other if value is None else float(value) for value, other in zip(said, otherwise, strict=True))
+
+    shared = of(next(iter(scan.get("SharedFunctionalGroupsSequence") or ()), {}), of(scan, PLAIN))
+    own = [of(groups, shared) for groups in scan.get("PerFrameFunctionalGroupsSequence") or ()]
+    return own if len(own) == frames else [shared]
+
+
+def pixel_range(scan, rescales):
+    """(least, greatest, type) of the pixels, by their bits and ``rescales``."""
+    bits, signed = int(scan.get("BitsStored", 16)), bool(scan.get("PixelRepresentation", 0))
+    stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    ends = [slope * value + intercept for slope, intercept in rescales for value in stored]
+    whole = all(number.is_integer() for rescale in rescales for number in rescale)
+    return min(ends), max(ends), np.dtype(smallest_integer(min(ends), max(ends)) if whole else np.float32)
 
 
 def check_frames(scan, frames, part):
@@ -126,7 +166,12 @@ def open_volume(file, suffix):
     return kind(kind.ImageArrayProxy(stream, header.copy()), None, header)
 
 
-def affine_of(place):
-    """Where the voxels of the volume at ``place`` lie in space: 4×4."""
+def volume_like(place, array):
+    """The bytes of a NIfTI volume of ``array``, whose voxels lie in space as those of the one at ``place``."""
     with opened(place) as file:
-        return open_volume(file, place.name.lower()).affine
+        header = open_volume(file, place.name.lower()).header
+    image = library("nibabel").Nifti1Image(array, header.get_best_affine(), dtype=array.dtype)
+    image.set_sform(*header.get_sform(coded=True))
+    image.set_qform(*header.get_qform(coded=True))
+    image.header.set_xyzt_units(*header.get_xyzt_units())
+    return image.to_bytes()

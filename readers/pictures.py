@@ -2,16 +2,18 @@
 
 import functools
 import io
+import logging
 import math
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from readers.files import BadImage, Contents, as_place, library, opened, reading
 from runtime.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000")  # some others start programs
 Image.MAX_IMAGE_PIXELS = None  # --decoded_limit bounds them instead, and can be raised
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what stops it is raised as well
 OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # in Pillow's names
 ORIENTATION, TILE_WIDTH, TILE_LENGTH = 0x0112, 322, 323
 LARGEST_TILE = 2**26  # numbers: those of a small TIFF may be larger than itself
@@ -25,7 +27,7 @@ def contents(file, ways, suffix):
     image = open_image(file)
     height, width = upright_size(image)
     if sixteen_bit_colour(image):
-        channels = len(image.getbands())
+        channels = len(image.tile[0][3].split(";")[0]) + ("transparency" in image.info)
         load = lambda part: turned(png_decode(rewound(file).read()), image.getexif().get(ORIENTATION))  # noqa: E731
         return Contents(height, width, channels, np.dtype(np.uint16), load, viewable=True)
     if image.mode.startswith(("I", "F")):
@@ -96,15 +98,25 @@ def seen_size(path):
 
 
 def load_image(path, channels=3, limit=float("inf")):
-    """Decode a file as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white.
+    """Decode a file, or a page of it, as a person sees it: upright, 8 bits, RGB (L for 1 channel), alpha over white.
 
     Raises BadImage, also where it would take more than ``limit`` GiB.
     """
     place = as_place(path)
-    with reading(place), opened(place, limit) as file, open_image(file) as image:
+    with reading(place), opened(place, limit) as file, open_picture(file) as image:
+        if place.part:
+            image.seek(place.part)
         if (size := image.width * image.height * len(image.getbands()) / 2**30) > limit:
             raise BadImage(place, f"it would take {size:.1f} GiB, and --decoded_limit is {limit:g}; raise that")
         return as_seen(image, channels)
+
+
+def open_picture(file):
+    """``open_image``, for a model of 8-bit pictures. Raises ValueError where it is none."""
+    try:
+        return open_image(file)
+    except UnidentifiedImageError:
+        raise ValueError("it is no 8-bit picture, which these images are to be, or damaged") from None
 
 
 def as_seen(image, channels=3):
@@ -124,8 +136,11 @@ def flatten(image):
 
 
 def eight_bits(image):
-    """Gray of 16 or 32 bits, or floats in [0, 1], to 8 bits. ``Image.convert`` would clip instead of scaling."""
+    """Gray of 16 or 32 bits, or floats in [0, 1], to 8 bits. ``Image.convert`` would clip instead of scaling. Raises
+    ValueError for other floats."""
     values = np.asarray(image, dtype=np.float64)
+    if image.mode == "F" and not (np.abs(values - 0.5) < 0.51).all():  # nor NaN
+        raise ValueError("its floats are not between 0 and 1, as those of a picture are")
     white = 1.0 if image.mode == "F" else 65535.0
     return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
 

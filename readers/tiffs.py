@@ -1,6 +1,9 @@
 """TIFF: 8-bit pictures by Pillow, all others by tifffile."""
 
 import importlib.util
+import logging
+import math
+from itertools import count
 
 import numpy as np
 from PIL import UnidentifiedImageError
@@ -11,29 +14,67 @@ from readers.files import Contents, Nameless, library
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
 CHANNELS = "C"  # and pages that are channels
+KIND, BITS, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES, SAMPLE_FORMAT = 254, 258, 262, 277, 338, 339  # tags
+NODATA = 42113  # GDAL's
+BESIDE = 1 | 4  # kinds of pages: a smaller copy, a mask
+MINISWHITE = 0  # a photometric interpretation
+COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # samples of others: RGB, CMYK, YCbCr, Lab
+ALPHA = (1,), (2,)  # extra samples
 UNPACKED = 1
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what stops it is raised as well
 TO_A_SIZE = {2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}  # unpacked to what the file around them says
 STREAMS = {7, 33003, 33004, 33005, 33007, 34712, 34892}  # JPEG and JPEG 2000, which say themselves how large they are
 
 
 def contents(file, ways, suffix):
     """One image, or a stack of pages, which are its channels or, with ``--pages images``, images."""
-    by_pillow = None
+    by_pillow, negative = None, False
     try:
         image = pictures.open_image(file)
-        deep = max(image.tag_v2.get(258, (8,))) > 8  # BitsPerSample
+        shown, negative = shows_all(image.tag_v2), image.tag_v2.get(PHOTOMETRIC) == MINISWHITE
         found = pictures.contents(pictures.rewound(file), ways, suffix)
-        if image.n_frames == 1 and not (deep and found.picture):
+        if (shown or not found.picture) and of_one_page(image):
             by_pillow = found
     except (UnidentifiedImageError, SyntaxError):  # Pillow knows no such number or order of channels
         pass
-    if by_pillow and (by_pillow.picture or importlib.util.find_spec("tifffile") is None):
+    if by_pillow and (by_pillow.picture or not negative and importlib.util.find_spec("tifffile") is None):
         return by_pillow
+    return stack(series_of(file, ways.pages), ways.pages, viewable=by_pillow is not None and not negative)
+
+
+def shows_all(tags):
+    """Whether Pillow shows all that a TIFF with these ``tags`` holds: 8 bits without a sign, and no band beside the
+    colours but one of transparency."""
+    samples, extra = tags.get(SAMPLES_PER_PIXEL, 1), tuple(tags.get(EXTRA_SAMPLES, ()))
+    colours = COLOURS.get(tags.get(PHOTOMETRIC), 1)
+    eight = max(tags.get(BITS, (8,))) <= 8 and set(tags.get(SAMPLE_FORMAT, (1,))) == {1}
+    return eight and (samples == colours or samples == colours + 1 and extra in ALPHA)
+
+
+def of_one_page(image):
+    """Whether all pages of Pillow's ``image`` but the first are smaller copies of it, or masks."""
+    for page in count(1):
+        try:
+            image.seek(page)
+        except EOFError:
+            return True
+        if not image.tag_v2.get(KIND, 0) & BESIDE:
+            return False
+
+
+def series_of(file, pages):
+    """The tifffile series of an open file that is read. Raises ValueError where pages of others would be left out."""
+    tifffile = library("tifffile")
     file.seek(0)
-    series = library("tifffile").TiffFile(Nameless(file)).series[0]
-    if len(series.shape) < 2:
-        raise ValueError("it has no height and width")
-    return stack(series, ways.pages, viewable=by_pillow is not None)
+    found = tifffile.TiffFile(Nameless(file)).series
+    if None in found[0].pages:  # one of the files of an OME-TIFF: its pages are its own
+        file.seek(0)
+        found = tifffile.TiffFile(Nameless(file), is_ome=False).series
+    full = [series for series in found if not series.keyframe.subfiletype & BESIDE] or found
+    sizes = [math.prod(series.shape) for series in full]
+    if len(full) > 1 and (pages == "images" or sizes[0] < max(sizes)):
+        raise ValueError("its pages are of several sizes or kinds; save them as files of their own")
+    return full[0]
 
 
 def stack(series, pages, viewable):
@@ -45,18 +86,35 @@ def stack(series, pages, viewable):
     inner = "".join(axis for axis, _ in others if pages == "channels" or axis in SAMPLES + CHANNELS)
     outer = "".join(axis for axis, _ in others if axis not in inner)
     sizes = dict(others)
-    channels, count = (int(np.prod([sizes[axis] for axis in axes], dtype=int)) for axes in (inner, outer))
+    channels, many = (int(np.prod([sizes[axis] for axis in axes], dtype=int)) for axes in (inner, outer))
+    orientation = series.keyframe.tags.valueof(pictures.ORIENTATION)
 
     def load(part):
-        one = len(series.pages) == count > 1  # of many pages, only this one
+        one = len(series.pages) == many > 1  # of many pages, only this one
         source = series.pages[part] if one else series
         check_packed([source] if one else filter(None, series.pages))
         axes, array = source.axes, decode(source)
         order = [axes.index(axis) for axis in (*outer, *"YX", *inner) if axis in axes]
         array = array.transpose(order).reshape(-1, height, width, channels)
-        return array[part if len(array) > 1 else 0]
+        return pictures.turned(as_meant(array[part if len(array) > 1 else 0], series.keyframe), orientation)
 
-    return Contents(height, width, channels, series.dtype, load, count, viewable=viewable and channels == 1)
+    seen = (width, height) if orientation in pictures.TURNED else (height, width)
+    viewable = viewable and channels == 1
+    if series.dtype == bool:
+        return Contents(*seen, channels, np.dtype(np.uint8), load, many, low=0, high=1, viewable=viewable)
+    return Contents(*seen, channels, series.dtype, load, many, viewable=viewable)
+
+
+def as_meant(array, page):
+    """The numbers of a TIFF as its tags mean them: turned round where 0 is white, and NaN where GDAL's tag says that a
+    float stands for no data."""
+    array = array.view(np.uint8) if array.dtype == bool else array
+    if page.photometric == MINISWHITE and array.dtype.kind == "u":
+        return array.dtype.type(2**page.bitspersample - 1) - array
+    nodata = page.tags.valueof(NODATA)
+    if nodata is not None and array.dtype.kind == "f":
+        return np.where(array == array.dtype.type(nodata), array.dtype.type("nan"), array)
+    return array
 
 
 def decode(source):

@@ -14,6 +14,7 @@ from reporting.loss_log import LossLog, NotFinite
 from reporting.scalars import Scalars, is_row
 from reporting.texts import Forecast, place
 from runtime import distributed, jsonl
+from runtime.device import pick_translation_amp
 from runtime.errors import UserError, describe, tell, warn
 from runtime.folders import move_aside
 
@@ -169,4 +170,5 @@ def build_evaluation(data, options, device, translators, domains):
             raise UserError(
                 f"--eval_interval needs at least {metrics.FEWEST} images in {path}; add some, or leave it out"
             )
-    return metrics.Evaluation(folders, options, device, translators, options.amp, domains)
+    amp = pick_translation_amp("trained", options.amp, device, any(domain.deep for domain in domains.values()))
+    return metrics.Evaluation(folders, options, device, translators, amp, domains)

@@ -56,6 +56,14 @@ def pick_amp(amp, device):
     return "bf16" if computes_bf16(device) else "off"
 
 
+def pick_translation_amp(amp, trained, device, deep):
+    """The precision in which a model translates: ``amp``, where ``trained`` is that of its training. But for ``deep``
+    images, of more than 8 bits, it is then float32: bf16 has no more than 8, and fp16 has 11."""
+    if amp == "trained":
+        amp = "off" if deep else trained
+    return pick_amp(amp, device)
+
+
 def computes_bf16(device):
     """Whether ``device`` multiplies matrices in bf16 by instructions of its own, which on a CPU means AMX, or
     AVX512-BF16 on an AMD processor.

@@ -487,7 +487,10 @@ def test_no_traceback_in_a_real_process(workplace):
         (["--lambda_r1=5", "--penalty=r1"], []),
         (["--penalty_interval=2", "--penalty=r1"], []),
         (["--penalty_interval=2", "--penalty=none"], ["--penalty_interval does nothing here: it goes with --penalty"]),
-        (["--feature_size=64"], ["--feature_size does nothing here: it goes with --dis_net features or features+patch"]),
+        (
+            ["--feature_size=64"],
+            ["--feature_size does nothing here: it goes with --dis_net features or features+patch"],
+        ),
         (["--feature_size=64", "--recipe=features+patch"], []),
         (["--features=inception"], ["--features does nothing here: it goes with --eval_interval"]),
         (["--features=inception", "--eval_interval=1"], []),

@@ -1,0 +1,24 @@
+"""JPEG 2000: pictures, and gray of 16 bits, by Pillow; others by imagecodecs, since Pillow scales or cuts them."""
+
+import numpy as np
+
+from readers import codestreams, pictures
+from readers.files import Contents, library
+
+HEAD = 2**20  # bytes in which the codestream begins
+BY_PILLOW = (1, 8, False), (3, 8, False), (4, 8, False), (1, 16, False)  # channels, bits, sign
+
+
+def contents(file, ways, suffix):
+    """One image. Raises ValueError above 16 bits."""
+    start = file.read(HEAD)
+    size, depth = codestreams.size(start), codestreams.jpeg_2000_depth(start)
+    if not size or (size[2], *depth) in BY_PILLOW or size[2] in (1, 3) and depth[0] < 8 and not depth[1]:
+        return pictures.contents(pictures.rewound(file), ways, suffix)
+    bits, signed = depth
+    if bits > 16:
+        raise ValueError(f"its numbers have {bits} bits; up to 16 can be read")
+    dtype = np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    load = lambda part: library("imagecodecs").jpeg2k_decode(pictures.rewound(file).read())  # noqa: E731
+    return Contents(*size, dtype, load, low=low, high=high)

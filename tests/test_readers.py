@@ -1,0 +1,311 @@
+"""What the tags of a file say about its numbers: rescale, sign, depth, further bands, white, orientation, place."""
+
+import imagecodecs
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from conftest import TINY
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from readers.domains import PICTURES, load_pixels
+from readers.files import BadImage
+from readers.formats import contents, expand
+from readers.medical import volume_like
+from readers.pictures import load_image
+
+NUMBERS = np.random.default_rng(0).integers(0, 4096, (20, 24)).astype(np.uint16)
+BANDS = np.random.default_rng(1).integers(0, 256, (20, 24, 5)).astype(np.uint8)
+
+
+def read(path, **ways):
+    """(what the header says, all images of a file, H×W×C each)."""
+    with contents(path, PICTURES._replace(**ways)) as found:
+        images = [np.asarray(found.load(part)) for part in range(found.count)] if found.load else []
+        return found, [image.reshape(found.height, found.width, found.channels) for image in images]
+
+
+def alone(path, **ways):
+    return read(path, **ways)[1][0][..., 0]
+
+
+# ---- DICOM ----
+
+
+def scan(path, pixels=NUMBERS, **tags):
+    """A DICOM file of 12 bits without a sign and without a rescale."""
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
+    dataset.PixelData, dataset["PixelData"].VR = pixels.tobytes(), "OW"
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+    return path
+
+
+def group(slope, intercept):
+    """A functional group that rescales."""
+    rescale, around = pydicom.Dataset(), pydicom.Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept = slope, intercept
+    around.PixelValueTransformationSequence = [rescale]
+    return around
+
+
+@pytest.mark.parametrize("pages", ["channels", "images"])
+def test_frames_are_rescaled_together_or_one_by_one(tmp_path, pages):
+    frames = np.stack([NUMBERS, NUMBERS[::-1]])
+    shared = scan(tmp_path / "shared.dcm", frames, NumberOfFrames=2, SharedFunctionalGroupsSequence=[group(1, -1024)])
+    found, images = read(shared, pages=pages)
+    assert (found.low, found.high, found.dtype) == (-1024, 3071, np.int16)
+    assert np.array_equal(np.concatenate(images, -1), np.moveaxis(frames.astype(int) - 1024, 0, -1))
+    groups = [group(1, 5), group(2, -3)]
+    own = scan(tmp_path / "own.dcm", frames, NumberOfFrames=2, PerFrameFunctionalGroupsSequence=groups)
+    found, images = read(own, pages=pages)
+    expected = np.stack([frames[0].astype(int) + 5, 2 * frames[1].astype(int) - 3], -1)
+    assert (found.low, found.high) == (-3, 8187) and np.array_equal(np.concatenate(images, -1), expected)
+
+
+def test_a_rescale_that_is_empty_is_none(tmp_path):
+    path = scan(tmp_path / "a.dcm", RescaleSlope=None, RescaleIntercept=None)
+    assert np.array_equal(alone(path), NUMBERS)
+
+
+def test_where_zero_is_white_a_scan_is_turned_round(tmp_path):
+    assert np.array_equal(
+        alone(scan(tmp_path / "a.dcm", PhotometricInterpretation="MONOCHROME1")), 4095 - NUMBERS.astype(int)
+    )
+    rescaled = scan(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1", RescaleSlope=1, RescaleIntercept=-9)
+    assert np.array_equal(alone(rescaled), NUMBERS.astype(int) - 9)  # its units mean something
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("FloatPixelData", np.float32), ("DoubleFloatPixelData", np.float64)])
+def test_scans_of_floats_have_no_bounds(tmp_path, name, dtype):
+    values = (NUMBERS / 7).astype(dtype)
+    dataset = pydicom.dcmread(scan(tmp_path / "a.dcm"))
+    del dataset.PixelData
+    setattr(dataset, name, values.tobytes())
+    dataset.BitsAllocated = 8 * values.itemsize
+    dataset.save_as(tmp_path / "a.dcm")
+    found, (image,) = read(tmp_path / "a.dcm")
+    assert (found.low, found.high, found.dtype) == (None, None, dtype) and np.array_equal(image[..., 0], values)
+
+
+def test_scans_that_cannot_be_read_say_why(tmp_path):
+    with pytest.raises(BadImage, match="its pixels are numbers of a palette"):
+        read(scan(tmp_path / "a.dcm", PhotometricInterpretation="PALETTE COLOR"))
+    path = tmp_path / "b.dcm"
+    path.write_bytes(scan(tmp_path / "c.dcm").read_bytes()[132:])
+    with pytest.raises(BadImage, match="it does not begin as a DICOM file does"):
+        read(path)
+
+
+# ---- NIfTI ----
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 0), (0, 1), (4, 2), (0, 0)])
+def test_a_translated_volume_lies_where_its_source_does(tmp_path, workplace, run, sform, qform):
+    affine = np.array([[-1.0, 0, 0, 90], [0, 1.5, 0, -80], [0, 0, 3, 5], [0, 0, 0, 1]])
+    for side in ("trainA", "trainB", "testA"):
+        (workplace / "datasets/mr" / side).mkdir(parents=True)
+        volume = nibabel.Nifti1Image(np.arange(20 * 24 * 3, dtype=np.int16).reshape(20, 24, 3), affine)
+        volume.header.set_xyzt_units("mm", "sec")
+        volume.set_sform(affine, sform)
+        volume.set_qform(affine, qform)
+        nibabel.save(volume, workplace / "datasets/mr" / side / "head.nii.gz")
+    assert run("cycle_gan", *TINY, "--dataset_name=mr", "--n_epochs=1", "--range_A", 0, 2000).code == 0
+    assert run("test", "--dataset_name=mr", "--direction=AtoB", "--n_cpu=0").code == 0
+    source = nibabel.load(workplace / "datasets/mr/testA/head.nii.gz")
+    made = nibabel.load(workplace / "results/mr/epoch_1/AtoB/head.nii.gz")
+    assert np.allclose(made.affine, source.affine) and made.shape == source.shape
+    for name in ("sform_code", "qform_code", "xyzt_units"):
+        assert made.header[name] == source.header[name], name
+    assert np.allclose(made.header.get_zooms(), source.header.get_zooms())
+
+
+def test_a_volume_has_its_sources_place_though_that_is_packed_otherwise(tmp_path):
+    affine = np.diag([2.0, 3, 4, 1])
+    nibabel.save(nibabel.Nifti2Image(np.zeros((2, 3, 4), np.uint8), affine), tmp_path / "a.nii")
+    (place, *_) = expand([tmp_path / "a.nii"], PICTURES)
+    made = nibabel.Nifti1Image.from_bytes(volume_like(place, np.ones((2, 3, 4), np.float32)))
+    assert np.array_equal(made.affine, affine) and made.get_data_dtype() == np.float32
+
+
+def test_two_volumes_that_would_become_one_are_named(workplace, run, refused):
+    for side in ("trainA", "trainB", "testA"):
+        (workplace / "datasets/mr" / side).mkdir(parents=True)
+        for name in ("head.nii", "head.nii.gz"):
+            values = np.random.default_rng(0).integers(0, 9999, (20, 24, 3)).astype(np.int16)
+            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), workplace / "datasets/mr" / side / name)
+    assert run("cycle_gan", *TINY, "--dataset_name=mr", "--n_epochs=1").code == 0
+    line = refused("test", "--dataset_name=mr", "--direction=AtoB", "--n_cpu=0", "--output_format=nii.gz")
+    assert "testA/head.nii and" in line and "would both become" in line
+    assert run("test", "--dataset_name=mr", "--direction=AtoB", "--n_cpu=0").code == 0
+
+
+# ---- TIFF ----
+
+
+@pytest.mark.parametrize(
+    ("bands", "extra", "picture"),
+    [
+        (3, [], True),
+        (4, ["unassalpha"], True),
+        (4, ["unspecified"], False),
+        (5, ["unspecified", "unspecified"], False),
+        (5, ["unassalpha", "unspecified"], False),
+    ],
+)
+def test_bands_beside_the_colours_are_kept(tmp_path, bands, extra, picture):
+    tifffile.imwrite(tmp_path / "a.tif", BANDS[..., :bands], photometric="rgb", extrasamples=extra)
+    found, images = read(tmp_path / "a.tif")
+    assert found.picture is picture
+    if not picture:
+        assert np.array_equal(images[0], BANDS[..., :bands])
+
+
+def test_copies_and_masks_beside_an_image_are_no_pages_of_it(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(BANDS[..., :3], photometric="rgb")
+        file.write(BANDS[::2, ::2, :3].copy(), photometric="rgb", subfiletype=1)
+    for pages in ("channels", "images"):
+        assert read(tmp_path / "a.tif", pages=pages)[0].picture
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:  # the smaller copy first
+        file.write(NUMBERS[::2, ::2].copy(), metadata=None, subfiletype=1)
+        file.write(NUMBERS, metadata=None)
+    assert np.array_equal(alone(tmp_path / "b.tif"), NUMBERS)
+
+
+def test_pages_of_several_sizes_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in (NUMBERS[:9], NUMBERS, NUMBERS):
+            file.write(page, metadata=None)
+    for pages in ("channels", "images"):
+        with pytest.raises(BadImage, match="its pages are of several sizes or kinds"):
+            read(tmp_path / "a.tif", pages=pages)
+
+
+def test_one_file_of_an_ome_tiff_of_several_is_read_alone(tmp_path):
+    uuid = "urn:uuid:{}1111111-1111-1111-1111-111111111111".format
+    planes = "".join(
+        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z}.ome.tif">{uuid(z)}</UUID></TiffData>'
+        for z in range(3)
+    )
+    ome = (
+        f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuid(0)}">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="24" SizeY="20" '
+        f'SizeZ="3" SizeC="1" SizeT="1"><Channel ID="Channel:0:0"/>{planes}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(tmp_path / "0.ome.tif", NUMBERS, description=ome, metadata=None)
+    for pages in ("channels", "images"):
+        found, images = read(tmp_path / "0.ome.tif", pages=pages)
+        assert (found.channels, found.count) == (1, 1) and np.array_equal(images[0][..., 0], NUMBERS)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "float16", "uint32"])
+def test_numbers_keep_their_type(tmp_path, dtype):
+    values = (NUMBERS.astype(int) % 200 - 100).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    found, (image,) = read(tmp_path / "a.tif")
+    assert found.dtype == dtype and np.array_equal(image[..., 0], values)
+
+
+def test_white_and_up_mean_the_same_in_all_depths(tmp_path):
+    eight = (NUMBERS >> 4).astype(np.uint8)
+    up = [(274, "H", 1, 6, True)]  # to be turned to the right
+    for name, values in {"8": eight, "16": eight * np.uint16(257)}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric="miniswhite", extratags=up)
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([eight, eight]), photometric="miniswhite", extratags=up)
+    as_seen = np.asarray(load_image(tmp_path / "8.tif", 1))
+    assert np.array_equal(as_seen, np.rot90(255 - eight, -1))
+    assert np.array_equal(alone(tmp_path / "16.tif"), as_seen * np.uint16(257))
+    assert np.array_equal(alone(tmp_path / "stack.tif", pages="images"), as_seen)
+
+
+def test_pages_of_one_bit_are_numbers_from_0_to_1(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([NUMBERS > 99, NUMBERS > 999]), photometric="minisblack")
+    found, images = read(tmp_path / "a.tif", pages="images")
+    assert (found.dtype, found.low, found.high) == (np.uint8, 0, 1)
+    assert np.array_equal(images[1][..., 0], NUMBERS > 999)
+
+
+def test_gdals_number_for_no_data_is_none(tmp_path):
+    values = NUMBERS.astype(np.float32)
+    values[3] = -9999
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, "-9999", True)])
+    floats = PICTURES._replace(picture=False, channels=1, dtype="float32", high=4095.0)
+    with pytest.raises(BadImage, match="NaN or infinite pixels; a training with --nan 0 takes them as 0"):
+        load_pixels(tmp_path / "a.tif", floats)
+    values[3] = 0
+    assert np.array_equal(load_pixels(tmp_path / "a.tif", floats._replace(nan="0"))[..., 0], values)
+
+
+def test_a_picture_is_the_page_that_is_asked_for(tmp_path):
+    pages = [Image.new("L", (8, 8), value) for value in (10, 120, 250)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    places = list(expand([tmp_path / "a.tif"], PICTURES._replace(pages="images")))
+    assert [np.asarray(load_image(place, 1)).mean() for place in places] == [10, 120, 250]
+
+
+# ---- PNG and JPEG 2000; what is no picture ----
+
+
+@pytest.mark.parametrize(("bits", "sign"), [(8, 0), (12, 0), (15, 0), (16, 0), (16, 1)])
+@pytest.mark.parametrize("codec", ["jp2", "j2k"])
+def test_jpeg_2000_keeps_its_bits(tmp_path, bits, sign, codec):
+    values = (NUMBERS.astype(int) * 16 >> (16 - bits)) - sign * 2**15
+    values = values.astype("i2" if sign else "u1" if bits == 8 else "u2")
+    options = dict(level=0, codecformat=codec, reversible=True) | ({} if sign else dict(bitspersample=bits))
+    (tmp_path / f"a.{codec}").write_bytes(imagecodecs.jpeg2k_encode(values, **options))
+    found, images = read(tmp_path / f"a.{codec}")
+    if bits == 8:
+        assert found.picture and np.array_equal(np.asarray(load_image(tmp_path / f"a.{codec}", 1)), values)
+    else:
+        assert np.array_equal(images[0][..., 0], values)
+        ends = -(2**15) * sign, 2 ** (bits - sign) - 1
+        assert (found.low, found.high) in (ends, (None, None))
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint16), (5, np.uint8)])
+def test_jpeg_2000_of_many_bits_or_bands_keeps_them(tmp_path, channels, dtype):
+    values = BANDS[..., :channels].astype(dtype) * dtype(257 if dtype == np.uint16 else 1)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat="jp2", reversible=True))
+    found, (image,) = read(tmp_path / "a.jp2")
+    assert found.dtype == dtype and np.array_equal(image, values)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_png_of_16_bits_has_its_own_channels(tmp_path, channels):
+    values = BANDS[..., :channels].astype(np.uint16) * np.uint16(257)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(values))
+    assert np.array_equal(read(tmp_path / "a.png")[1][0], values)
+
+
+def test_what_is_no_picture_is_said(tmp_path):
+    np.save(tmp_path / "a.npy", BANDS)
+    with pytest.raises(BadImage, match="it is no 8-bit picture"):
+        load_image(tmp_path / "a.npy")
+    tifffile.imwrite(tmp_path / "b.tif", NUMBERS.astype(np.float32))
+    with pytest.raises(BadImage, match="its floats are not between 0 and 1"):
+        load_image(tmp_path / "b.tif")
+
+
+# ---- precision ----
+
+
+def test_images_of_more_than_8_bits_are_translated_in_float32(workplace, run):
+    """In bf16 there are 8 bits between two powers of 2."""
+    for number, side in enumerate(("trainA", "trainB", "testA")):
+        (workplace / "datasets/deep" / side).mkdir(parents=True)
+        values = np.random.default_rng(number).random((96, 96)).astype(np.float32)
+        np.save(workplace / "datasets/deep" / side / "a.npy", values)
+    spans = "--range_A", 0, 1, "--range_B", 0, 1
+    assert run("cycle_gan", *TINY, "--dataset_name=deep", "--n_epochs=1", "--amp=bf16", *spans).code == 0
+    distinct = {}
+    for amp in ("trained", "bf16"):
+        assert run("test", "--dataset_name=deep", "--direction=AtoB", "--n_cpu=0", f"--amp={amp}").code == 0
+        distinct[amp] = len(np.unique(np.load(workplace / "results/deep/epoch_1/AtoB/a.npy")))
+    assert distinct["trained"] > 3 * distinct["bf16"]
