@@ -80,8 +80,8 @@ def train(run):
                 signal = run.loop(stop)
                 break
             except NotFinite as error:
-                if run.options.on_nan == "stop" or rollbacks == ROLLBACKS:
-                    raise
+                if run.options.on_nan == "stop" or rollbacks == ROLLBACKS or run.epoch == run.options.n_epochs:
+                    raise  # at the end, nothing would be trained after going back
                 run.roll_back(error)
             except UserError as error:  # of an image, or of a library that one needs
                 run.saver.rescue(run)
@@ -129,7 +129,7 @@ class Run:
     def loop(self, stop):
         """Train until the last epoch is done, or time, a signal or ``--patience`` ends it; returns the signal, or 0."""
         model, monitor, saver = self.model, self.monitor, self.saver
-        if self.epoch == self.options.n_epochs:  # resumed or rolled back to where nothing is left to train
+        if self.epoch == self.options.n_epochs:  # resumed where nothing is left to train
             saver.save(self)
         (spent,) = distributed.all_reduce_max(self.time.share())
         model.start_epoch(self.epoch, spent)

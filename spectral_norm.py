@@ -39,7 +39,10 @@ class SpectralNorm(nn.Module):
             self.largest(matrix)
 
     def forward(self, weight):
-        return Normalised.apply(weight, *self.largest(as_matrix(weight.detach(), self.dim)), self.dim)
+        if weight.is_meta:  # a mere shape, which stays as it is
+            return weight
+        with torch.autocast(weight.device.type, enabled=False):  # the division by a norm needs the weight's precision
+            return Normalised.apply(weight, *self.largest(as_matrix(weight.detach(), self.dim)), self.dim)
 
     def largest(self, matrix):
         """The left and right singular vectors u and v of the largest singular value of ``matrix``, and that itself."""
@@ -122,8 +125,6 @@ def one_power_iteration(*networks, settled=()):
     """Inside, each spectrally normalised weight is computed once, however often it is used: after one power iteration
     or, in the networks ``settled``, with the singular vectors that they have. Inside another ``parametrize.cached()``,
     once in the whole of it.
-
-    In the weight's own precision, whatever autocast says: the division by a norm needs all of it.
     """
     with parametrize.cached():
         compute_weights(networks, settled)
@@ -142,6 +143,5 @@ def compute_weight(module, settled):
     (norm,) = module.parametrizations.weight
     training = norm.training
     norm.training = training and not settled
-    with torch.autocast(norm._u.device.type, enabled=False):
-        module.weight  # noqa: B018
+    module.weight  # noqa: B018
     norm.training = training

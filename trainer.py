@@ -200,8 +200,11 @@ class CycleGAN:
         for name in self.PER_PROCESS if len(saved) == distributed.WORLD else ("buffer_A", "buffer_B"):
             getattr(self, name).load_state_dict(own[name])
         size = self.options.img_height, self.options.img_width
-        for buffer in (self.buffer_A, self.buffer_B):  # a resumed run may have other crops
-            buffer.images = [image for image in buffer.images if image.shape[1:] == size]
+        of_A, of_B = (self.buffer_A, self.options.channels_A), (self.buffer_B, self.options.channels_B)
+        for buffer, channels in (of_A, of_B):  # a resumed run may have other crops
+            buffer.images = [image for image in buffer.images if image.shape == (channels, *size)]
+        if self.average.n_averaged < 0:
+            raise ValueError("the averaged generators are of a negative number of steps")
 
 
 def plain_numbers(state):

@@ -1101,3 +1101,20 @@ def test_domains_that_their_networks_do_not_fit_are_refused(tmp_path, trained):
         checkpoints.write(tmp_path / "epoch_1.pth", {**state, "domains": domains})
         with pytest.raises(UserError, match="networks for 3|does not say what its images are"):
             domains_of(checkpoints.load(tmp_path, "latest")[1])
+
+
+def test_a_history_of_other_channels_is_left_out_and_a_negative_average_refused(workplace, run, refused):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    path = workplace / "saved_models/tiny/epoch_1.pth"
+    state = checkpoints.load_file(path)
+    training = state["training"]
+    own = training["processes"][0]
+    gray = {**own["buffer_A"], "images": [torch.zeros(1, 16, 20)] * 60}
+    forged = {**training, "processes": [{**own, "buffer_A": gray}]}
+    checkpoints.write(path, {**state, "training": forged})
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=2").code == 0
+    state = checkpoints.load_file(workplace / "saved_models/tiny/epoch_2.pth")
+    average = {**state["training"]["average"], "n_averaged": torch.tensor(-10)}
+    checkpoints.write(path.with_name("epoch_3.pth"), {**state, "training": {**state["training"], "average": average}})
+    line = refused("cycle_gan", "--dataset_name=tiny", "--epoch=3", "--n_epochs=9")
+    assert "of a negative number of steps" in line

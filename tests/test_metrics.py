@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, equal, noise_image
+from conftest import TINY, equal, make_dataset, noise_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -248,6 +248,14 @@ def test_the_best_checkpoint_is_kept_and_translates(workplace, run, monkeypatch,
     assert run("test", "--dataset_name=tiny", "--epoch=best", "--n_cpu=0").code == 0
     assert (workplace / "results/tiny/best/AtoB/0.png").exists()
     assert "keeps only the generators" in refused("cycle_gan", "--dataset_name=tiny", "--epoch=best", "--n_epochs=9")
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
+def test_the_default_recipe_is_measured_in_each_precision(workplace, run, amp):
+    make_dataset(workplace / "datasets" / "four", count=4)
+    result = run("cycle_gan", *EVERY, LITE, "--dataset_name=four", "--n_epochs=1", f"--amp={amp}")
+    assert result.code == 0, result.err
+    assert np.isfinite(list(checkpoints.load("saved_models/four", "best")[1]["metrics"]["AtoB"].values())).all()
 
 
 def test_patience_stops_early_and_survives_a_resume(workplace, run, monkeypatch):

@@ -368,6 +368,12 @@ def test_a_signal_in_the_step_that_is_rolled_back_still_ends_the_run(five_images
     assert saved_state()["steps"] == 2
 
 
+def test_rolling_back_at_the_end_is_an_error_and_not_done(workplace, refused, monkeypatch):
+    poison(monkeypatch, {3})
+    assert "not finite at step 3" in refused("cycle_gan", *TINY, "--n_epochs=1", "--on_nan=rollback")
+    assert not (workplace / "saved_models/tiny/epoch_1.pth").exists()
+
+
 def test_rolling_back_ends_after_three_times(workplace, refused, monkeypatch):
     poison(monkeypatch, set(range(1, 100)))
     assert "not finite at step" in refused("cycle_gan", *TINY, "--n_epochs=20", "--on_nan=rollback")

@@ -201,17 +201,20 @@ def test_mixed_precision_leaves_weights_losses_and_history_in_float32(recipe, am
 
 
 def test_autocast_is_off_in_power_iterations(monkeypatch):
-    """In both updates, and where the critics' step translates. (On a GPU they would be in half precision.)"""
-    seen, plain = [], SpectralNorm.forward
+    """In both updates, where the critics' step translates, and where a model in training is measured."""
+    seen, plain = [], SpectralNorm.largest
 
-    def forward(self, weight):
+    def largest(self, matrix):
         seen.append(torch.is_autocast_enabled("cpu"))
-        return plain(self, weight)
+        return plain(self, matrix)
 
     model = build(CycleGAN, "--critic_first", "--amp=bf16")
-    monkeypatch.setattr(SpectralNorm, "forward", forward)
+    monkeypatch.setattr(SpectralNorm, "largest", largest)
     train(model, steps=1)
-    assert seen and not any(seen)
+    trained = len(seen)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        model.average.module.cycle("A", torch.zeros(1, 3, 16, 16))
+    assert 0 < trained < len(seen) and not any(seen)
 
 
 def test_the_penalty_is_computed_in_float32_under_autocast():
