@@ -9,7 +9,7 @@ import sys
 from itertools import chain
 
 from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
-from registry import AUGMENTATIONS, BACKBONES, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES
+from registry import AUGMENTATIONS, BACKBONES, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES, weighted_by
 from runtime.errors import UserError, tell
 from runtime.flags import (
     BLOCKS,
@@ -111,8 +111,8 @@ TRAIN = {
         Flag("gan_mode", "wgan-gp", "the adversarial loss", str, tuple(GAN_LOSSES)),
         Flag("penalty", lambda options: "wgan-gp" if options.gan_mode == "wgan-gp" else "none",
              "the critics' penalty (default: wgan-gp with that loss, else none)", str, tuple(PENALTIES)),
-        Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT, needs=("penalty", "wgan-gp")),
-        Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT, needs=("penalty", "r1")),
+        Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT, needs=("penalty", *weighted_by("lambda_gp"))),
+        Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT, needs=("penalty", *weighted_by("lambda_r1"))),
         Flag("penalty_interval", 4, "steps from one penalty to the next; each has so many times its weight", POSITIVE,
              needs=("penalty",)),
         Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT),

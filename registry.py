@@ -98,6 +98,11 @@ FORMATS = {  # functions (translators, direction, metadata, options) → name of
 }
 
 
+def weighted_by(flag):
+    """The names of the penalties whose weight is that ``flag``."""
+    return [name for name, penalty in PENALTIES.items() if penalty and penalty.weight == flag]
+
+
 def load(entry):
     """The class or function that ``entry`` names."""
     module, name = entry.where.split(":")

@@ -49,7 +49,8 @@ def write_tiff(array, file, suffix):
 
 
 def write_npy(array, file, suffix):
-    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    one = array.ndim == 3 and array.shape[-1] == 1  # H×W, as most files of one channel are
+    np.save(file, np.ascontiguousarray(array[..., 0] if one else array), allow_pickle=False)
 
 
 WRITERS = {

@@ -120,7 +120,9 @@ def load_file(path, resume=False):
     try:
         state["options"] = vars(complete(TRAIN, {**BEFORE, **state["options"]}))
     except UserError as error:
-        raise UserError(f"{path} cannot have been trained so: {error}; remove it") from None
+        raise UserError(
+            f"{path} was not trained by this revision of the program ({error}); runs.jsonl beside it names its own"
+        ) from None
     return state
 
 

@@ -128,14 +128,18 @@ class Flag(NamedTuple):
         return value in values if values else value not in (0, "none")
 
 
+NEAR = 0.85  # of the letters of a flag and of what is meant for it
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest flag for a misspelt one."""
 
     def error(self, message):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         unknown = next((word for word in message.split() if word.startswith("--") and word not in known), "")
-        near = difflib.get_close_matches(unknown, known, n=1) if "unrecognized" in message else []
-        hint = f"did you mean {near[0]}?" if near else "--help shows every flag"
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=NEAR) if "unrecognized" in message else []
+        others = "--help shows every flag, docs/migration.md those of other CycleGANs"
+        hint = f"did you mean {near[0]}?" if near else others
         raise UserError(f"{message}; {hint}")
 
 

@@ -315,6 +315,7 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--gan_mode=gan"], "invalid choice"),
         (["--channels=2"], "--channels_A must be 3 or 1 for 8-bit pictures"),
         (["--n_epoch=3"], "did you mean --n_epochs?"),
+        (["--dataroot=x"], "docs/migration.md those of other CycleGANs"),
         (["--epoch=last"], "a whole number"),
         (["--epoch=3"], "there is no checkpoint in saved_models/tiny"),
         (["--dataset_name=../tiny"], "a folder's name"),

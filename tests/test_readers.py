@@ -307,5 +307,7 @@ def test_images_of_more_than_8_bits_are_translated_in_float32(workplace, run):
     distinct = {}
     for amp in ("trained", "bf16"):
         assert run("test", "--dataset_name=deep", "--direction=AtoB", "--n_cpu=0", f"--amp={amp}").code == 0
-        distinct[amp] = len(np.unique(np.load(workplace / "results/deep/epoch_1/AtoB/a.npy")))
+        translation = np.load(workplace / "results/deep/epoch_1/AtoB/a.npy")
+        assert translation.shape == (96, 96)
+        distinct[amp] = len(np.unique(translation))
     assert distinct["trained"] > 3 * distinct["bf16"]
