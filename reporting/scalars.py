@@ -10,7 +10,7 @@ import numpy as np
 
 from readers.pictures import load_image
 from runtime import jsonl
-from runtime.errors import UserError
+from runtime.errors import UserError, warn
 
 
 class Curve:
@@ -65,7 +65,10 @@ class Scalars:
         if there and tensorboard is not False:
             from torch.utils.tensorboard import SummaryWriter  # takes a second or two
 
-            self.writer = SummaryWriter(Path(folder) / "tensorboard", purge_step=step + 1)
+            try:
+                self.writer = SummaryWriter(Path(folder) / "tensorboard", purge_step=step + 1)
+            except UnicodeEncodeError:
+                warn(f"TensorBoard cannot write to {folder}, whose name is in no encoding; the run does without it")
 
     def add(self, step, numbers):
         """Append ``numbers``, name → number."""

@@ -74,8 +74,6 @@ def folder_name(text):
     """A check for argparse: one folder's name, not a path."""
     if not text or text in (".", "..") or "/" in text or "\\" in text:
         raise argparse.ArgumentTypeError(f"must be a folder's name, not {text!r}; the path before it is --dataset_dir")
-    if not text.isprintable():  # TensorBoard takes no other, and a command could not be given back
-        raise argparse.ArgumentTypeError(f"must be of letters that can be printed, not {text!r}")
     return text
 
 

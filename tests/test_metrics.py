@@ -309,6 +309,12 @@ def test_scalars_are_json_lines_and_a_resumed_run_goes_on_with_them(workplace, r
     assert [line["KID AtoB"] for line in after if "KID AtoB" in line] == [0.5, 0.3]
 
 
+def test_a_run_whose_name_is_in_no_encoding_does_without_tensorboard(workplace, run):
+    (workplace / "datasets/tiny").rename(workplace / "datasets/t\udcff")
+    result = run("cycle_gan", *TINY, "--dataset_name=t\udcff", "--n_epochs=1", "--tensorboard")
+    assert result.code == 0 and "TensorBoard cannot write to" in result.err
+
+
 def test_tensorboard_gets_the_same_and_the_grids(workplace, run):
     from tensorboard.backend.event_processing import event_accumulator as events
 
