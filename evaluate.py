@@ -108,8 +108,7 @@ def measure_model(options, device):
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
     check_measure(options.features, Namespace(**trained))
     set_tf32(trained["tf32"])
-    deep = any(domain.deep for domain in domains.values())
-    amp = pick_translation_amp(options.amp, trained["amp"], device, deep)
+    amp = pick_translation_amp(options.amp, trained["amp"], device, domains)
     translators = load_translators(state, device, amp)
     directions = translators.pick(options.direction)
     folders = {side: find_side(folder, "test", side) for side in "AB"}

@@ -75,8 +75,7 @@ def load_checkpoint(options, device):
     trained = state["options"]
     set_tf32(trained["tf32"])
     domains = domains_of(state, options.decoded_limit)
-    deep = any(domain.deep for domain in domains.values())
-    options.amp = pick_translation_amp(options.amp, trained["amp"], device, deep)
+    options.amp = pick_translation_amp(options.amp, trained["amp"], device, domains)
     translators = load_translators(state, device, None if options.compile else options.amp)
     if options.compile:
         translators.compile_generators()

@@ -11,6 +11,7 @@ from datasets import WholeImages
 from inference.pictures import PictureTranslator
 from readers.domains import domains_of, to_bytes
 from readers.files import BadImage
+from readers.geometry import squeezed
 from readers.pictures import load_image, seen_size
 from runtime import checkpoints
 from runtime.device import ran_out_of_memory
@@ -136,7 +137,7 @@ def frame_in(path):
 def as_image(tensor):
     """C×H×W in [-1, 1] to a PIL image."""
     array = to_bytes(tensor).permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+    return Image.fromarray(squeezed(array))
 
 
 def build(models):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from readers.geometry import squeezed
 from readers.videos import pyav, reason, sounds
 from runtime.errors import UserError, first_line
 
@@ -166,7 +167,7 @@ def in_ticks(frames, tick, least):
 def write_animation(frames, file, kind, clip, options, stop):
     """An animated picture by Pillow, for which all frames are in memory at the end."""
     frames = list(frames)
-    first, *rest = [Image.fromarray(frame.array.squeeze(-1) if frame.array.shape[-1] == 1 else frame.array)
+    first, *rest = [Image.fromarray(squeezed(frame.array))
                     for frame in frames]  # fmt: skip
     tick, least = (Fraction(1, 100), 2) if kind.name == "GIF" else (Fraction(1, 1000), 1)  # browsers slow down 10 ms
     durations = [int(1000 * tick * count) for count in in_ticks(frames, tick, least)]

@@ -6,6 +6,7 @@ from PIL import Image
 
 from inference.steady import Steady
 from readers.domains import to_pixels, to_tensor
+from readers.geometry import squeezed
 from readers.pictures import as_seen
 
 
@@ -38,8 +39,7 @@ class PictureTranslator:
             with torch.inference_mode():
                 images = to_tensor(array, here)[None].to(self.device)
                 translated = clip.translate(images, lambda x: clip.networks.translate(source, x)[0])[0]
-            pixels = to_pixels(translated[None], there)[0]
-            pixels = pixels.squeeze(-1) if there.channels == 1 else pixels
+            pixels = squeezed(to_pixels(translated[None], there)[0])
             yield Image.fromarray(pixels) if there.picture else pixels
 
 

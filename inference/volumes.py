@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from readers.files import as_place
+from readers.geometry import squeezed
 from readers.medical import volume_like
 from runtime import files
 
@@ -26,7 +27,7 @@ class Volumes:
             return
         volume = np.stack([slices[part] for part in sorted(slices)], self.axis)
         del self.slices[place.name]
-        volume = volume.squeeze(-1) if volume.shape[-1] == 1 else volume
+        volume = squeezed(volume)
         volume = volume.astype(np.float32) if volume.dtype == np.float16 else volume  # which NIfTI does not have
         content = volume_like(place, volume)
         files.write(path, gzip.compress(content) if path.suffix == ".gz" else content)

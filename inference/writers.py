@@ -11,6 +11,7 @@ from PIL import Image
 
 from readers.files import as_place, library
 from readers.formats import suffix_of
+from readers.geometry import squeezed
 from readers.pictures import encode_png
 from runtime.errors import UserError
 from runtime.files import replacing
@@ -29,7 +30,7 @@ def write_png(array, file, suffix):
 
 def write_picture(array, file, suffix):
     """8 bits in the format of the suffix, with as little loss as that has. Raises UserError where it is too large."""
-    image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+    image = Image.fromarray(squeezed(array))
     kind = Image.registered_extensions()[suffix]
     if max(image.size) > (most := MOST_PIXELS.get(kind, math.inf)):
         raise UserError(f"a {kind} file has {most} pixels a side at most; take --output_format png, not {suffix[1:]}")
@@ -41,7 +42,7 @@ def write_tiff(array, file, suffix):
     if array.dtype == np.uint8 and array.shape[-1] in (1, 3):
         return write_picture(array, file, suffix)
     colour = array.shape[-1] == 3
-    pixels = array.squeeze(-1) if array.shape[-1] == 1 else array
+    pixels = squeezed(array)
     library("tifffile").imwrite(
         file, np.ascontiguousarray(pixels), photometric="rgb" if colour else "minisblack",
         planarconfig="contig" if pixels.ndim == 3 else None, metadata=None,
@@ -49,8 +50,7 @@ def write_tiff(array, file, suffix):
 
 
 def write_npy(array, file, suffix):
-    one = array.ndim == 3 and array.shape[-1] == 1  # H×W, as most files of one channel are
-    np.save(file, np.ascontiguousarray(array[..., 0] if one else array), allow_pickle=False)
+    np.save(file, np.ascontiguousarray(squeezed(array)), allow_pickle=False)
 
 
 WRITERS = {

@@ -67,6 +67,4 @@ def contents(shape, dtype, load):
     if len(shape) not in (2, 3):
         raise ValueError(f"its shape is {shape}, not (height, width) or (height, width, channels)")
     sizes = *shape[:2], shape[2] if len(shape) == 3 else 1
-    if dtype.kind == "b":
-        return Contents(*sizes, np.dtype(np.uint8), lambda part: load(part).view(np.uint8), low=0, high=1)
     return Contents(*sizes, dtype, load)

@@ -50,9 +50,16 @@ def contents(place, ways):
     suffix = suffix_of(place.name)
     module, name = READERS.get(suffix, PICTURE).where.split(":")
     with reading(place), opened(place, ways.limit) as file:
-        found = getattr(importlib.import_module(module), name)(file, ways, suffix)
+        found = as_numbers(getattr(importlib.import_module(module), name)(file, ways, suffix))
         check(place, found, ways.limit)
         yield found
+
+
+def as_numbers(found):
+    """Contents of booleans as whole numbers, 0 and 1; others as they are."""
+    if found.dtype != bool:
+        return found
+    return found._replace(dtype=np.dtype(np.uint8), load=lambda part: found.load(part).view(np.uint8), low=0, high=1)
 
 
 def check(place, found, limit):

@@ -43,6 +43,11 @@ PREPROCESS = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def squeezed(array):
+    """An array …×C without its last axis where there is one channel, as most files of one hold it."""
+    return array.squeeze(-1) if array.shape[-1] == 1 else array
+
+
 def resize(array, size, low, high):
     """H×W×C to ``size`` (height, width) in its own type, by Pillow's antialiased bicubic of 8 bits or of float32.
 

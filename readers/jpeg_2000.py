@@ -1,8 +1,6 @@
 """JPEG 2000: pictures, and gray of 16 bits, by Pillow; others by imagecodecs, since Pillow scales or cuts them."""
 
-import numpy as np
-
-from readers import codestreams, pictures
+from readers import codestreams, integers, pictures
 from readers.files import Contents, library
 
 HEAD = 2**20  # bytes in which the codestream begins
@@ -18,7 +16,6 @@ def contents(file, ways, suffix):
     bits, signed = depth
     if bits > 16:
         raise ValueError(f"its numbers have {bits} bits; up to 16 can be read")
-    dtype = np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    low, high = integers.ends(bits, signed)
     load = lambda part: library("imagecodecs").jpeg2k_decode(pictures.rewound(file).read())  # noqa: E731
-    return Contents(*size, dtype, load, low=low, high=high)
+    return Contents(*size, integers.smallest_integer(low, high), load, low=low, high=high)

@@ -7,6 +7,7 @@ from itertools import cycle
 
 import numpy as np
 
+from readers import integers
 from readers.codestreams import check_size
 from readers.files import Contents, library, opened
 
@@ -31,8 +32,9 @@ def dicom(file, ways, suffix):
         raise ValueError("its pixels are numbers of a palette; save it in colours")
     frames, samples = int(scan.get("NumberOfFrames", 1) or 1), int(scan.get("SamplesPerPixel", 1))
     rescales = rescales_of(scan, frames)
+    plain = set(rescales) == {PLAIN}
     low, high, dtype = (None, None, FLOATS[tag]) if tag in FLOATS else pixel_range(scan, rescales)
-    negative = scan.get("PhotometricInterpretation") == "MONOCHROME1" and set(rescales) == {PLAIN} and low is not None
+    negative = scan.get("PhotometricInterpretation") == "MONOCHROME1" and plain and low is not None
 
     def load(part):
         from readers import dicom_codecs  # not before pydicom is known to be installed
@@ -44,7 +46,7 @@ def dicom(file, ways, suffix):
         dicom_codecs.ready(whole.file_meta.TransferSyntaxUID)
         pixels = library("pydicom.pixels").pixel_array(whole, index=index, allow_excess_frames=False)
         pixels = pixels.reshape(-1, scan.Rows, scan.Columns, samples)
-        if set(rescales) != {PLAIN}:
+        if not plain:
             own = rescales[part : part + 1] if as_images and len(rescales) > 1 else rescales
             pixels = [(one * slope + intercept).astype(dtype) for one, (slope, intercept) in zip(pixels, cycle(own))]
         pixels = np.concatenate(list(pixels), -1)
@@ -83,11 +85,11 @@ def rescales_of(scan, frames):
 
 def pixel_range(scan, rescales):
     """(least, greatest, type) of the pixels, by their bits and ``rescales``."""
-    bits, signed = int(scan.get("BitsStored", 16)), bool(scan.get("PixelRepresentation", 0))
-    stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    ends = [slope * value + intercept for slope, intercept in rescales for value in stored]
+    stored = integers.ends(int(scan.get("BitsStored", 16)), bool(scan.get("PixelRepresentation", 0)))
+    values = [slope * end + intercept for slope, intercept in rescales for end in stored]
+    low, high = min(values), max(values)
     whole = all(number.is_integer() for rescale in rescales for number in rescale)
-    return min(ends), max(ends), np.dtype(smallest_integer(min(ends), max(ends)) if whole else np.float32)
+    return low, high, integers.smallest_integer(low, high) if whole else np.dtype(np.float32)
 
 
 def check_frames(scan, frames, part):
@@ -111,12 +113,6 @@ def check_not_deflated(file):
     if reader._read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
         raise ValueError("it is deflated as a whole; save it with another transfer syntax")
     file.seek(0)
-
-
-def smallest_integer(low, high):
-    """The smallest integer type that holds ``low`` and ``high``."""
-    kinds = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
-    return next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
 
 
 def nifti(file, ways, suffix):

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from readers.files import BadImage, Contents, as_place, library, opened, reading
+from readers.geometry import squeezed
 from runtime.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000")  # some others start programs
@@ -149,6 +150,6 @@ def encode_png(array):
     """H×W×C of 8 or 16 bits as the bytes of a PNG."""
     if array.dtype == np.uint8 or array.shape[-1] == 1:
         buffer = io.BytesIO()
-        Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(buffer, "PNG")
+        Image.fromarray(squeezed(array)).save(buffer, "PNG")
         return buffer.getvalue()
     return library("imagecodecs").png_encode(np.ascontiguousarray(array))

@@ -99,18 +99,14 @@ def stack(series, pages, viewable):
         return pictures.turned(as_meant(array[part if len(array) > 1 else 0], series.keyframe), orientation)
 
     seen = (width, height) if orientation in pictures.TURNED else (height, width)
-    viewable = viewable and channels == 1
-    if series.dtype == bool:
-        return Contents(*seen, channels, np.dtype(np.uint8), load, many, low=0, high=1, viewable=viewable)
-    return Contents(*seen, channels, series.dtype, load, many, viewable=viewable)
+    return Contents(*seen, channels, series.dtype, load, many, viewable=viewable and channels == 1)
 
 
 def as_meant(array, page):
     """The numbers of a TIFF as its tags mean them: turned round where 0 is white, and NaN where GDAL's tag says that a
     float stands for no data."""
-    array = array.view(np.uint8) if array.dtype == bool else array
-    if page.photometric == MINISWHITE and array.dtype.kind == "u":
-        return array.dtype.type(2**page.bitspersample - 1) - array
+    if page.photometric == MINISWHITE and array.dtype.kind in "bu":
+        return array ^ array.dtype.type(2**page.bitspersample - 1)  # all bits: the greatest number less each
     nodata = page.tags.valueof(NODATA)
     if nodata is not None and array.dtype.kind == "f":
         return np.where(array == array.dtype.type(nodata), array.dtype.type("nan"), array)

@@ -170,5 +170,5 @@ def build_evaluation(data, options, device, translators, domains):
             raise UserError(
                 f"--eval_interval needs at least {metrics.FEWEST} images in {path}; add some, or leave it out"
             )
-    amp = pick_translation_amp("trained", options.amp, device, any(domain.deep for domain in domains.values()))
+    amp = pick_translation_amp("trained", options.amp, device, domains)
     return metrics.Evaluation(folders, options, device, translators, amp, domains)

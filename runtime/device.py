@@ -56,11 +56,11 @@ def pick_amp(amp, device):
     return "bf16" if computes_bf16(device) else "off"
 
 
-def pick_translation_amp(amp, trained, device, deep):
-    """The precision in which a model translates: ``amp``, where ``trained`` is that of its training. But for ``deep``
-    images, of more than 8 bits, it is then float32: bf16 has no more than 8, and fp16 has 11."""
+def pick_translation_amp(amp, trained, device, domains):
+    """The precision in which a model of ``domains`` {"A", "B"} translates: ``amp``, where ``trained`` is that of its
+    training. But for images of more than 8 bits it is then float32: bf16 has no more than 8, and fp16 has 11."""
     if amp == "trained":
-        amp = "off" if deep else trained
+        amp = "off" if any(domain.deep for domain in domains.values()) else trained
     return pick_amp(amp, device)
 
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from readers.domains import PICTURES
+from readers.formats import contents
 from runtime.errors import exit_cleanly
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +34,13 @@ def make_dataset(folder, sides=("trainA", "trainB", "testA", "testB"), count=3):
         for i in range(count):
             noise_image(10 * number + i).save(folder / side / f"{i}.png")
     return folder
+
+
+def read_file(path, **ways):
+    """What a file's header says, and all images in it, H×W×C each; none of an 8-bit picture."""
+    with contents(path, PICTURES._replace(**ways)) as found:
+        images = [np.asarray(found.load(part)) for part in range(found.count)] if found.load else []
+        return found, [image.reshape(found.height, found.width, found.channels) for image in images]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 import tifffile
 import torch
-from conftest import ROOT, TINY, noise_image
+from conftest import ROOT, TINY, noise_image, read_file
 from nibabel.testing import data_path as NIBABEL_FILES
 from PIL import Image, ImageOps
 from pydicom.data import get_testdata_file
@@ -352,9 +352,7 @@ def j2k(frame):
 
 def read_parts(path, **ways):
     """All images of a file, H×W×C each."""
-    with contents(path, PICTURES._replace(**ways)) as found:
-        parts = [found.load(part) for part in range(found.count)]
-        return [part.reshape(found.height, found.width, found.channels) for part in parts]
+    return read_file(path, **ways)[1]
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.uint32, np.int64, np.uint64, np.uint8, np.int16])

@@ -6,13 +6,13 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
-from conftest import TINY
+from conftest import TINY, read_file
 from PIL import Image
 from pydicom.data import get_testdata_file
 
 from readers.domains import PICTURES, load_pixels
 from readers.files import BadImage
-from readers.formats import contents, expand
+from readers.formats import expand
 from readers.medical import volume_like
 from readers.pictures import load_image
 
@@ -20,15 +20,8 @@ NUMBERS = np.random.default_rng(0).integers(0, 4096, (20, 24)).astype(np.uint16)
 BANDS = np.random.default_rng(1).integers(0, 256, (20, 24, 5)).astype(np.uint8)
 
 
-def read(path, **ways):
-    """(what the header says, all images of a file, H×W×C each)."""
-    with contents(path, PICTURES._replace(**ways)) as found:
-        images = [np.asarray(found.load(part)) for part in range(found.count)] if found.load else []
-        return found, [image.reshape(found.height, found.width, found.channels) for image in images]
-
-
 def alone(path, **ways):
-    return read(path, **ways)[1][0][..., 0]
+    return read_file(path, **ways)[1][0][..., 0]
 
 
 # ---- DICOM ----
@@ -59,12 +52,12 @@ def group(slope, intercept):
 def test_frames_are_rescaled_together_or_one_by_one(tmp_path, pages):
     frames = np.stack([NUMBERS, NUMBERS[::-1]])
     shared = scan(tmp_path / "shared.dcm", frames, NumberOfFrames=2, SharedFunctionalGroupsSequence=[group(1, -1024)])
-    found, images = read(shared, pages=pages)
+    found, images = read_file(shared, pages=pages)
     assert (found.low, found.high, found.dtype) == (-1024, 3071, np.int16)
     assert np.array_equal(np.concatenate(images, -1), np.moveaxis(frames.astype(int) - 1024, 0, -1))
     groups = [group(1, 5), group(2, -3)]
     own = scan(tmp_path / "own.dcm", frames, NumberOfFrames=2, PerFrameFunctionalGroupsSequence=groups)
-    found, images = read(own, pages=pages)
+    found, images = read_file(own, pages=pages)
     expected = np.stack([frames[0].astype(int) + 5, 2 * frames[1].astype(int) - 3], -1)
     assert (found.low, found.high) == (-3, 8187) and np.array_equal(np.concatenate(images, -1), expected)
 
@@ -90,17 +83,17 @@ def test_scans_of_floats_have_no_bounds(tmp_path, name, dtype):
     setattr(dataset, name, values.tobytes())
     dataset.BitsAllocated = 8 * values.itemsize
     dataset.save_as(tmp_path / "a.dcm")
-    found, (image,) = read(tmp_path / "a.dcm")
+    found, (image,) = read_file(tmp_path / "a.dcm")
     assert (found.low, found.high, found.dtype) == (None, None, dtype) and np.array_equal(image[..., 0], values)
 
 
 def test_scans_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(BadImage, match="its pixels are numbers of a palette"):
-        read(scan(tmp_path / "a.dcm", PhotometricInterpretation="PALETTE COLOR"))
+        read_file(scan(tmp_path / "a.dcm", PhotometricInterpretation="PALETTE COLOR"))
     path = tmp_path / "b.dcm"
     path.write_bytes(scan(tmp_path / "c.dcm").read_bytes()[132:])
     with pytest.raises(BadImage, match="it does not begin as a DICOM file does"):
-        read(path)
+        read_file(path)
 
 
 # ---- NIfTI ----
@@ -161,7 +154,7 @@ def test_two_volumes_that_would_become_one_are_named(workplace, run, refused):
 )
 def test_bands_beside_the_colours_are_kept(tmp_path, bands, extra, picture):
     tifffile.imwrite(tmp_path / "a.tif", BANDS[..., :bands], photometric="rgb", extrasamples=extra)
-    found, images = read(tmp_path / "a.tif")
+    found, images = read_file(tmp_path / "a.tif")
     assert found.picture is picture
     if not picture:
         assert np.array_equal(images[0], BANDS[..., :bands])
@@ -172,7 +165,7 @@ def test_copies_and_masks_beside_an_image_are_no_pages_of_it(tmp_path):
         file.write(BANDS[..., :3], photometric="rgb")
         file.write(BANDS[::2, ::2, :3].copy(), photometric="rgb", subfiletype=1)
     for pages in ("channels", "images"):
-        assert read(tmp_path / "a.tif", pages=pages)[0].picture
+        assert read_file(tmp_path / "a.tif", pages=pages)[0].picture
     with tifffile.TiffWriter(tmp_path / "b.tif") as file:  # the smaller copy first
         file.write(NUMBERS[::2, ::2].copy(), metadata=None, subfiletype=1)
         file.write(NUMBERS, metadata=None)
@@ -185,7 +178,7 @@ def test_pages_of_several_sizes_are_refused(tmp_path):
             file.write(page, metadata=None)
     for pages in ("channels", "images"):
         with pytest.raises(BadImage, match="its pages are of several sizes or kinds"):
-            read(tmp_path / "a.tif", pages=pages)
+            read_file(tmp_path / "a.tif", pages=pages)
 
 
 def test_one_file_of_an_ome_tiff_of_several_is_read_alone(tmp_path):
@@ -201,7 +194,7 @@ def test_one_file_of_an_ome_tiff_of_several_is_read_alone(tmp_path):
     )
     tifffile.imwrite(tmp_path / "0.ome.tif", NUMBERS, description=ome, metadata=None)
     for pages in ("channels", "images"):
-        found, images = read(tmp_path / "0.ome.tif", pages=pages)
+        found, images = read_file(tmp_path / "0.ome.tif", pages=pages)
         assert (found.channels, found.count) == (1, 1) and np.array_equal(images[0][..., 0], NUMBERS)
 
 
@@ -209,7 +202,7 @@ def test_one_file_of_an_ome_tiff_of_several_is_read_alone(tmp_path):
 def test_numbers_keep_their_type(tmp_path, dtype):
     values = (NUMBERS.astype(int) % 200 - 100).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", values)
-    found, (image,) = read(tmp_path / "a.tif")
+    found, (image,) = read_file(tmp_path / "a.tif")
     assert found.dtype == dtype and np.array_equal(image[..., 0], values)
 
 
@@ -227,7 +220,7 @@ def test_white_and_up_mean_the_same_in_all_depths(tmp_path):
 
 def test_pages_of_one_bit_are_numbers_from_0_to_1(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.stack([NUMBERS > 99, NUMBERS > 999]), photometric="minisblack")
-    found, images = read(tmp_path / "a.tif", pages="images")
+    found, images = read_file(tmp_path / "a.tif", pages="images")
     assert (found.dtype, found.low, found.high) == (np.uint8, 0, 1)
     assert np.array_equal(images[1][..., 0], NUMBERS > 999)
 
@@ -260,7 +253,7 @@ def test_jpeg_2000_keeps_its_bits(tmp_path, bits, sign, codec):
     values = values.astype("i2" if sign else "u1" if bits == 8 else "u2")
     options = dict(level=0, codecformat=codec, reversible=True) | ({} if sign else dict(bitspersample=bits))
     (tmp_path / f"a.{codec}").write_bytes(imagecodecs.jpeg2k_encode(values, **options))
-    found, images = read(tmp_path / f"a.{codec}")
+    found, images = read_file(tmp_path / f"a.{codec}")
     if bits == 8:
         assert found.picture and np.array_equal(np.asarray(load_image(tmp_path / f"a.{codec}", 1)), values)
     else:
@@ -273,7 +266,7 @@ def test_jpeg_2000_keeps_its_bits(tmp_path, bits, sign, codec):
 def test_jpeg_2000_of_many_bits_or_bands_keeps_them(tmp_path, channels, dtype):
     values = BANDS[..., :channels].astype(dtype) * dtype(257 if dtype == np.uint16 else 1)
     (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat="jp2", reversible=True))
-    found, (image,) = read(tmp_path / "a.jp2")
+    found, (image,) = read_file(tmp_path / "a.jp2")
     assert found.dtype == dtype and np.array_equal(image, values)
 
 
@@ -281,7 +274,7 @@ def test_jpeg_2000_of_many_bits_or_bands_keeps_them(tmp_path, channels, dtype):
 def test_png_of_16_bits_has_its_own_channels(tmp_path, channels):
     values = BANDS[..., :channels].astype(np.uint16) * np.uint16(257)
     (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(values))
-    assert np.array_equal(read(tmp_path / "a.png")[1][0], values)
+    assert np.array_equal(read_file(tmp_path / "a.png")[1][0], values)
 
 
 def test_what_is_no_picture_is_said(tmp_path):

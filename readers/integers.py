@@ -1,0 +1,14 @@
+"""Whole numbers of so many bits: what they can be, and the type that holds them."""
+
+import numpy as np
+
+
+def ends(bits, signed):
+    """The least and the greatest whole number of so many ``bits``."""
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def smallest_integer(low, high):
+    """The smallest integer type that holds ``low`` and ``high``."""
+    kinds = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
+    return next(np.dtype(kind) for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
