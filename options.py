@@ -9,7 +9,18 @@ import sys
 from itertools import chain
 
 from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
-from registry import AUGMENTATIONS, BACKBONES, CRITICS, GAN_LOSSES, GENERATORS, MASKS, NORMS, PENALTIES, weighted_by
+from registry import (
+    AUGMENTATIONS,
+    BACKBONES,
+    CRITICS,
+    GAN_LOSSES,
+    GENERATORS,
+    MASKS,
+    NORMS,
+    PENALTIES,
+    networks_with,
+    weighted_by,
+)
 from runtime.errors import UserError, tell
 from runtime.flags import (
     BLOCKS,
@@ -55,7 +66,6 @@ RECIPES = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 ENDLESS = 10**6  # epochs
-BACKBONE_USERS = "dis_net", *(name for name, critic in CRITICS.items() if critic.features)
 
 TRAIN = {
     "data": [
@@ -88,11 +98,10 @@ TRAIN = {
         Flag("gen_net", "attention", "the generators", str, tuple(GENERATORS), fixed=True),
         Flag("dis_net", "attention", "the critics", str, tuple(CRITICS), fixed=True),
         Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
-             "through", str, tuple(BACKBONES), fixed=True, needs=BACKBONE_USERS),
+             "through", str, tuple(BACKBONES), fixed=True),
         Flag("feature_size", 0, "pixels to which it sees the shorter side of crops resized; 0 for as they are",
-             zero_or(number(int, 16, 2**12)), fixed=True, needs=BACKBONE_USERS),
-        Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True,
-             needs=BACKBONE_USERS),
+             zero_or(number(int, 16, 2**12)), fixed=True),
+        Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True),
         Flag("ngf", 64, "filters in the generators' first convolution", FILTERS, fixed=True),
         Flag("ndf", 64, "filters in the critics' first convolution", FILTERS, fixed=True),
         Flag("n_residual_blocks", 9, "residual blocks in the generators", BLOCKS, fixed=True),
@@ -316,11 +325,17 @@ def check_agreement(names, given, saved, remedy):
 
 def idle(options, given):
     """A line for each flag ``given`` by hand that does nothing beside the others."""
-    for flag in chain(*TRAIN.values()):
-        if flag.name in given and not flag.counts(options):
-            other, *values = flag.needs
-            needed = f"--{other} {' or '.join(values)}".rstrip()
-            yield f"--{flag.name} does nothing here: it goes with {needed}"
+    for flag in (flag for flag in chain(*TRAIN.values()) if flag.name in given):
+        needs = [flag.needs] if flag.needs else networks_with(flag.name)
+        if needs and not any(counts(options, *need) for need in needs):
+            needed = (f"--{other} {' or '.join(values)}".rstrip() for other, *values in needs)
+            yield f"--{flag.name} does nothing here: it goes with {', or with '.join(needed)}"
+
+
+def counts(options, other, *values):
+    """Whether the option ``other`` has one of ``values``; anything but none, 0 and off where there are none."""
+    value = getattr(options, other)
+    return value in values if values else value not in (0, "none")
 
 
 def check(options):

@@ -20,8 +20,8 @@ class Network(NamedTuple):
     """An Entry with what images have to be: at least ``min_size`` pixels a side, divisible by ``multiple``.
 
     A generator translates N×C×H×W in [-1, 1] to the same, or to ``channels_out`` channels where it has that parameter;
-    a critic scores it by a patch map N×1×H'×W'. Each is a
-    module class whose parameters, where they are called like flags (ngf, norm, dropout …), get those flags' values.
+    a critic scores it by patch maps N×K×H'×W'. Each is a module class whose parameters, where they are called like
+    flags (ngf, norm, dropout …), get those flags' values.
     ``norm``: whether ``--norm`` has a meaning for it; ``features``: whether it looks through ``--backbone``;
     ``penalty``: whether it has the second derivative that penalties need.
     """
@@ -109,9 +109,20 @@ def load(entry):
     return getattr(importlib.import_module(module), name)
 
 
-def build(entry, options, **more):
-    """Call what ``entry`` names with its keywords, ``more``, and every option that it has a parameter for."""
-    make = load(entry)
-    accepted = inspect.signature(make).parameters
+def parameters(entry):
+    """The names of the parameters of what ``entry`` names."""
+    return inspect.signature(load(entry)).parameters.keys()
+
+
+def networks_with(option):
+    """Which networks have a parameter ``option``: a list of (flag that chooses one, *names)."""
+    tables = {"gen_net": GENERATORS, "dis_net": CRITICS}
+    found = {flag: [name for name in table if option in parameters(table[name])] for flag, table in tables.items()}
+    return [(flag, *names) for flag, names in found.items() if names]
+
+
+def build(entry, options):
+    """Call what ``entry`` names with its keywords, and every option that it has a parameter for."""
+    accepted = parameters(entry)
     from_options = {name: value for name, value in vars(options).items() if name in accepted}
-    return make(**{**from_options, **entry.keywords, **more})
+    return load(entry)(**{**from_options, **entry.keywords})

@@ -117,14 +117,6 @@ class Flag(NamedTuple):
     several: bool = False
     needs: tuple = ()
 
-    def counts(self, options):
-        """Whether it does anything beside the other ``options``."""
-        if not self.needs:
-            return True
-        other, *values = self.needs
-        value = getattr(options, other)
-        return value in values if values else value not in (0, "none")
-
 
 NEAR = 0.85  # of the letters of a flag and of what is meant for it
 

@@ -19,6 +19,7 @@ import datasets
 import options
 from options import parse_training
 from readers.pictures import load_image
+from registry import CRITICS, Network
 from reporting.metrics import Best
 from reporting.monitor import Monitor
 from reporting.texts import USUAL_FOLDERS, command
@@ -501,6 +502,15 @@ def test_no_traceback_in_a_real_process(workplace):
 )
 def test_flags_given_by_hand_that_do_nothing_are_named(flags, idle):
     assert list(options.idle(*parse_training(flags))) == idle
+
+
+def test_flags_that_a_network_of_ones_own_does_not_take_are_named(monkeypatch):
+    monkeypatch.setattr("critics.Own", lambda channels: None, raising=False)
+    monkeypatch.setitem(CRITICS, "own", Network("critics:Own", 8))
+    given = parse_training(["--ndf=8", "--dropout", "--recipe=classic"])
+    given[0].dis_net = "own"
+    others = " or ".join(name for name in CRITICS if name != "own")
+    assert list(options.idle(*given)) == [f"--ndf does nothing here: it goes with --dis_net {others}"]
 
 
 def test_what_a_flag_needs_is_an_option_with_these_values():
