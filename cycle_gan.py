@@ -38,7 +38,7 @@ def main():
     device = distributed.local_device(pick_device(options.device))
     with distributed.process_group(device):
         saved = source = None
-        folder, auto = Path(options.checkpoint_dir) / options.dataset_name, options.epoch == "auto"
+        folder, auto = Path(options.checkpoint_dir) / options.name, options.epoch == "auto"
         before = checkpoints.listed(folder)
         if auto:
             options.epoch = distributed.broadcast(lambda: "latest" if before else 0)
@@ -98,8 +98,8 @@ class Run:
 
     def __init__(self, options, device, given=(), domains=None):
         self.options, self.device, self.given = options, device, sorted(given)
-        self.images = Path(options.images_dir) / options.dataset_name
-        self.saves = Path(options.checkpoint_dir) / options.dataset_name
+        self.images = Path(options.images_dir) / options.name
+        self.saves = Path(options.checkpoint_dir) / options.name
         self.epoch = self.sample = self.steps = 0
         self.time = TimeBudget(options.minutes)
         self.origin = None  # the checkpoint whose networks it began with, in short

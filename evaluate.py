@@ -100,9 +100,9 @@ def measure_model(options, device):
             raise UserError(f"--checkpoint {path} does not exist; it is a file, such as saved_models/NAME/epoch_5.pth")
         state = checkpoints.load_file(path)
     else:
-        path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+        path, state = checkpoints.load(Path(options.checkpoint_dir) / options.name, options.epoch)
     folder = download.find_dataset(options)
-    usual = Path(options.results_dir) / options.dataset_name / path.stem / "metrics.json"
+    usual = Path(options.results_dir) / options.name / path.stem / "metrics.json"
     images = [files_in(source) for source in side_sources(folder)]
     numbers = file_for_numbers(options, usual, [path, *files_of(chain(*images))])
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
@@ -144,10 +144,10 @@ def show(report):
         if not domain.picture:
             tell(f"side {side}: {domain}; L1, PSNR and SSIM are over all channels and relative to that range")
     for direction, count in report.get("compared", {}).items():
-        if count < (all_of := report["images"][direction[0]]):
-            print(
-                f"{direction}: L1, PSNR and SSIM are of {count} of {all_of} images, those with a namesake of their size"
-            )
+        print(
+            f"{direction}: L1, PSNR and SSIM take images of the same name for each other's truth; {count} of "
+            f"{report['images'][direction[0]]} have one of their size."
+        )
     few = min(report["images"].values())
     if few < report["width"]:
         print(

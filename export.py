@@ -26,13 +26,13 @@ from translators import load_translators
 def main():
     options = parse_export()
     check_export(options)
-    saves, folder = (Path(root) / options.dataset_name for root in (options.checkpoint_dir, options.exports_dir))
+    saves, folder = (Path(root) / options.name for root in (options.checkpoint_dir, options.exports_dir))
     path, state = checkpoints.load(saves, options.epoch)
     check_writable(folder)
     translators = load_translators(state, "cpu")
     directions = translators.pick(options.direction)
     encode = load(FORMATS[options.format])
-    metadata = about(options.dataset_name, state, provenance.trained_by(saves))
+    metadata = about(options.name, state, provenance.trained_by(saves))
     encoded = {direction: encode(translators, direction, metadata, options) for direction in directions}
     write_ours(folder, {name: content for name, content, _ in encoded.values()}, options.overwrite)
     for name, content, said in encoded.values():

@@ -44,7 +44,7 @@ def main():
 def make(paths, read, options):
     """Write a checkpoint of the networks in ``paths``, name → file, each as ``read`` reads it."""
     state = checkpoint({network: (path, read(path)) for network, path in paths.items()}, options)
-    folder = Path(options.checkpoint_dir) / state["options"]["dataset_name"]
+    folder = Path(options.checkpoint_dir) / state["options"]["name"]
     with FolderLock(folder):
         if folder.exists() and any(folder.iterdir()):
             set_aside(folder)

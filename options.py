@@ -170,7 +170,7 @@ TRAIN = {
         Flag("patience", 0, "stop after so many evaluations in a row that are not the best; 0 for never", NATURAL),
         Flag("tensorboard", lambda options: importlib.util.find_spec("tensorboard") is not None,
              "write scalars and grids for TensorBoard (default: where it is installed)", bool),
-        Flag("images_dir", "images", "where sample grids go, in a folder for each data set"),
+        Flag("images_dir", "images", "where sample grids go, in a folder for each run"),
     ],
 }  # fmt: skip
 
@@ -244,8 +244,11 @@ def parse(groups, description, argv=None, files=None):
         parser.add_argument("files", nargs="*", default=[], help=files)
     given = spelt_here(vars(parser.parse_args(words)))
     named_files = given.pop("files", None)
-    usual = next((flag.default for flag in chain(*groups.values()) if flag.name == "recipe"), None)  # test.py has none
-    options = complete(groups, {**RECIPES.get(given.get("recipe", usual), {}), **given})
+    usual = {flag.name: flag.default for flag in chain(*groups.values())}
+    if "name" in given and "dataset_name" in usual:
+        given.setdefault("dataset_name", given["name"])  # and not the default, which would be fetched
+    recipe = given.get("recipe", usual.get("recipe"))  # test.py has none
+    options = complete(groups, {**RECIPES.get(recipe, {}), **given})
     if files:
         options.files = named_files
     return options, given
@@ -257,7 +260,9 @@ def parse(groups, description, argv=None, files=None):
 
 FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
 # Never taken from a checkpoint, which may be a stranger's: where files are read, fetched and written, and by what.
-HERE_AND_NOW = "dataset_name", "dataset_dir", "dataset_url", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch"
+HERE_AND_NOW = (
+    "dataset_name", "dataset_dir", "dataset_url", "name", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch",
+)  # fmt: skip
 
 
 def resume(options, given, saved, given_before):

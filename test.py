@@ -50,7 +50,7 @@ def main():
     path, translators, domains = load_onnx(options) if options.onnx else load_checkpoint(options, device)
     moving = bool(options.input) and is_moving(options.input, options)
     check_ways(options, translators, moving)
-    results = Path(options.results_dir) / options.dataset_name / path.stem / ("input" if options.input else "")
+    results = Path(options.results_dir) / options.name / path.stem / ("input" if options.input else "")
     if moving:
         direction = translators.pick(options.direction)[0]
         translations = translate_padded(direction[0], device, options)
@@ -71,7 +71,7 @@ def usual_batch(device):
 
 def load_checkpoint(options, device):
     """(path, Translators, domains); the precision that ``options`` leave open is what they were trained in."""
-    path, state = checkpoints.load(Path(options.checkpoint_dir) / options.dataset_name, options.epoch)
+    path, state = checkpoints.load(Path(options.checkpoint_dir) / options.name, options.epoch)
     trained = state["options"]
     set_tf32(trained["tf32"])
     domains = domains_of(state, options.decoded_limit)

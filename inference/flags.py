@@ -5,12 +5,18 @@ import os
 from registry import FEATURES, FORMATS
 from runtime.download import PRETRAINED
 from runtime.errors import UserError
-from runtime.flags import NATURAL, POSITIVE, WEIGHT, Flag, epoch, folder_name, number, word_or_number
+from runtime.flags import NATURAL, POSITIVE, WEIGHT, Flag, complete, epoch, folder_name, number, word_or_number
 
 WHERE = [
     Flag("dataset_name", "monet2photo", "folder with trainA, trainB, testA, testB under --dataset_dir", folder_name),
     Flag("dataset_dir", "datasets", "where the data sets lie"),
-    Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each data set"),
+    Flag(
+        "name",
+        lambda options: options.dataset_name,
+        "what the run is called, where one data set has several (default: as the data set)",
+        folder_name,
+    ),
+    Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each run"),
 ]
 MACHINE = [
     Flag("device", "auto", "cpu, cuda, cuda:1, mps …; auto takes a GPU where there is one"),
@@ -61,7 +67,7 @@ TRANSLATE = {
         Flag("output", None, "where the translations of --input go (default: under --results_dir)"),
         Flag("direction", None, "default: both, as far as there are test folders; with --input one, AtoB before BtoA",
              str, ("AtoB", "BtoA")),
-        Flag("results_dir", "results", "where translations go, in a folder for each data set and epoch"),
+        Flag("results_dir", "results", "where translations go, in a folder for each run and epoch"),
         Flag("output_format", "trained", "the translations' format: that of the training files, or another", str,
              ("trained", *OUTPUT_FORMATS)),
         OVERWRITE,
@@ -100,7 +106,7 @@ EVALUATE = {
         *FILES,
         FEATURE_FLAG,
         Flag("json", None, "file for the numbers (default: metrics.json under --results_dir)"),
-        Flag("results_dir", "results", "where numbers go, in a folder for each data set and epoch"),
+        Flag("results_dir", "results", "where numbers go, in a folder for each run and epoch"),
         OVERWRITE,
     ],
     "machine": [
@@ -112,7 +118,7 @@ EVALUATE = {
 
 IMPORT = {
     "what to import": [
-        Flag("name", None, "what to call it: test.py and the others find it by --dataset_name (default: with "
+        Flag("name", None, "what to call it: test.py and the others find it by the same flag (default: with "
              "--pretrained, the name of its data set)", folder_name),
         Flag("pretrained", None, "fetch the published generators of this data set", str, tuple(PRETRAINED)),
         Flag("pretrained_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models",
@@ -128,7 +134,7 @@ EXPORT = {
         *WHERE,
         Flag("epoch", "latest", "the checkpoint after this epoch, the latest, or the best", epoch),
         Flag("direction", None, "default: both", str, ("AtoB", "BtoA")),
-        Flag("exports_dir", "exports", "where the files go, in a folder for each data set"),
+        Flag("exports_dir", "exports", "where the files go, in a folder for each run"),
         Flag("format", "onnx", "the kind of file", str, tuple(FORMATS)),
         OVERWRITE,
     ],
@@ -151,7 +157,7 @@ EXPORT = {
 def refuse_unused(options, table, names, why):
     """Raise UserError where one of the flags ``names`` has another value than its default in ``table``: nothing would
     come of it."""
-    usual = {flag.name: flag.default for group in table.values() for flag in group}
+    usual = vars(complete(table, {}))
     for name in names:
         if getattr(options, name) != usual[name]:
             raise UserError(f"--{name} {why}; leave it out")
@@ -159,7 +165,7 @@ def refuse_unused(options, table, names, why):
 
 def check_evaluation(options):
     if options.real or options.fake:
-        of_models = "dataset_name", "dataset_dir", "checkpoint_dir", "epoch", "checkpoint", "direction", "amp"
+        of_models = "name", "dataset_name", "dataset_dir", "checkpoint_dir", "epoch", "checkpoint", "direction", "amp"
         refuse_unused(options, EVALUATE, of_models, "is of a model, not of two folders")
     else:
         of_files = [flag.name for flag in FILES]

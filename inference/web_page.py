@@ -43,7 +43,7 @@ def write(folder, models, translators, options):
             "tile": tile_side(translators),
             "examples": list(examples),
         })  # fmt: skip
-    about = {"name": options.dataset_name, "ort": ort, "models": listed}
+    about = {"name": options.name, "ort": ort, "models": listed}
     page["models.json"] = (json.dumps(about, indent=1) + "\n").encode()
     write_ours(folder, page, options.overwrite, alone=True)
     tell(f"{folder}: a page for any web host; to try it: python -m http.server --directory {folder} --bind 127.0.0.1")

@@ -149,7 +149,7 @@ def departures(now, saved):
 
 def how_to_go_on(options):
     """The command to go on with, or that nothing is saved."""
-    saved = checkpoints.listed(Path(options.checkpoint_dir) / options.dataset_name)
+    saved = checkpoints.listed(Path(options.checkpoint_dir) / options.name)
     words = command("cycle_gan.py", options)
     return f"to go on: {words} --epoch latest" if saved else "start again, since nothing is saved yet"
 
@@ -167,6 +167,8 @@ def command(script, options):
     several = distributed.WORLD > 1 and script == "cycle_gan.py"
     start = ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", str(distributed.WORLD))]
     words = [*(start if several else ["python"]), script, "--dataset_name", options.dataset_name]
+    if options.name != options.dataset_name:
+        words += ["--name", options.name]
     for flag, usual in USUAL_FOLDERS.items():
         if (folder := getattr(options, flag)) != usual and (script, flag) != ("test.py", "images_dir"):
             words += [f"--{flag}", folder]

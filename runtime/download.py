@@ -55,8 +55,8 @@ def find_dataset(options):
         raise UserError(f"{folder} is missing; build it: python datasets/earth.py {name}")
     if name not in KNOWN:
         raise UserError(
-            f"there is no data set {folder}; put images into {folder}/{{trainA,trainB,testA,testB}}, "
-            f"or take one that is known by name: {', '.join((*KNOWN, *BUILT))}"
+            f"there is no data set {folder}; put images into {folder}/{{trainA,trainB,testA,testB}}, or take for "
+            f"--dataset_name one that is known: {', '.join((*KNOWN, *BUILT))}"
         )
     if not hasattr(options, "download"):  # only training fetches
         raise UserError(f"{folder} is missing; cycle_gan.py fetches it, and test.py --input translates other images")
