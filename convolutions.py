@@ -121,18 +121,18 @@ class ByPatches(torch.autograd.Function):
     """Torch's convolution, transposed or not, with ``gradients`` in the place of its backward pass."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, *places):
+    def forward(ctx, x, weight, bias, *settings):
         ctx.save_for_backward(x, weight)
-        ctx.places = places
-        return torch.convolution(x, weight, bias, *geometry(*places))
+        ctx.settings = settings
+        return torch.convolution(x, weight, bias, *convolution_arguments(*settings))
 
     @staticmethod
     def backward(ctx, gradient):
-        found = gradients(gradient, *ctx.saved_tensors, ctx.needs_input_grad, *ctx.places)
-        return *found, *(None for _ in ctx.places)
+        found = gradients(gradient, *ctx.saved_tensors, ctx.needs_input_grad, *ctx.settings)
+        return *found, *(None for _ in ctx.settings)
 
 
-def geometry(stride, padding, transposed, output_padding):
+def convolution_arguments(stride, padding, transposed, output_padding):
     """What torch's convolution wants to know, without dilation and groups."""
     return [stride] * 2, [padding] * 2, [1, 1], transposed, [output_padding] * 2, 1
 
@@ -142,8 +142,8 @@ def gradients(gradient, x, weight, needed, stride=1, padding=0, transposed=False
     result."""
     ours = needed[1] and patches_pay(x, weight, padding)
     torchs = [needed[0], False, False] if ours else needed[:3]  # it computes a bias's together with a weight's
-    places = geometry(stride, padding, transposed, output_padding)
-    found = torch.ops.aten.convolution_backward(gradient, x, weight, [gradient.shape[1]], *places, torchs)
+    arguments = convolution_arguments(stride, padding, transposed, output_padding)
+    found = torch.ops.aten.convolution_backward(gradient, x, weight, [gradient.shape[1]], *arguments, torchs)
     if not ours:
         return found
     result, read = (x, gradient) if transposed else (gradient, x)  # a transposed convolution is one turned round

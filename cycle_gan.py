@@ -132,14 +132,14 @@ class Run:
         if self.epoch == self.options.n_epochs:  # resumed where nothing is left to train
             saver.save(self)
         (spent,) = distributed.all_reduce_max(self.time.share())
-        model.start_epoch(self.epoch, spent)
+        model.set_schedule(self.epoch, spent)
         with monitor.progress(self):
             for batch in self.batches():
                 self.steps += 1
                 for update in model.updates(self.steps):
                     monitor.losses.add(self.steps, update(batch))
                 self.advance(len(batch["A"]) * distributed.WORLD)
-                model.start_epoch(self.epoch, spent)
+                model.set_schedule(self.epoch, spent)
 
                 drawn = monitor.count(self, batch)
                 if monitor.evaluation_due(self):

@@ -22,7 +22,7 @@ from readers.domains import PICTURES, count_outside, load_pixels, own_size, pict
 from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
-from readers.headers import check_headers, none_readable, read_header
+from readers.headers import check_headers, none_readable
 from readers.survey import check_known, check_show, check_sizes, find_domain, squashed, ways_of
 from runtime.errors import UserError, tell
 
@@ -31,13 +31,13 @@ from runtime.errors import UserError, tell
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def find_training_images(folder, options, given, known=None, header=read_header):
+def find_training_images(folder, options, given, known, header):
     """All training images of a data set: ({side: path → header}, {side: Domain}, size). Says what is done to them.
 
     ``size``, (height, width), is given by ``--preprocess none``, and else None.
 
-    ``given``: the names of options given by hand. ``known``: the domains of the checkpoint that a run goes on from.
-    ``header``: a function as ``read_header``.
+    ``given``: the names of options given by hand. ``known``: the domains of the checkpoint that a run goes on from, or
+    None. ``header``: a function as ``read_header``.
     """
     ways, images, domains = ways_of(options), {}, known or {}
     crop, load = (options.img_height, options.img_width), (options.load_height, options.load_width)
@@ -59,8 +59,8 @@ def find_training_images(folder, options, given, known=None, header=read_header)
     check_sizes(headers, lambda size: PREPROCESS[options.preprocess](size, load), crop, options)
     if line := squashed(headers.values(), options.preprocess, load):
         tell(line)
-    header = next(iter(headers.values()))
-    return images, domains, (header.height, header.width) if options.preprocess == "none" else None
+    first = next(iter(headers.values()))
+    return images, domains, (first.height, first.width) if options.preprocess == "none" else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

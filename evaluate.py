@@ -3,7 +3,7 @@
 FID, KID with its standard error, precision and recall compare translations with real images of the domain, and so do,
 without a pretrained network, the sliced Wasserstein distance of their patches (SWD) and their sharpness at scales of 1,
 2 and 4 pixels (1 is that of real images). Where both test folders hold the same names, L1, PSNR and SSIM compare each
-translation with its truth. All in [0, 1], PSNR in dB.
+translation with its truth: L1 and SSIM of images in [0, 1], PSNR in dB.
 """
 
 from options import check_range, parse_evaluation
@@ -73,11 +73,11 @@ def measure_folders(options, device):
     """A report on --real and --fake."""
     if not (options.real and options.fake):
         raise UserError("--real and --fake go together: the folder of real images, and that of translations")
+    check_range("range", options.range)
     ways = ways_of(options)
     places = [list_images(folder, ways) for folder in (options.real, options.fake)]
     path = file_for_numbers(options, Path(options.results_dir) / "metrics.json", files_of(chain(*places)))
     network = build_features(options.features, device)
-    check_range("range", options.range)
     headers = check_headers(places[0], options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
@@ -104,7 +104,7 @@ def measure_model(options, device):
     folder = download.find_dataset(options)
     usual = Path(options.results_dir) / options.name / path.stem / "metrics.json"
     images = [files_in(source) for source in side_sources(folder)]
-    numbers = file_for_numbers(options, usual, [path, *files_of(chain(*images))])
+    target = file_for_numbers(options, usual, [path, *files_of(chain(*images))])
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
     check_measure(options.features, Namespace(**trained))
     set_tf32(trained["tf32"])
@@ -123,7 +123,7 @@ def measure_model(options, device):
         "untranslated": {side: numbers for side, numbers in evaluation.untranslated().items() if side in sources},
         "width": evaluation.network.width,
         "domains": domains,
-        "json": numbers,
+        "json": target,
     }
 
 

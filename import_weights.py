@@ -21,7 +21,7 @@ from readers.domains import pictures_of, plain
 from reporting.texts import command
 from runtime import checkpoints, download, files
 from runtime.flags import complete
-from runtime.folders import check_writable, set_aside
+from runtime.folders import make_ready
 from runtime.lock import FolderLock, in_turn
 from runtime.weights import LARGEST
 
@@ -46,9 +46,7 @@ def make(paths, read, options):
     state = checkpoint({network: (path, read(path)) for network, path in paths.items()}, options)
     folder = Path(options.checkpoint_dir) / state["options"]["name"]
     with FolderLock(folder):
-        if folder.exists() and any(folder.iterdir()):
-            set_aside(folder)
-        check_writable(folder)
+        make_ready(folder, anew=True)
         checkpoints.write(checkpoints.path_of(folder, 0), state)
     report(state, Namespace(**state["options"]))
 

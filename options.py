@@ -19,6 +19,7 @@ from registry import (
     NORMS,
     PENALTIES,
     networks_with,
+    sizes_for,
     weighted_by,
 )
 from runtime.errors import UserError, tell
@@ -287,7 +288,7 @@ def fit(options, given, channels, size=None):
     """
     options.channels_A, options.channels_B = channels["A"], channels["B"]
     if size:
-        multiple = GENERATORS[options.gen_net].multiple
+        multiple, _ = sizes_for(options)
         options.img_height, options.img_width = (side - side % multiple for side in size)
         options.load_height, options.load_width = options.img_height, options.img_width
     if options.channels_A != options.channels_B:
@@ -353,19 +354,20 @@ def check(options):
         raise UserError("--patience counts evaluations; add --eval_interval, or --patience 0")
     if options.rotate90 and options.img_height != options.img_width:
         raise UserError("--rotate90 needs square crops: --img_height as large as --img_width")
-    generator, critic = GENERATORS[options.gen_net], CRITICS[options.dis_net]
+    critic = CRITICS[options.dis_net]
     if options.penalty != "none" and options.norm == "batch" and critic.norm:
         raise UserError("a penalty needs the critic's gradient at each image: --norm batch goes with --penalty none")
     if options.penalty != "none" and not critic.penalty:
         raise UserError(f"--dis_net {options.dis_net} has no second derivative: it goes with --penalty none")
     if options.checkpoint_activations and options.norm == "batch":
         raise UserError("--checkpoint_activations would count each batch twice in the averages of --norm batch")
-    least = max(generator.min_size, critic.min_size)
+    multiple, least = sizes_for(options)
+    least = max(least, critic.min_size)
     for side in ("height", "width"):
         crop, loaded = getattr(options, f"img_{side}"), getattr(options, f"load_{side}")
-        if crop < least or crop % generator.multiple:
+        if crop < least or crop % multiple:
             raise UserError(
-                f"--img_{side} must be divisible by {generator.multiple} and at least {least} for --gen_net "
+                f"--img_{side} must be divisible by {multiple} and at least {least} for --gen_net "
                 f"{options.gen_net} and --dis_net {options.dis_net}, not {crop}"
             )
         if loaded < crop:

@@ -6,6 +6,7 @@ answers at once.
 
 import importlib
 import inspect
+import math
 from typing import NamedTuple
 
 
@@ -17,7 +18,8 @@ class Entry(NamedTuple):
 
 
 class Network(NamedTuple):
-    """An Entry with what images have to be: at least ``min_size`` pixels a side, divisible by ``multiple``.
+    """An Entry with what images have to be: at least ``min_size`` pixels a side, divisible by ``multiple``
+    (``sizes_for``).
 
     A generator translates N×C×H×W in [-1, 1] to the same, or to ``channels_out`` channels where it has that parameter;
     a critic scores it by patch maps N×K×H'×W'. Each is a module class whose parameters, where they are called like
@@ -67,9 +69,9 @@ NORMS = {
     "none": Entry("torch.nn:Identity"),
 }
 MASKS = {
-    "none": Entry("translators:NoMasks"),
-    "given": Entry("translators:GivenMasks"),
-    "learned": Entry("translators:LearnedMasks"),
+    "none": Network("translators:NoMasks", min_size=1),
+    "given": Network("translators:GivenMasks", min_size=1),
+    "learned": Network("translators:LearnedMasks", min_size=8, multiple=4),
 }
 GAN_LOSSES = {
     "wgan-gp": Entry("losses:Wasserstein"),
@@ -101,6 +103,12 @@ FORMATS = {  # functions (translators, direction, metadata, options) → name of
 def weighted_by(flag):
     """The names of the penalties whose weight is that ``flag``."""
     return [name for name, penalty in PENALTIES.items() if penalty and penalty.weight == flag]
+
+
+def sizes_for(options):
+    """What sides images need to be translated: (the number that divides them, the least)."""
+    networks = GENERATORS[options.gen_net], MASKS[options.mask]
+    return math.lcm(*(network.multiple for network in networks)), max(network.min_size for network in networks)
 
 
 def load(entry):

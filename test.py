@@ -39,8 +39,6 @@ from runtime.device import (
 from runtime.folders import check_apart, claimed
 from translators import load_translators
 
-THREADS = 4  # that write
-
 
 def main():
     options = parse_translation()
@@ -147,7 +145,7 @@ def translate_all(translators, output, device, options):
     way = printable(f"{output.root} → {output.folder}")
     with (
         tqdm(total=len(places), desc=way, unit="img", dynamic_ncols=True) as bar,
-        Writers(THREADS) as writers,
+        Writers() as writers,
     ):
         for batch in group_by_size(singles, options.batch_size):
             translations = translate(translators, output.direction[0], batch, device, options)

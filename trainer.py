@@ -1,4 +1,4 @@
-"""What is trained: two generators, two critics, and all that a training step of theirs depends on."""
+"""What is trained, and the two updates that make a training step."""
 
 from argparse import Namespace
 from contextlib import nullcontext
@@ -19,7 +19,8 @@ from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
 
 class CycleGAN:
-    """Two generators, two critics, and all that a training step of theirs depends on."""
+    """Two generators, two critics, and all that a training step of theirs depends on. ``options``: complete, and of the
+    data, as ``options.fit`` leaves them."""
 
     SHARED = [
         "generator_objective",
@@ -81,9 +82,9 @@ class CycleGAN:
         for name, weights in source.get("critics", {}).items() if same else ():
             load_weights(getattr(self.critic_objective, name), weights)
 
-    def start_epoch(self, epoch, spent=0.0):
-        """Set what depends on the epoch, and on the share ``spent`` of the time: the learning rate, and whether learned
-        masks are fixed."""
+    def set_schedule(self, epoch, spent=0.0):
+        """Set what depends on the epochs done, and on the share ``spent`` of the time: the learning rate, and whether
+        learned masks are fixed."""
         by_epoch = lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch)
         self.scale_lr(by_epoch * lr_factor(spent, 1, 0.5))
         masks = self.translators.masks
@@ -182,6 +183,8 @@ class CycleGAN:
         """
         try:
             self._load(state)
+        except UserError:
+            raise
         except Exception as error:  # torch raises what it likes: RuntimeError, KeyError, TypeError …
             reason = first_line(error, type(error).__name__)
             raise UserError(f"the checkpoint does not fit its networks ({reason}); choose another --epoch") from error

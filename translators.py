@@ -14,7 +14,7 @@ from torch import nn
 from inference.pictures import PictureTranslator
 from models import GeneratorResNet, build_generator
 from readers.domains import domains_of
-from registry import GENERATORS, MASKS, build
+from registry import MASKS, build, sizes_for
 from runtime import checkpoints
 from runtime.device import memory_format, pick_device
 from runtime.errors import UserError
@@ -59,7 +59,7 @@ class NoMasks(nn.Module):
         return x
 
     def start_epoch(self, epoch):
-        """Called before each epoch."""
+        """Called with the number of epochs done, at the start and after each step."""
 
 
 class GivenMasks(NoMasks):
@@ -136,8 +136,7 @@ class Translators(nn.Module):
         super().__init__()
         self.G_AB, self.G_BA = (build_generator(options, side) for side in "AB")
         self.masks = build(MASKS[options.mask], options)
-        network = GENERATORS[options.gen_net]
-        self.multiple, self.min_size = network.multiple, network.min_size
+        self.multiple, self.min_size = sizes_for(options)
         self.channels = {"A": options.channels_A, "B": options.channels_B}
 
     def pick(self, direction=None):

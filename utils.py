@@ -89,7 +89,8 @@ class ReplayBuffer:
 class EMA(AveragedModel):
     """An exponential moving average of ``network``'s weights; call ``update_parameters(network)`` after each step.
 
-    The memory grows from 10 steps to ``decay``, so that a young average is not held back by the initial weights.
+    Its memory is about a ninth of the steps so far, up to 1 / (1 − ``decay``) steps, so that a young average is not
+    held back by the initial weights.
     """
 
     def __init__(self, network, decay):

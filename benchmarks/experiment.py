@@ -110,7 +110,7 @@ def train(model, options, seconds, every=math.inf, watch=None, images=None, aver
     dataset = UnpairedImages(*paths, options)
     schedule = epoch_batches(len(dataset), options.batch_size, 0, 10**6)
     clock = time.process_time if model.device.type == "cpu" else time.perf_counter
-    model.start_epoch(0)
+    model.set_schedule(0)
     log, begin, steps, means, due = LossLog(), clock(), 0, {}, every
     for steps, batch in enumerate(load_batches(dataset, schedule, 0), start=1):
         gone = clock() - begin

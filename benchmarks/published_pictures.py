@@ -76,7 +76,7 @@ class Published:
         groups = [group for optimizer in model.optimizers for group in optimizer.param_groups]
         self.rates = [(group, group["lr"]) for group in groups]
 
-    def start_epoch(self, epoch):
+    def set_schedule(self, epoch):
         """It has nothing to do then."""
 
     def scale_lr(self, factor):

@@ -178,7 +178,8 @@ def build(models):
     def refresh():
         """What was trained since the app started."""
         runs = models.runs()
-        return gr.Dropdown(runs, value=runs[0]), epochs_of(runs[0])
+        newest = runs[0] if runs else None  # all may be gone since
+        return gr.Dropdown(runs, value=newest), epochs_of(newest)
 
     runs = models.runs()
     with gr.Blocks(title="Attention CycleGAN", analytics_enabled=False, delete_cache=(3600, 3600)) as app:

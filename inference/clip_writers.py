@@ -140,7 +140,8 @@ class Sound:
         stream, again = self.ways[packet.stream.index]
         earlier = round(self.start / packet.time_base)
         if not again:
-            packet.pts, packet.dts = packet.pts - earlier, (packet.dts or packet.pts) - earlier
+            dts = packet.pts if packet.dts is None else packet.dts
+            packet.pts, packet.dts = packet.pts - earlier, dts - earlier
             packet.stream = stream
             self.sink.mux(packet)
             return

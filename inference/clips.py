@@ -123,7 +123,7 @@ def partial_name(output):
 
 def write_folder(frames, rate, paths):
     """The frames, ``rate`` a second, as images at ``paths``: each at its own, though bad ones are left out."""
-    with Writers(4) as writers:
+    with Writers() as writers:
         for frame in frames:
             writers.save(frame.array, paths[int(frame.time * rate)])
 

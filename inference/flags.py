@@ -165,7 +165,7 @@ def refuse_unused(options, table, names, why):
 
 def check_evaluation(options):
     if options.real or options.fake:
-        of_models = "name", "dataset_name", "dataset_dir", "checkpoint_dir", "epoch", "checkpoint", "direction", "amp"
+        of_models = "dataset_name", "dataset_dir", "name", "checkpoint_dir", "epoch", "checkpoint", "direction", "amp"
         refuse_unused(options, EVALUATE, of_models, "is of a model, not of two folders")
     else:
         of_files = [flag.name for flag in FILES]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from inference.tiles import OneWay
 from readers.domains import Domain, to_bytes
 from runtime.errors import UserError
 from runtime.libraries import library
@@ -29,18 +30,11 @@ def needs(name):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Floats(nn.Module):
+class Floats(OneWay):
     """Translates N×C×H×W in [-1, 1] to the same; H and W fit the network."""
 
     words = "float32 N×C×H×W, -1 to 1"
     axes = {0: "N", 2: "H", 3: "W"}
-
-    def __init__(self, translators, side):
-        super().__init__()
-        self.translators, self.side = translators, side
-
-    def forward(self, x):
-        return self.translators.translate(self.side, x)[0]
 
     def example(self, n, height, width):
         """Noise of about that size, whose sides the network takes."""

@@ -112,13 +112,15 @@ def output_names(places, root, origin, target, wanted):
 class Writers:
     """Encodes and writes images in threads, so that translating need not wait; an error comes out at the next call."""
 
-    def __init__(self, count):
-        self.pool, self.count, self.pending = ThreadPoolExecutor(count), count, deque()
+    THREADS = 4
+
+    def __init__(self):
+        self.pool, self.pending = ThreadPoolExecutor(self.THREADS), deque()
 
     def save(self, array, path):
         """Take ``array`` over to be written; waits while many are still to be written."""
         self.pending.append(self.pool.submit(save_image, array, path))
-        if len(self.pending) > 4 * self.count:
+        if len(self.pending) > 4 * self.THREADS:
             self.pending.popleft().result()
 
     def __enter__(self):

@@ -11,7 +11,8 @@ PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def list_zip(path):
-    """The Places of a zip's members. Raises UserError where one cannot be read without unpacking."""
+    """Of each of a zip's members: name, offset, size, packed size, whether deflated. Raises UserError where one cannot
+    be read without unpacking."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.is_dir():
@@ -24,7 +25,7 @@ def list_zip(path):
 
 
 def list_tar(path):
-    """The Places of a tar's members. Raises UserError where it is compressed."""
+    """The same of a tar's members, which are not packed. Raises ReadError where the whole is compressed."""
     with tarfile.open(path, "r:") as archive:
         for info in archive:
             if info.isreg() and not info.issparse():

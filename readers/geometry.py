@@ -69,14 +69,14 @@ def resize_plane(plane, size, low, high):
 
 
 def in_type(values, dtype):
-    """Numbers as ``dtype``: rounded where that is of whole numbers, of which the largest stands for all above it. (As a
-    float it may be one more than the type can hold.)"""
+    """Numbers as ``dtype``: rounded where that is of whole numbers, of which the least and the largest stand for all
+    beyond them. (As a float the largest may be one more than the type can hold.)"""
     dtype = np.dtype(dtype)
     if dtype.kind == "f" or values.dtype == dtype:
         return values.astype(dtype, copy=False)
-    most = np.iinfo(dtype).max
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
     above = values >= most
-    return np.where(above, most, np.where(above, 0, values.round()).astype(dtype))
+    return np.where(above, most, np.where(above, 0, values.round()).clip(least).astype(dtype))
 
 
 def resampled(plane, width, height):
@@ -97,9 +97,6 @@ def centre_crop(array, size):
     array = pad(array, size)
     top, left = ((whole - part) // 2 for whole, part in zip(array.shape, size, strict=False))
     return array[top : top + size[0], left : left + size[1]]
-
-
-FLIPS = ("none", "horizontal", "both")
 
 
 def random_crop(array, size, random, flip="horizontal", rotate90=False):

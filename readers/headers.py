@@ -97,11 +97,11 @@ class KnownHeaders:
         return header
 
     def write(self):
-        """Keep what this start has found, for the next one; and nothing in memory."""
+        """Keep what this start has found for the next one, and no longer in memory."""
         if self.news or len(self.now) < len(self.before) or not self.path.exists():
             rows = ({"path": path, "key": key, "header": plain(header)} for path, (key, header) in self.now.items())
             jsonl.write(self.path, rows)
-        self.before = self.now = {}
+        self.before, self.now = {}, {}
 
 
 def key_of(place, ways):

@@ -12,7 +12,7 @@ class NotFinite(UserError):
 
 
 class LossLog:
-    """Losses on their way from the device to the screen. Nothing waits for the device until they are asked for."""
+    """Keeps losses on the device until they are read: nothing waits for the device until they are asked for."""
 
     def __init__(self):
         self._pending = []  # (step, names, their values on the device) since the last read

@@ -1,8 +1,8 @@
 """How good translations are, in numbers: how far apart two sets of images are by their features, and how far
 translations are from a known truth.
 
-The numbers themselves are torch-fidelity's and torchmetrics'. Features are of images as they are shown, uint8
-N×3×H×W; distances to a truth are over all channels, in [0, 1] over the domain's range.
+FID, KID, precision and recall are torch-fidelity's, SSIM is torchmetrics'; the rest is computed here. Features are of
+images as they are shown, uint8 N×3×H×W; distances to a truth are over all channels, in [0, 1] over the domain's range.
 """
 
 import math
@@ -19,7 +19,7 @@ from readers.headers import none_readable
 from registry import CRITICS, FEATURES, load
 from reporting.statistics import MEASURES
 from runtime import libraries
-from runtime.device import autocast, pick_amp, tuned_kernels
+from runtime.device import autocast, tuned_kernels
 from runtime.errors import UserError, first_line, tell
 from runtime.pretrained import efficientnet_lite
 
@@ -85,8 +85,9 @@ def build_features(name, device):
 
 
 def set_distances(fake, real):
-    """Features of translations and of real images, N×D and M×D, to FID, KID with its standard error, and precision and
-    recall (https://arxiv.org/abs/1904.06991). NaN where there are too few images.
+    """Features of translations and of real images, N×D and M×D, to FID (https://arxiv.org/abs/1706.08500), KID
+    (https://arxiv.org/abs/1801.01401) with its standard error, and precision and recall
+    (https://arxiv.org/abs/1904.06991). NaN where there are too few images.
 
     KID is averaged over random subsets of at most half the images. Halves of a sample vary about the whole as samples
     of that size vary about the truth, so their spread, scaled, is the standard error of the whole.
@@ -208,7 +209,7 @@ class Evaluation:
     """
 
     def __init__(self, folders, options, device, translators, amp, domains):
-        self.device, self.amp = device, pick_amp(amp, device)
+        self.device, self.amp = device, amp
         self.network = build_features(options.features, device)
         sizes = translators.multiple, translators.min_size
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}

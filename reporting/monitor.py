@@ -84,9 +84,11 @@ class Monitor:
             complaint = str(error)
         if complaints := list(filter(None, distributed.all_gather(complaint))):
             raise NotFinite(complaints[0])
+        if not means:  # it was just done, before an evaluation
+            return
         shown = {name: f"{mean:.3g}" for name, mean in means.items() if not name.startswith("gradient")}
         self.bar.set_postfix(shown, refresh=False)
-        if means and distributed.is_main():
+        if distributed.is_main():
             self.note(run, {**means, **run.model.settings(), "images/s": rate(self.bar)})
 
     def note(self, run, numbers):

@@ -22,7 +22,7 @@ class Curve:
         self._kept, self._every, self._seen, self._newest = [], 1, 0, []
 
     def add(self, step, number):
-        """Go on with ``number``; what is none, NaN or infinite, is passed over."""
+        """Go on with ``number``; NaN and infinity are passed over."""
         if not math.isfinite(number):
             return
         if len(self._kept) == self.MOST - 1:
@@ -47,8 +47,8 @@ class Scalars:
     """Writes ``<folder>/scalars.jsonl``, a line for each time the losses are shown and each evaluation: the step, the
     epochs done, and numbers by name; and the same, with the sample grids, for TensorBoard. ``curves`` has them by name.
 
-    ``tensorboard``: None takes it where it is installed; True raises UserError where it is not. What an earlier run
-    wrote after ``step``, where this one goes on, is left out.
+    What an earlier run wrote after ``step``, where this one goes on, is left out. Raises UserError where
+    ``tensorboard`` is wanted and not installed.
     """
 
     def __init__(self, folder, tensorboard, step):
@@ -58,11 +58,10 @@ class Scalars:
         self.curves = defaultdict(Curve)
         for row in rows:
             self._draw(row)
-        there = importlib.util.find_spec("tensorboard") is not None
-        if tensorboard and not there:
-            raise UserError("--tensorboard needs tensorboard; install it: pip install tensorboard")
         self.writer = None
-        if there and tensorboard is not False:
+        if tensorboard:
+            if importlib.util.find_spec("tensorboard") is None:
+                raise UserError("--tensorboard needs tensorboard; install it: pip install tensorboard")
             from torch.utils.tensorboard import SummaryWriter  # takes a second or two
 
             try:
@@ -77,7 +76,6 @@ class Scalars:
         with self._tensorboard():
             for name, number in numbers.items() if self.writer else ():
                 self.writer.add_scalar(name.replace(" ", "/", 1), number, step)
-        self.flush()  # a run may end at any time
 
     def _draw(self, row):
         for name, number in row.items():
@@ -89,18 +87,14 @@ class Scalars:
         with self._tensorboard():
             if self.writer:
                 self.writer.add_image("samples", np.asarray(load_image(path)), step, dataformats="HWC")
-        self.flush()
-
-    def flush(self):
-        """Write what TensorBoard has not got yet."""
-        with self._tensorboard():
-            if self.writer:
-                self.writer.flush()
 
     @contextmanager
     def _tensorboard(self):
-        """Inside, ``writer`` may fail as its thread did, which has said so then: it gets no more."""
+        """Inside, ``writer`` may fail as its thread did, which has said so then: it gets no more. Behind it all is
+        written, since a run may end at any time."""
         try:
             yield
+            if self.writer:
+                self.writer.flush()
         except OSError:
             self.writer = None

@@ -9,6 +9,7 @@ import torch
 
 from readers.folders import find_side, has_images
 from runtime import checkpoints, distributed
+from runtime.device import smaller_crop
 from utils import lr_factor
 
 USUAL_FOLDERS = {"dataset_dir": "datasets", "checkpoint_dir": "saved_models", "images_dir": "images"}  # the defaults
@@ -105,8 +106,8 @@ def duration(seconds, step, options):
     line = f"duration    about {shown} from here on this machine, {step:.2g} s a step"
     if seconds < Forecast.LONG:
         return line
-    crop = f"--img_height {options.img_height // 8 * 4} --img_width {options.img_width // 8 * 4}"
     filters = f"--ngf {max(1, options.ngf // 2)} --ndf {max(1, options.ndf // 2)}"
+    crop = smaller_crop(options)
     return f"{line}; anew, it would be shorter with {crop}, with {filters}, or with --minutes 600 for as long as that"
 
 

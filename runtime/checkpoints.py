@@ -5,6 +5,7 @@ A file holds a dict of plain values and tensors, so that it loads with ``weights
     format, epoch, sample, steps, options (every flag), given (the names of those given by hand)
     data: the fingerprint of what it was trained on
     seconds: what training has taken so far
+    best: the score of the best evaluation, and how many came after it
     arithmetic: the kind of device and the precision, which decide the last bits
     domains: what the images of each side are, fields of readers.domains.Domain
     generators: the averaged ones that translate

@@ -142,12 +142,16 @@ def ran_out_of_memory(error):
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in words
 
 
+def smaller_crop(options):
+    """Flags for about half the crop, in a size that every generator takes."""
+    return f"--img_height {options.img_height // 16 * 8} --img_width {options.img_width // 16 * 8}"
+
+
 def memory_advice(options, device):
     """One line: what the run used, and the flags that would lessen it, the cheapest in quality first."""
     flags = [] if options.checkpoint_activations or options.norm == "batch" else ["--checkpoint_activations"]
     flags += [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
-    flags += [f"--img_height {options.img_height // 8 * 4} --img_width {options.img_width // 8 * 4}"]
-    flags += [f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
+    flags += [smaller_crop(options), f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
     peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
     return (
         f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_height}×"

@@ -257,7 +257,7 @@ def extract(archive, folder):
         members = content.infolist()
         for member in members:
             path = PurePosixPath(member.filename.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
                 raise UserError(f"it is not safe to unpack: it holds {member.filename!r}")
         size, packed = sum(member.file_size for member in members), archive.stat().st_size
         tell(f"unpacking {len(members)} files, {size / 1e6:.1f} MB")

@@ -93,7 +93,6 @@ def some_of(table):
 POSITIVE, NATURAL, WEIGHT = number(int, 1, MANY), number(int, 0, MANY), number(float, 0, MANY)
 MOST_BLOCKS = 2**7  # residual blocks are fewer
 PIXELS, FILTERS, BLOCKS = number(int, 1, 2**16), number(int, 1, 2**12), number(int, 0, MOST_BLOCKS)
-SEED = number(int, 0, 2**32)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Tables and parsers
@@ -136,7 +135,7 @@ class Parser(argparse.ArgumentParser):
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.I)  # argparse's own knows no exponents
 
 
-def build_parser(groups, description, other_names=None, other_values=()):
+def build_parser(groups, description, other_names, other_values):
     """A parser for ``groups``, title → flags, that yields only what was given by hand.
 
     ``other_names``: further names of flags, name → flag. ``other_values``: further choices, pairs (flag, value).
@@ -151,7 +150,7 @@ def build_parser(groups, description, other_names=None, other_values=()):
     for title, flags in groups.items():
         group = parser.add_argument_group(title)
         for flag in flags:
-            names = [flag.name, *(other for other, ours in (other_names or {}).items() if ours == flag.name)]
+            names = [flag.name, *(other for other, ours in other_names.items() if ours == flag.name)]
             add_flag(group, flag, names, [value for name, value in other_values if name == flag.name])
     return parser
 

@@ -34,8 +34,8 @@ def locked(*folders):
 
 
 @contextmanager
-def in_turn(folder, pause=1.0):
-    """Inside, no other process is in here with ``folder``: it waits, and looks each ``pause`` seconds."""
+def in_turn(folder):
+    """Inside, no other process is in here with ``folder``: it waits, and looks each second."""
     with ExitStack() as lock:
         waiting = False
         while True:
@@ -46,7 +46,7 @@ def in_turn(folder, pause=1.0):
                 if not waiting:
                     tell(f"{error}: this waits")
                 waiting = True
-                time.sleep(pause)
+                time.sleep(1)
         yield
 
 

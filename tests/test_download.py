@@ -143,6 +143,12 @@ def test_a_damaged_archive_is_removed_and_leaves_no_set(server, tmp_path):
     assert contents(tmp_path) == []
 
 
+def test_an_archive_may_name_the_folder_that_it_was_packed_in(server, tmp_path):
+    server.content = archive(["./", "facades/trainA/0.png"])
+    download.fetch("facades", tmp_path, server.url)
+    assert (tmp_path / "facades/trainA/0.png").is_file()
+
+
 @pytest.mark.parametrize("name", ["../outside.png", "/outside.png", "facades/../../outside.png", "..\\outside.png"])
 def test_an_archive_cannot_write_outside(server, tmp_path, name):
     server.content = archive(["facades/trainA/0.png", name])

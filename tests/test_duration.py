@@ -9,9 +9,11 @@ from conftest import TINY, run_process
 
 import utils
 from options import ENDLESS, parse_training
+from registry import GENERATORS
 from reporting import texts
 from reporting.texts import Forecast, place
 from runtime import checkpoints
+from runtime.device import smaller_crop
 from trainer import CycleGAN
 from utils import TimeBudget
 
@@ -45,7 +47,7 @@ def test_the_learning_rate_is_constant_for_half_of_the_time_then_falls_to_zero(s
     for flags, by_epoch in ((["--minutes=9"], 1), (["--minutes=9", "--n_epochs=8"], 0.5)):
         options = parse_training([*sizes, *flags])[0]
         model = CycleGAN(options, torch.device("cpu"))
-        model.start_epoch(6, spent)
+        model.set_schedule(6, spent)
         rates = [
             group["lr"] for optimizer in (model.optimizer_G, model.optimizer_D) for group in optimizer.param_groups
         ]
@@ -127,6 +129,14 @@ def test_after_the_first_steps_one_line_says_how_long_it_takes(monkeypatch):
         "or with --minutes 600 for as long as that"
     )
     assert follow(30, 10, monkeypatch, "--minutes=5") == []
+
+
+@pytest.mark.parametrize("gen_net", GENERATORS)
+def test_the_smaller_crop_that_is_advised_is_one_that_can_be_had(gen_net):
+    for side in range(64, 400, 8):
+        flags = [f"--img_height={side}", f"--img_width={side + 8}", f"--gen_net={gen_net}"]
+        advised = smaller_crop(parse_training(flags)[0])
+        parse_training([*flags, *advised.split()])  # raises UserError where it is refused
 
 
 def test_the_bar_says_how_much_of_the_time_is_gone(ticking):

@@ -242,6 +242,7 @@ def test_the_best_checkpoint_is_kept_and_translates(workplace, run, monkeypatch,
     scripted(monkeypatch, 0.5, 0.2, 0.3)
     result = run("cycle_gan", *EVERY, "--n_epochs=3", "--keep=9")
     assert result.code == 0 and result.out.count("the best so far") == 2
+    assert "cycle=" in result.err.split("\r")[-1]  # the bar's last words, behind an evaluation
     best, second = (checkpoints.load("saved_models/tiny", epoch)[1] for epoch in ("best", 2))
     assert best["epoch"] == 2 and best["metrics"]["AtoB"]["KID"] == 0.2
     assert equal(best["generators"], second["generators"])

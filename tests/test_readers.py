@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from readers.domains import PICTURES, load_pixels
 from readers.files import BadImage
 from readers.formats import expand
+from readers.geometry import in_type, resize
 from readers.medical import volume_like
 from readers.pictures import load_image
 
@@ -94,6 +95,24 @@ def test_scans_that_cannot_be_read_say_why(tmp_path):
     path.write_bytes(scan(tmp_path / "c.dcm").read_bytes()[132:])
     with pytest.raises(BadImage, match="it does not begin as a DICOM file does"):
         read_file(path)
+
+
+# ---- numbers of one type as those of another ----
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64])
+def test_the_least_and_the_largest_number_stand_for_all_beyond(dtype):
+    ends = np.iinfo(dtype)
+    values = np.array([-np.inf, 2.0 * ends.min - 20, ends.min, -0.4, 7.6, ends.max, 2.0 * ends.max, np.inf], np.float32)
+    expected = [ends.min, ends.min, ends.min, 0, 8, ends.max, ends.max, ends.max]
+    assert in_type(values, dtype).tolist() == expected
+
+
+def test_an_edge_in_a_file_of_another_type_than_the_domains_does_not_turn_round(tmp_path):
+    """As of a CT with negative numbers beside one without: bicubic's undershoot is below what the latter can hold."""
+    edge = np.where(np.arange(24) < 12, 0, 4000).astype(np.uint16)[None, :, None].repeat(20, 0)
+    small = resize(edge, (13, 17), low=-1024, high=4095)
+    assert small.dtype == np.uint16 and small.max() <= 4095
 
 
 # ---- NIfTI ----

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 import convolutions
+import registry
 from critics import PatchGAN, build_critic
 from losses import both_directions
 from models import SelfAttention, build_generator
@@ -334,6 +335,14 @@ def test_compose_mixes_by_the_mask():
     assert compose(None, y, x) is y
 
 
+def test_images_fit_the_generators_and_the_masks(monkeypatch):
+    monkeypatch.setitem(registry.GENERATORS, "any", registry.Network("models:GeneratorResNet", min_size=2))
+    options = Namespace(gen_net="any", mask="none")
+    assert registry.sizes_for(options) == (1, 2)
+    options.mask = "learned"  # whose networks halve images twice
+    assert registry.sizes_for(options) == (4, 8)
+
+
 def test_learned_masks_train_until_they_are_frozen():
     torch.manual_seed(0)
     flags = [*SMALL, "--mask=learned", "--mask_freeze_epoch=2"]
@@ -343,7 +352,7 @@ def test_learned_masks_train_until_they_are_frozen():
 
     def step(epoch):
         before = [p.detach().clone() for p in masks.parameters()]
-        model.start_epoch(epoch)
+        model.set_schedule(epoch)
         for update in model.updates(1):
             update(fixed_batch())
         return [not torch.equal(a, b) for a, b in zip(before, masks.parameters(), strict=True)]
@@ -358,7 +367,7 @@ def test_the_history_begins_anew_where_learned_masks_are_frozen_and_only_there()
         return CycleGAN(options_of("classic", *flags), torch.device("cpu"))
 
     def begin(model, epoch):
-        model.start_epoch(epoch)
+        model.set_schedule(epoch)
         return len(model.buffer_A.images), len(model.buffer_B.images)
 
     def resumed(state, epoch, freeze_epoch=2):

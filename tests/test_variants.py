@@ -30,7 +30,7 @@ OF_TWO_CRITICS = {"patch_share"}
 def test_a_variant_differs_from_the_recipe_and_trains(variant):
     plain, model = build(CycleGAN), build(CycleGAN)
     change(model, [variant])
-    model.start_epoch(0)
+    model.set_schedule(0)
     theirs, ours = train(plain)[-1], train(model)[-1]
     assert any(theirs.get(name) != ours.get(name) for name in ("G", "D", "penalty"))
     assert all(p.isfinite().all() for p in model.average.parameters())
