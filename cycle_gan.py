@@ -1,6 +1,6 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import check, fit, idle, parse_training, resume, start_from
+from options import changed, check, fit, idle, parse_training, resume, start_from
 from runtime.errors import UserError, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
@@ -194,14 +194,14 @@ class Run:
             self.make_room(saved)
         self.time.go_on(saved.get("seconds", 0) if saved else 0)  # from here on: fetching and looking took some, too
         tell(*summary(self).splitlines(), *idle(self.options, self.given))
-        if saved is not None and (change := schedule_change(Namespace(**saved["options"]), self.options, self.epoch)):
-            tell(change)
+        if saved is not None:
+            before = Namespace(**saved["options"])
+            tell(*filter(None, (changed(before, self.options), schedule_change(before, self.options, self.epoch))))
         if saved is None and self.options.on_nan == "rollback":
             self.saver.save(self)  # something to go back to
 
     def make_room(self, saved):
-        for output in (self.images, self.saves):
-            make_ready(output, anew=saved is None)
+        make_ready(self.images, self.saves, anew=saved is None)
         self.headers.write()
         if saved is not None:
             self.saver.set_later_aside(self, saved)

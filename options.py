@@ -19,6 +19,7 @@ from registry import (
     NORMS,
     PENALTIES,
     networks_with,
+    parameters,
     sizes_for,
     weighted_by,
 )
@@ -40,7 +41,7 @@ from runtime.flags import (
     underscored,
     zero_or,
 )
-from runtime.spellings import OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES, spelt_here
+from runtime.spellings import ELSEWHERE, OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES, spelt_here
 
 __version__ = "1.0.0"
 
@@ -224,6 +225,7 @@ def parse_app(argv=None):
 def command_line(groups, description):
     """The parser for ``groups`` that knows the other spellings too."""
     parser = build_parser(groups, description, OTHER_NAMES, OTHER_VALUES)
+    parser.elsewhere = ELSEWHERE
     parser.add_argument("--version", action="version", version=f"Attention CycleGAN {__version__}")
     others = parser.add_argument_group("other CycleGANs' spellings")
     flags = {flag.name for group in groups.values() for flag in group}
@@ -292,6 +294,10 @@ def fit(options, given, channels, size=None):
         options.img_height, options.img_width = (side - side % multiple for side in size)
         options.load_height, options.load_width = options.img_height, options.img_width
     if options.channels_A != options.channels_B:
+        if "channels_out" not in parameters(GENERATORS[options.gen_net]):
+            raise UserError(
+                f"A and B have unlike channels, and --gen_net {options.gen_net} has no parameter channels_out"
+            )
         differ = f"the channels of A are {options.channels_A} and those of B {options.channels_B}"
         if options.mask != "none":
             raise UserError(f"{differ}: --mask {options.mask} needs equal numbers; leave it out")
@@ -327,6 +333,14 @@ def check_agreement(names, given, saved, remedy):
         if name in given and given[name] != saved.get(name):
             now, then = (" ".join(map(str, x)) if isinstance(x, list) else x for x in (given[name], saved.get(name)))
             raise UserError(f"--{name} {now} contradicts the checkpoint, which was trained with {then}; {remedy}")
+
+
+def changed(before, options):
+    """The flags of a resumed run whose values are others than those of the options ``before``: one line, or ""."""
+    names = [name for name in vars(options) if name not in HERE_AND_NOW and hasattr(before, name)]
+    now, then = vars(options), vars(before)
+    told = [f"--{name} {now[name]} (was {then[name]})" for name in names if now[name] != then[name]]
+    return f"changed     {', '.join(told)}" if told else ""
 
 
 def idle(options, given):

@@ -8,6 +8,7 @@ from inference.steady import Steady
 from readers.domains import to_pixels, to_tensor
 from readers.geometry import squeezed
 from readers.pictures import as_seen
+from runtime.errors import UserError
 
 
 class PictureTranslator:
@@ -21,7 +22,7 @@ class PictureTranslator:
 
         Where the domain is not of 8-bit pictures, arrays H×W[×C] of its type come in and go out. ``direction``: "AtoB"
         or "BtoA"; without it the only one that there is, or AtoB. Raises UserError where the checkpoint has no
-        generator for it.
+        generator for it, or ``picture`` is not what that takes.
         """
         return next(self.translate_frames([picture], direction, steady=0.0))
 
@@ -35,7 +36,7 @@ class PictureTranslator:
         here, there = self.domains[source], self.domains[target]
         clip = Steady(self.translators, steady)
         for frame in frames:
-            array = np.asarray(as_seen(as_image(frame), here.channels) if here.picture else frame)
+            array = np.asarray(as_seen(as_image(frame), here.channels)) if here.picture else as_array(frame, here)
             with torch.inference_mode():
                 images = to_tensor(array, here)[None].to(self.device)
                 translated = clip.translate(images, lambda x: clip.networks.translate(source, x)[0])[0]
@@ -44,5 +45,19 @@ class PictureTranslator:
 
 
 def as_image(picture):
-    """A PIL image, or an array H×W[×3], as the former."""
-    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    """A PIL image, or an array H×W[×3], as the former. Raises UserError where it is neither."""
+    if isinstance(picture, Image.Image):
+        return picture
+    try:
+        return Image.fromarray(picture)
+    except (TypeError, AttributeError):
+        what = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise UserError(f"this direction takes PIL images, or arrays H×W[×3] of uint8, not {what}") from None
+
+
+def as_array(frame, domain):
+    """An array H×W[×C] of ``domain``. Raises UserError where it has other channels."""
+    shape = np.shape(frame)
+    if len(shape) not in (2, 3) or (*shape, 1)[2] != domain.channels or isinstance(frame, Image.Image):
+        raise UserError(f"this direction takes arrays H×W×C of {domain}, not {type(frame).__name__} {shape}")
+    return np.asarray(frame)

@@ -152,9 +152,9 @@ def load_array(path, domain):
     place = as_place(path)
     with contents(place, domain) as found:
         if found.picture:
-            raise BadImage(place, f"it is an 8-bit picture, and the others are of {domain.dtype}")
+            raise BadImage(place, f"it is an 8-bit picture, and images of this side are {domain}")
         if found.channels != domain.channels:
-            raise BadImage(place, f"it has {found.channels} channels, and the others {domain.channels}")
+            raise BadImage(place, f"it has {found.channels} channels, and images of this side {domain.channels}")
         array = np.asarray(found.load(place.part))
         array = array.reshape(found.height, found.width, found.channels)
     if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():

@@ -125,7 +125,8 @@ def find_range(side, domain, headers, span, skip_bad):
         share = f"{outside:.2%}" if outside >= 1e-4 else "less than 0.01%"
         tell(f"{seen}; {share} of them, outside of {low:g} to {high:g}, are clipped")
     if most - least < LITTLE * (high - low):
-        tell(f"{seen}, a small part of {low:g} to {high:g}; {flag} can make more of it")
+        part = f"{seen}, a small part of {low:g} to {high:g}, so that they look almost alike"
+        tell(f"{part}; try {flag} {least:g} {most:g}")
     return domain._replace(low=float(low), high=float(high))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from readers.folders import find_side, has_images
+from registry import PENALTIES
 from runtime import checkpoints, distributed
 from runtime.device import smaller_crop
 from utils import lr_factor
@@ -36,12 +37,27 @@ def summary(run):
         f"data        {options.dataset_name}: {len(dataset.paths_A)} A, {len(dataset.paths_B)} B, "
         f"crops of {options.img_height}×{options.img_width}, "
         f"{'decoded once' if dataset.cached else anew}\n"
-        f"networks    {millions(run.model.translators)} parameters in the generators, "
+        f"networks    {networks(options)}: {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"
-        f"objective   {options.recipe} recipe: {options.gan_mode}, penalty {options.penalty}\n"
+        f"objective   {objective(options)}\n"
         f"training    {start}, {until(options)}, on {name}{precision}\n"
         f"output      {run.images}/ and {run.saves}/"
     )
+
+
+def networks(options):
+    """The networks of ``options`` by name, and what they have that not all have."""
+    flags = {"attention": "self-attention", "spectral_norm": "spectral norm", "dropout": "dropout"}
+    parts = [f"{options.gen_net} generators", f"{options.dis_net} critics"]
+    return ", ".join(parts + [words for flag, words in flags.items() if getattr(options, flag)])
+
+
+def objective(options):
+    """What is minimised, with its weights, in words."""
+    terms = [options.gan_mode, f"cycle {options.lambda_cyc:g}", f"identity {options.lambda_id:g}"]
+    if chosen := PENALTIES[options.penalty]:
+        terms.append(f"{options.penalty} penalty {getattr(options, chosen.weight):g}")
+    return f"{', '.join(terms)} ({options.recipe} recipe)"
 
 
 def until(options):
@@ -63,9 +79,9 @@ def finished(path, saved, options):
     """Why there is nothing left to do after the checkpoint ``saved`` at ``path``: one line, or "" where there is."""
     if saved["epoch"] >= options.n_epochs:
         return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on"
-    if options.minutes and saved.get("seconds", 0) >= 60 * options.minutes:
-        had = f"{path} has had its {options.minutes:g} minutes"
-        return f"{had}; raise --minutes above that to go on, or add --minutes 0 and --n_epochs"
+    if options.minutes and (seconds := saved.get("seconds", 0)) >= 60 * options.minutes:
+        had = f"{path} has had {seconds / 60:.3g} of --minutes {options.minutes:g}"
+        return f"{had}, which counts all since the start; raise it to go on, or add --minutes 0 and --n_epochs"
     if options.patience and (waited := saved["best"]["waited"]) >= options.patience:
         return f"{path} comes after {waited} evaluations that were not the best; raise --patience above that to go on"
     return ""

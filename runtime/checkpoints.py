@@ -34,7 +34,7 @@ import torch
 
 from options import TRAIN
 from runtime import pickles
-from runtime.errors import UserError, describe, warn
+from runtime.errors import UserError, describe, did_you_mean, warn
 from runtime.files import open_regular, replacing
 from runtime.flags import complete
 from runtime.weights import FLOATS
@@ -72,7 +72,10 @@ def load(folder, epoch, resume=False):
     """
     names = listed(folder)
     if not names:
-        raise UserError(f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ...")
+        near = did_you_mean(Path(folder).name, (path.parent.name for path in Path(folder).parent.glob("*/*.pth")))
+        raise UserError(
+            f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ...{near}"
+        )
     if epoch == "best":
         if not os.path.lexists(path := Path(folder) / "best.pth"):
             raise UserError(f"there is no best checkpoint in {folder}; train with --eval_interval, or name an --epoch")

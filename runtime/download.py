@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from runtime.errors import DISK_REFUSES, UserError, tell
+from runtime.errors import DISK_REFUSES, UserError, did_you_mean, tell
 from runtime.files import named_errors, open_regular
 from runtime.lock import in_turn
 
@@ -23,7 +23,13 @@ KNOWN = (
     "ae_photos", "apple2orange", "cezanne2photo", "facades", "horse2zebra", "iphone2dslr_flower", "maps",
     "monet2photo", "summer2winter_yosemite", "ukiyoe2photo", "vangogh2photo",
 )  # fmt: skip
-BUILT = ("topo2relief", "satellite2relief")
+BUILT = {  # data set → the program that makes it
+    "topo2relief": "datasets/earth.py",
+    "satellite2relief": "datasets/earth.py",
+    "elevation2satellite": "datasets/earth.py",
+    "ink2colour": "datasets/glyphs.py",
+    "outline2filled": "datasets/glyphs.py",
+}
 PRETRAINED = {  # data set → the files of its generators AtoB and BtoA
     "apple2orange": ("apple2orange", "orange2apple"),
     "cezanne2photo": (None, "style_cezanne"),
@@ -52,11 +58,12 @@ def find_dataset(options):
     if folder.is_dir():
         return folder
     if name in BUILT:
-        raise UserError(f"{folder} is missing; build it: python datasets/earth.py {name}")
+        raise UserError(f"{folder} is missing; build it: python {BUILT[name]} {name}")
     if name not in KNOWN:
+        there = {*KNOWN, *BUILT, *(path.name for path in Path(options.dataset_dir).glob("*/"))}
         raise UserError(
             f"there is no data set {folder}; put images into {folder}/{{trainA,trainB,testA,testB}}, or take for "
-            f"--dataset_name one that is known: {', '.join((*KNOWN, *BUILT))}"
+            f"--dataset_name one that is known: {', '.join((*KNOWN, *BUILT))}{did_you_mean(name, there)}"
         )
     if not hasattr(options, "download"):  # only training fetches
         raise UserError(f"{folder} is missing; cycle_gan.py fetches it, and test.py --input translates other images")

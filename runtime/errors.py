@@ -1,6 +1,7 @@
 """What a user sees when something is wrong that they can put right: one line, exit code 2, no traceback."""
 
 import contextlib
+import difflib
 import errno
 import json
 import logging
@@ -39,6 +40,12 @@ def say(kind, message):
 def printable(text):
     """``text`` on one line that any terminal can show: file names may hold line breaks and bytes of no encoding."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def did_you_mean(name, known):
+    """A question to end a message with, where ``name`` is much like one of ``known``; else ""."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def first_line(text, instead):

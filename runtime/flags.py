@@ -34,6 +34,8 @@ def number(kind, least, below):
 
 def gpu(text):
     """A check for argparse: the number of a GPU, or -1 for none, to a torch device's name."""
+    if "," in text:
+        raise argparse.ArgumentTypeError("takes one GPU; for several: torchrun --nproc_per_node N cycle_gan.py …")
     which = number(int, -1, MANY)(text)
     return "cpu" if which < 0 else f"cuda:{which}"
 
@@ -54,7 +56,12 @@ def word_or_number(word):
 
 def epoch(text, words=("latest", "best")):
     """A check for argparse: an epoch's number, ``latest`` or ``best``."""
-    return text if text in words else number(int, 0, MANY)(text)
+    if text in words:
+        return text
+    try:
+        return number(int, 0, MANY)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be {', '.join(words)} or an epoch's number, not {text!r}") from None
 
 
 def start(text):
@@ -121,14 +128,21 @@ NEAR = 0.85  # of the letters of a flag and of what is meant for it
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, with the nearest flag for a misspelt one."""
+    """An ArgumentParser whose errors are one line, with what to give instead of another program's flag, of
+    ``elsewhere``, or of a misspelt one."""
+
+    elsewhere = {}
 
     def error(self, message):
         known = [option for option in self._option_string_actions if option.startswith("--")]
-        unknown = next((word for word in message.split() if word.startswith("--") and word not in known), "")
+        words = (word.partition("=")[0] for word in message.split() if word.startswith("--"))
+        unknown = next((word for word in words if word not in known), "")
         near = difflib.get_close_matches(unknown, known, n=1, cutoff=NEAR) if "unrecognized" in message else []
-        others = "--help shows every flag, docs/migration.md those of other CycleGANs"
-        hint = f"did you mean {near[0]}?" if near else others
+        hint = "--help shows every flag, docs/migration.md those of other CycleGANs"
+        if here := self.elsewhere.get(unknown[2:]):
+            hint = f"for {unknown}, give {here} (docs/migration.md)"
+        elif near:
+            hint = f"did you mean {near[0]}?"
         raise UserError(f"{message}; {hint}")
 
 

@@ -35,17 +35,18 @@ def check_ours(folder):
         raise UserError(f"{folder} holds files that are no run of this program; name another folder for its output")
 
 
-def set_aside(folder):
-    """Move an earlier run's folder, if there is one, to ``<folder>.1``, ``.2`` …: a new run overwrites nothing.
+def set_aside(*folders):
+    """Move an earlier run's folders, if there is one, to ``<folder>.1``, ``.2`` …, all with the same number: a new run
+    overwrites nothing.
 
-    Raises UserError where ``folder`` holds something else.
+    Raises UserError where one of ``folders`` holds something else.
     """
-    check_ours(folder)
-    folder = Path(folder)
-    if not holds_files(folder):
-        return
-    folder.rename(target := free_beside(folder))
-    tell(f"{folder} held an earlier run, which is now in {target}")
+    for folder in folders:
+        check_ours(folder)
+    for folder, target in zip(map(Path, folders), free_beside(*folders), strict=True):
+        if holds_files(folder):
+            folder.rename(target)
+            tell(f"{folder} held an earlier run, which is now in {target}")
 
 
 def holds_files(folder):
@@ -55,24 +56,27 @@ def holds_files(folder):
 
 def move_aside(folder, paths):
     """Move some files of ``folder`` to a new folder beside it, ``<folder>.1``, ``.2`` …; returns that."""
-    (target := free_beside(Path(folder))).mkdir()
+    (target,) = free_beside(folder)
+    target.mkdir()
     for path in paths:
         path.rename(target / path.name)
     return target
 
 
-def free_beside(folder):
-    """The first of ``<folder>.1``, ``.2`` … that is not there."""
-    numbered = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
-    return next(path for path in numbered if not os.path.lexists(path))
+def free_beside(*folders):
+    """The first of ``<folder>.1``, ``.2`` … that is not there, beside each of ``folders`` with the same number."""
+    folders = list(map(Path, folders))
+    numbered = ([folder.with_name(f"{folder.name}.{number}") for folder in folders] for number in itertools.count(1))
+    return next(paths for paths in numbered if not any(map(os.path.lexists, paths)))
 
 
-def make_ready(folder, anew):
-    """Make ``folder`` ready for a run; where that begins ``anew``, an earlier one is set aside. Raises UserError."""
+def make_ready(*folders, anew):
+    """Make ``folders`` ready for a run; where that begins ``anew``, an earlier one is set aside. Raises UserError."""
     if anew:
-        set_aside(folder)
-    check_writable(folder)
-    files.remove_leftovers(folder)
+        set_aside(*folders)
+    for folder in folders:
+        check_writable(folder)
+        files.remove_leftovers(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

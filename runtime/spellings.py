@@ -17,18 +17,37 @@ class Alias(NamedTuple):
 
 OTHER_NAMES = {
     "crop_height": "img_height", "crop_width": "img_width", "epochs": "n_epochs", "lamda": "lambda_cyc",
-    "input_nc": "channels_A", "output_nc": "channels_B",
+    "input_nc": "channels_A", "output_nc": "channels_B", "netG": "gen_net", "netD": "dis_net", "beta1": "b1",
+    "num_threads": "n_cpu", "checkpoints_dir": "checkpoint_dir", "save_epoch_freq": "checkpoint_interval",
 }  # fmt: skip
+OF_CYCLE = Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
+                 lambda factor: Derived(lambda options: factor * options.lambda_cyc))  # fmt: skip
 OTHER_FLAGS = {
     "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device: device),
-    "idt_coef": Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
-                      lambda factor: Derived(lambda options: factor * options.lambda_cyc)),
+    "idt_coef": OF_CYCLE, "lambda_identity": OF_CYCLE,
 }  # fmt: skip
+ELSEWHERE = {  # flags that have no counterpart with the same meaning, and what to give here
+    "dataroot": "--dataset_dir and, of the folder in it, --dataset_name",
+    "load_size": "--load_height and --load_width",
+    "crop_size": "--img_height and --img_width",
+    "lambda_A": "--lambda_cyc, for both directions",
+    "lambda_B": "--lambda_cyc, for both directions",
+    "n_epochs_decay": "--decay_epoch, with --n_epochs for all of them",
+    "continue_train": "--epoch latest",
+    "epoch_count": "--epoch latest",
+    "no_flip": "--flip none",
+    "save_latest_freq": "--checkpoint_every",
+    "display_freq": "--sample_interval",
+    "max_dataset_size": "nothing: put fewer images into the folders",
+    "num_test": "nothing: all images are translated",
+    "model": "nothing: there is no other",
+}
 OTHER_VALUES = {
     ("gen_net", "resnet_9blocks"): dict(gen_net="resnet", n_residual_blocks=9),
     ("gen_net", "resnet_6blocks"): dict(gen_net="resnet", n_residual_blocks=6),
     ("dis_net", "n_layers"): dict(dis_net="patch70"),
     ("dis_net", "basic"): dict(dis_net="patch70"),
+    ("gan_mode", "wgangp"): dict(gan_mode="wgan-gp"),
     ("recipe", "best"): dict(recipe="lsgan"),
     **{
         ("pretrained", file): dict(pretrained=name)

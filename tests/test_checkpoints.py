@@ -220,6 +220,15 @@ def test_an_earlier_run_is_set_aside(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["run.1", "run.2"]
 
 
+def test_the_folders_of_a_run_are_set_aside_with_one_number(tmp_path):
+    for name in ("images/run", "saves/run", "saves/run.1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "runs.jsonl").touch()
+    set_aside(tmp_path / "images/run", tmp_path / "saves/run", tmp_path / "none")
+    assert os.listdir(tmp_path / "images") == ["run.2"]
+    assert sorted(os.listdir(tmp_path / "saves")) == ["run.1", "run.2"]
+
+
 def test_what_older_checkpoints_do_not_say_is_what_was_before(tmp_path):
     """And stays so when they are resumed again."""
     fresh = options.parse_training([])[0]

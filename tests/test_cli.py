@@ -314,8 +314,12 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--gan_mode=gan"], "invalid choice"),
         (["--channels=2"], "--channels_A must be 3 or 1 for 8-bit pictures"),
         (["--n_epoch=3"], "did you mean --n_epochs?"),
-        (["--dataroot=x"], "docs/migration.md those of other CycleGANs"),
-        (["--epoch=last"], "a whole number"),
+        (["--phase=train"], "docs/migration.md those of other CycleGANs"),
+        (["--dataroot=x"], "for --dataroot, give --dataset_dir and, of the folder in it, --dataset_name"),
+        (["--gpu_ids=0,1"], "for several: torchrun --nproc_per_node N"),
+        (["--epoch=last"], "must be latest, best, auto or an epoch's number, not 'last'"),
+        (["--dataset_name=horse2zebr"], "did you mean horse2zebra?"),
+        (["--dataset_name=tinyy"], "did you mean tiny?"),
         (["--epoch=3"], "there is no checkpoint in saved_models/tiny"),
         (["--dataset_name=../tiny"], "a folder's name"),
         (["--dataset_name=nothing"], "there is no data set datasets/nothing"),
@@ -511,6 +515,42 @@ def test_flags_that_a_network_of_ones_own_does_not_take_are_named(monkeypatch):
     given[0].dis_net = "own"
     others = " or ".join(name for name in CRITICS if name != "own")
     assert list(options.idle(*given)) == [f"--ndf does nothing here: it goes with --dis_net {others}"]
+
+
+def test_flags_of_pytorch_cyclegan_mean_what_they_mean_there():
+    words = "--netG resnet_6blocks --netD basic --beta1 0.4 --gan_mode wgangp --lambda_cyc 8 --lambda_identity 0.5"
+    theirs = parse_training(f"{words} --num_threads 0 --checkpoints_dir out --save_epoch_freq 9".split())[0]
+    words = "--gen_net resnet --n_residual_blocks 6 --dis_net patch70 --b1 0.4 --gan_mode wgan-gp --lambda_cyc 8"
+    ours = parse_training(f"{words} --lambda_id 4 --n_cpu 0 --checkpoint_dir out --checkpoint_interval 9".split())[0]
+    assert theirs == ours
+
+
+def test_what_is_said_of_another_programs_flag_names_flags_of_ours():
+    flags = {f"--{flag.name}" for group in options.TRAIN.values() for flag in group}
+    for name, here in options.ELSEWHERE.items():
+        assert f"--{name}" not in flags and set(re.findall(r"--\w+", here)) <= flags
+
+
+def test_a_resumed_run_says_which_flags_are_others_than_before(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    resume = "--dataset_name=tiny", "--epoch=latest"
+    result = run("cycle_gan", *resume, "--n_epochs=2", "--lambda_id=2")
+    assert "changed     --lambda_id 2.0 (was 10.0), --n_epochs 2 (was 1), --decay_epoch 1 (was 0)" in result.out
+    result = run(
+        "cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", "--decay_epoch=1", "--device=cpu"
+    )
+    assert result.code == 0 and "changed     --n_epochs 3 (was 2)" in result.out.splitlines()
+    assert "wgan-gp, cycle 10, identity 2, wgan-gp penalty 10 (attention recipe)" in result.out
+    assert "attention generators, attention critics, self-attention, spectral norm: " in result.out
+
+
+def test_channels_that_a_generator_cannot_change_are_refused(monkeypatch):
+    monkeypatch.setattr("models.Own", lambda channels, ngf: None, raising=False)
+    monkeypatch.setitem(options.GENERATORS, "own", Network("models:Own", 8))
+    given = parse_training([])[0]
+    given.gen_net = "own"
+    with pytest.raises(UserError, match="--gen_net own has no parameter channels_out"):
+        options.fit(given, (), {"A": 4, "B": 3})
 
 
 def test_what_a_flag_needs_is_an_option_with_these_values():

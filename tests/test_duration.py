@@ -72,7 +72,7 @@ def test_a_run_ends_with_its_minutes_and_a_stopped_one_uses_what_is_left(workpla
     assert 120 <= both["seconds"] < 125 and abs(both["steps"] - whole["steps"]) < 0.1 * whole["steps"]
     assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
     line = refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest")
-    assert "has had its 2 minutes; raise --minutes" in line
+    assert "of --minutes 2, which counts all since the start; raise it" in line
     more = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--minutes=3")
     assert more.code == 0 and newest()["seconds"] >= 180
     assert "was falling in the second half of 2 minutes, now it is falling in the second half of 3 minutes" in more.out

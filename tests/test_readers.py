@@ -10,12 +10,16 @@ from conftest import TINY, read_file
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from readers.domains import PICTURES, load_pixels
+from inference.pictures import PictureTranslator
+from options import parse_training
+from readers.domains import PICTURES, Domain, load_pixels
 from readers.files import BadImage
 from readers.formats import expand
 from readers.geometry import in_type, resize
 from readers.medical import volume_like
 from readers.pictures import load_image
+from runtime.errors import UserError
+from translators import Translators
 
 NUMBERS = np.random.default_rng(0).integers(0, 4096, (20, 24)).astype(np.uint16)
 BANDS = np.random.default_rng(1).integers(0, 256, (20, 24, 5)).astype(np.uint8)
@@ -113,6 +117,27 @@ def test_an_edge_in_a_file_of_another_type_than_the_domains_does_not_turn_round(
     edge = np.where(np.arange(24) < 12, 0, 4000).astype(np.uint16)[None, :, None].repeat(20, 0)
     small = resize(edge, (13, 17), low=-1024, high=4095)
     assert small.dtype == np.uint16 and small.max() <= 4095
+
+
+@pytest.mark.parametrize(
+    ("channels", "frame", "said"),
+    [
+        (3, np.zeros((8, 8, 5)), "takes PIL images, or arrays H×W.×3. of uint8, not float64 .8, 8, 5."),
+        (3, "a.png", "takes PIL images, .* not str"),
+        (4, Image.new("RGB", (8, 8)), "takes arrays H×W×C of 4 channels of uint16 .*, not Image"),
+        (4, np.zeros((8, 8, 3), np.uint16), "takes arrays H×W×C of 4 channels of uint16 .*, not ndarray .8, 8, 3."),
+        (1, np.zeros((2, 8, 8, 1), np.uint16), "takes arrays H×W×C of 1 channel of uint16"),
+    ],
+)
+def test_what_a_model_in_memory_does_not_take_is_said(channels, frame, said):
+    domain = PICTURES if channels == 3 else Domain(channels=channels, dtype="uint16", high=4095, picture=False)
+    options = parse_training([f"--channels={channels}", "--ngf=4", "--ndf=4"])[0]
+    translate = PictureTranslator(Translators(options), {"A": domain, "B": domain}, "cpu")
+    with pytest.raises(UserError, match=said):
+        translate(frame)
+    if not domain.picture:
+        result = translate(np.full((8, 12, channels), 999, np.uint16))
+        assert result.shape == ((8, 12) if channels == 1 else (8, 12, channels)) and result.dtype == np.uint16
 
 
 # ---- NIfTI ----

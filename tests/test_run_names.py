@@ -54,6 +54,8 @@ def test_the_name_is_the_command_lines_and_not_the_checkpoints(workplace, run, r
     assert runs_in("saved_models") == ["moved"]
     assert "there is no data set datasets/moved" in refused("test", "--name=moved")
     assert run("test", "--name=moved", "--input=datasets/tiny/testA", "--output=out", "--direction=AtoB").code == 0
+    beside = "--dataset_name=tiny", "--checkpoint=saved_models/moved/epoch_1.pth", "--features=efficientnet_lite0"
+    assert run("evaluate", *beside).code == 0 and runs_in("results") == ["moved"]  # its numbers are not the set's
     assert "must be a folder's name, not 'a/b'" in refused("cycle_gan", *TINY, "--name=a/b")
     sides = "--real=datasets/tiny/testA", "--fake=out"
     assert "is of a model, not of two folders" in refused("evaluate", *sides, "--name=moved")

@@ -602,7 +602,7 @@ ERRORS = {
         reduced, [*RESUME, "--epoch=1", "--n_epochs=3"], "keeps only the generators, for test.py"),
     "a run that is already done": (nothing, [*RESUME, "--epoch=latest"], "is trained to epoch 2"),
     "a run that has had its `--minutes`": (
-        nothing, [*RESUME, "--epoch=latest", "--n_epochs=9", "--minutes=0.0001"], "has had its 0.0001 minutes"),
+        nothing, [*RESUME, "--epoch=latest", "--n_epochs=9", "--minutes=0.0001"], "which counts all since the start"),
     "a flag that contradicts the checkpoint": (
         nothing, [*RESUME, "--epoch=2", "--ngf=8"], "--ngf 8 contradicts the checkpoint"),
     "a damaged checkpoint": (damaged, [*RESUME, "--epoch=2"], "epoch_2.pth is damaged"),
