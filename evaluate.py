@@ -52,6 +52,8 @@ def main():
 def file_for_numbers(options, usual, inputs):
     """Where the numbers go, found free before anything is measured; none of ``inputs``. Raises UserError."""
     path = Path(options.json or usual)
+    if path.is_dir():
+        raise UserError(f"--json {path} is a folder; name a file in it")
     check_free(path.parent, [path], inputs, options.overwrite)
     return path
 
@@ -161,7 +163,7 @@ def cell(numbers, row):
     if value is None:
         return "–"
     if math.isnan(value):
-        return "too small images" if row == "SSIM" else "too few images"
+        return "too small images" if row.startswith(("SSIM", "SWD", "sharpness")) else "too few images"
     if row == "KID":
         return f"{value:.4f} ± {numbers['KID error']:.4f}"
     return f"{value:.4g}"

@@ -9,6 +9,7 @@ from runtime.errors import UserError, exit_cleanly, printable, tell
 if __name__ == "__main__":
     exit_cleanly(parse_translation)  # answers --help and bad flags, before torch is imported
 
+import os
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from inference.writers import Writers
 from readers.domains import domains_of, to_pixels
 from readers.folders import find_side, has_images, list_images, list_input, side_sources
 from readers.formats import suffix_of
+from readers.headers import none_readable
 from reporting import pages
 from runtime import checkpoints, download
 from runtime.device import (
@@ -36,7 +38,7 @@ from runtime.device import (
     ran_out_of_memory,
     set_tf32,
 )
-from runtime.folders import check_apart, claimed
+from runtime.folders import check_apart, claimed, remove_others
 from translators import load_translators
 
 
@@ -59,6 +61,8 @@ def main():
     with claimed(folder, written, [path for output in outputs for path in output.sources()], options.overwrite):
         done = [row for output in outputs for row in translate_all(translators, output, device, options)]
         pages.write_results(folder, done)
+    for output in [] if options.input else outputs:  # of images that are gone since, or in another format
+        remove_others(folder, (os.path.relpath(path, folder) for path in written), below=output.direction)
     tell(f"look at {folder}/index.html")
 
 
@@ -154,6 +158,8 @@ def translate_all(translators, output, device, options):
             for index, *one in zip(batch["index"].tolist(), arrays, real, translations, strict=True):
                 done.append((output.direction, *output.save(writers, index, *one)))
                 bar.update()
+    if skipped and not done:
+        raise none_readable(places)
     if outside:
         tell(f"{outside} of {values} values lay outside of {origin.low:g} to {origin.high:g}, and were clipped")
     if output.volumes and output.volumes.incomplete:

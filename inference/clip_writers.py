@@ -45,7 +45,7 @@ def write_video(frames, file, kind, clip, options, stop):
     except av.error.FFmpegError as error:
         if file.refused:
             raise file.refused from error
-        raise UserError(f"{kind.name} with --codec {options.codec}: {reason(error)}") from error
+        raise UserError(f"{kind.name} with --codec {options.codec}: {reason(error)}; try --codec auto") from error
 
 
 class Noting:
@@ -77,6 +77,7 @@ def add_video(av, sink, shape, kind, clip, options):
     even = 2 if context.format.chroma_width(2) == 1 else 1
     context.height, context.width = (side + -side % even for side in shape[:2])
     context.time_base, context.sample_aspect_ratio = TICK, clip.aspect
+    context.flags |= av.codec.context.Flags.frame_duration  # else the last frame's is lost
     if not context.format.is_rgb:
         for field, value in BT709.items():
             setattr(context, field, value)

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from inference.clip_writers import KINDS
+from inference.flags import TRANSLATE, refuse_unused
 from inference.output import check_output
 from inference.steady import Steady
 from inference.writers import Writers, check_format, output_names
@@ -39,6 +40,10 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     source, (origin, target) = Path(options.input), (domains[side] for side in direction.split("to"))
     if not source.exists():
         raise UserError(f"--input {source} does not exist")
+    if is_clip(source):
+        refuse_unused(options, TRANSLATE, ("frames", "fps"), f"is for numbered frames, and {source} is a file")
+    if output.suffix.lower() in KINDS:
+        refuse_unused(options, TRANSLATE, ("output_format",), f"is for images, and {output} is a file")
     job = Job(translators, translate, origin, target, options, device)
     if is_clip(source):
         check_eight_bits(source, origin)

@@ -30,7 +30,7 @@ class Volumes:
         volume = squeezed(volume)
         volume = volume.astype(np.float32) if volume.dtype == np.float16 else volume  # which NIfTI does not have
         content = volume_like(place, volume)
-        files.write(path, gzip.compress(content) if path.suffix == ".gz" else content)
+        files.write(path, gzip.compress(content) if path.suffix.lower() == ".gz" else content)
 
     @property
     def incomplete(self):

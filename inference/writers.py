@@ -89,19 +89,24 @@ def check_format(wanted, domain):
 
 
 def output_names(places, root, origin, target, wanted):
-    """The name below the output folder for the translation of each of ``places`` below ``root``; all differ."""
-    names, taken = [], set()
-    for place in places:
-        name = Path(place).relative_to(root)
-        suffix, own = output_suffix(place, origin, target, wanted), suffix_of(name.name)
-        stem = name.name[: len(name.name) - len(own)]
-        usual = stem + (name.name[len(stem) :] if own == suffix else suffix)
-        numbered = (f"{name.name}_{number}{suffix}" for number in itertools.count(2))  # an archive may have one twice
-        wanted_names = itertools.chain([usual, name.name + suffix], numbered)  # the second: of a.dcm beside a.npy
-        changed = next(path for path in map(name.with_name, wanted_names) if path not in taken)
-        taken.add(changed)
-        names.append(changed)
-    return names
+    """The name below the output folder for the translation of each of ``places`` below ``root``; all differ. An image
+    that keeps its format keeps its name."""
+    names = [Path(place).relative_to(root) for place in places]
+    suffixes = [output_suffix(place, origin, target, wanted) for place in places]
+    keeps = [suffix_of(name.name) == suffix for name, suffix in zip(names, suffixes, strict=True)]
+    given, taken = {}, set()
+    for i in sorted(range(len(names)), key=lambda i: not keeps[i]):
+        given[i] = next(path for path in possible_names(names[i], suffixes[i]) if path not in taken)
+        taken.add(given[i])
+    return [given[i] for i in range(len(names))]
+
+
+def possible_names(name, suffix):
+    """Names for the translation of the image ``name`` in the format ``suffix``, the best first."""
+    own = suffix_of(name.name)
+    usual = name.name if own == suffix else name.name[: len(name.name) - len(own)] + suffix
+    numbered = (f"{name.name}_{number}{suffix}" for number in itertools.count(2))  # an archive may have one twice
+    return map(name.with_name, itertools.chain([usual, name.name + suffix], numbered))  # the second: a.dcm and a.npy
 
 
 # ---------------------------------------------------------------------------------------------------------------------

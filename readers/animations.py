@@ -1,5 +1,6 @@
 """Animated pictures, by Pillow: GIF, WebP, PNG, AVIF."""
 
+import contextlib
 from fractions import Fraction
 
 import numpy as np
@@ -24,6 +25,8 @@ def clip(path, domain):
         if (size := image.width * image.height * 4 / 2**30) > domain.limit:
             raise BadClip(path, f"a frame takes {size:.1f} GiB, and --decoded_limit is {domain.limit:g}; raise that")
         image.seek(1)
+        with contextlib.suppress(Exception):  # of a damaged frame, which the reading of it tells
+            image.load()  # only then does a WebP say how long it is shown
         rate = 1 / shown_for(image)
     found = Clip(rate, len(numbers), None, loops=loops)
 

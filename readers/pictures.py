@@ -16,7 +16,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000
 Image.MAX_IMAGE_PIXELS = None  # --decoded_limit bounds them instead, and can be raised
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what stops it is raised as well
 OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # in Pillow's names
-ORIENTATION, TILE_WIDTH, TILE_LENGTH = 0x0112, 322, 323
+ORIENTATION, WIDTH, HEIGHT, TILE_WIDTH, TILE_LENGTH = 0x0112, 256, 257, 322, 323
 LARGEST_TILE = 2**26  # numbers: those of a small TIFF may be larger than itself
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
@@ -76,6 +76,8 @@ def sixteen_bit_colour(image):
 def upright_size(image):
     """(height, width) as a person sees it, without decoding."""
     width, height = image.size
+    if image.format == "TIFF":  # some versions of Pillow have turned the former already
+        width, height = image.tag_v2[WIDTH], image.tag_v2[HEIGHT]
     lies = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(ORIENTATION) in TURNED
     return (width, height) if lies else (height, width)
 

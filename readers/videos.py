@@ -75,6 +75,7 @@ def clip(path, domain):
         with container(path, domain.limit) as source:
             video = source.streams.video[0]
             count, damage, time, last, begin = 0, [], Fraction(0), Fraction(-1), start(source)
+            opening, regular = None, 0  # when the pictures begin, which sound may do earlier; frames in the usual time
             for picture in decoded(source, video, damage):
                 said = picture.duration * picture.time_base if picture.duration else 1 / rate
                 if picture.pts is not None:
@@ -83,8 +84,13 @@ def clip(path, domain):
                         begin = told - time
                     time = told - begin
                 yield Frame(as_array(picture, first.width, first.height, domain.channels), time, said)
+                regular += abs(time - last - 1 / rate) < 0.1 / rate
+                opening = time if opening is None else opening
                 last, time, count = time, time + said, count + 1
-            found.problems += shortfall(path, count, video.frames, found.count, damage)
+            if count:
+                promised = seconds - opening
+                about = promised * rate if 2 * regular > count else count * promised / (time - opening)
+                found.problems += shortfall(path, count, video.frames, round(about), damage)
 
     found.read = read
     return found

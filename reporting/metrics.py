@@ -137,7 +137,7 @@ class Folder:
     def __init__(self, folder, options, domain=PICTURES, multiple=1, least=1):
         self.paths, self.options, self.domain = list_images(folder, domain), options, domain
         self.images = WholeImages(self.paths, domain, multiple, least)
-        self.stems = [Path(path).relative_to(folder).with_suffix("") for path in self.paths]
+        self.names = [Path(path).relative_to(folder) for path in self.paths]
         self.unreadable = set()
 
     def __len__(self):
@@ -214,12 +214,9 @@ class Evaluation:
         sizes = translators.multiple, translators.min_size
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
-        stems = {side: {stem: i for i, stem in enumerate(folder.stems)} for side, folder in self.folders.items()}
-        self.paired = stems["A"].keys() == stems["B"].keys()
+        self.namesake = {"A": namesakes(self.folders["A"].names, self.folders["B"].names)}
+        self.namesake["B"] = namesakes(self.folders["B"].names, self.folders["A"].names)
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
-        self.namesake = {
-            side: [stems[side].get(stem) for stem in self.folders[other].stems] for side, other in ("AB", "BA")
-        }
 
     @torch.inference_mode()
     def __call__(self, translators, directions=("AtoB", "BtoA")):
@@ -242,10 +239,10 @@ class Evaluation:
                 domain = self.folders[source].domain
                 there, again = (to_unit(unpadded(batch, images), domain) for images in (real, back))
                 cycles.append((again - there).abs().flatten(1).mean(1))
-            if self.paired:
+            if self.namesake[target]:
                 pairs += self._pairs(batch, to_unit(unpadded(batch, fake), self.folders[target].domain), target)
         numbers = translated.distances(self.real[target])
-        self.compared |= {f"{source}to{target}": len(pairs)} if self.paired else {}
+        self.compared |= {f"{source}to{target}": len(pairs)} if self.namesake[target] else {}
         if cycles:
             numbers["cycle L1"] = torch.cat(cycles).mean().item()
         for name in pairs[0] if pairs else ():
@@ -258,6 +255,17 @@ class Evaluation:
             truths, place = self.folders[target], self.namesake[target][index]
             if truths.paths[place] not in truths.unreadable and (truth := truths.whole(place)).shape == image.shape:
                 yield pair_distances(image[None], truth[None])
+
+
+def namesakes(names, others):
+    """For each of ``others`` the place among ``names`` of the same name, or of the same but for its suffix; None where
+    not all have exactly one."""
+    for key in (lambda name: name, lambda name: name.with_suffix("")):
+        places = {key(name): place for place, name in enumerate(names)}
+        wanted = [key(name) for name in others]
+        if places.keys() == set(wanted) and len(places) == len(names) == len(others):
+            return [places[name] for name in wanted]
+    return None
 
 
 class Best:

@@ -239,6 +239,32 @@ def test_test_folders_are_translated_under_the_inputs_names_and_sizes(trained, r
             assert load_image(target / name).size == load_image(source / name).size
 
 
+def test_translations_of_what_is_gone_since_go_and_others_stay(trained, run):
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0
+    results = trained / "results/tiny/epoch_1"
+    (results / "AtoB" / "mine.txt").write_text("a note")
+    (trained / "datasets/tiny/testA/1.png").unlink()
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--output_format=jpg", "--direction=AtoB").code == 0
+    assert sorted(os.listdir(results / "AtoB")) == ["0.jpg", "2.jpg", "mine.txt"]
+    assert sorted(os.listdir(results / "BtoA")) == ["0.png", "1.png", "2.png"]  # of the other direction
+
+
+def test_an_image_that_keeps_its_format_keeps_its_name(trained, run):
+    (trained / "few").mkdir()
+    for name in ("a.gif", "a.png"):
+        noise_image(ord(name[-1]), 12, 16).save(trained / "few" / name)
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--input=few", "--output=out", "--direction=AtoB").code == 0
+    names = [place.name for place in (trained / "out").iterdir() if place.name.startswith("a.")]
+    assert sorted(names) == ["a.gif.png", "a.png"]
+
+
+def test_what_cannot_be_read_at_all_is_no_success(trained, refused):
+    (trained / "bad").mkdir()
+    (trained / "bad" / "0.png").write_text("no image")
+    line = refused("test", "--dataset_name=tiny", "--input=bad", "--output=out", "--skip_bad_images", "--n_cpu=0")
+    assert "not one of the 1 images in bad can be read" in line
+
+
 def test_one_test_folder_is_enough(trained, run, refused):
     (trained / "datasets" / "tiny" / "testB").rename(trained / "aside")
     assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 0

@@ -216,6 +216,28 @@ def test_folders_of_which_a_file_is_bad_are_measured_without_it(workplace, run, 
     assert "--range_real" not in refused(*flags)
 
 
+@pytest.mark.parametrize(
+    ("names", "others", "expected"),
+    [
+        (["a.png", "b.png"], ["b.png", "a.png"], [1, 0]),
+        (["a.png", "b.jpg"], ["b.png", "a.tif"], [1, 0]),  # by their stems
+        (["0.jpg", "0.png", "1.jpg"], ["0.png", "1.jpg", "0.jpg"], [1, 2, 0]),  # two of one stem
+        (["0.jpg", "0.png"], ["0.tif", "0.npy"], None),  # and nobody knows which is which
+        (["0.jpg", "0.png"], ["0.jpg"], None),
+        (["a.png"], ["b.png"], None),
+        (["x/a.png", "a.png"], ["a.png", "x/a.png"], [1, 0]),
+    ],
+)
+def test_the_truth_of_a_translation_is_its_namesake_and_no_other(names, others, expected):
+    assert metrics.namesakes([Path(name) for name in names], [Path(name) for name in others]) == expected
+
+
+def test_numbers_go_to_a_file(workplace, refused):
+    sides = "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB"
+    line = refused("evaluate", LITE, *sides, "--json=.", "--overwrite")
+    assert "--json . is a folder; name a file in it" in line
+
+
 # ---- while training ----
 
 

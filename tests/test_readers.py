@@ -1,5 +1,7 @@
 """What the tags of a file say about its numbers: rescale, sign, depth, further bands, white, orientation, place."""
 
+import gzip
+
 import imagecodecs
 import nibabel
 import numpy as np
@@ -17,7 +19,7 @@ from readers.files import BadImage
 from readers.formats import expand
 from readers.geometry import in_type, resize
 from readers.medical import volume_like
-from readers.pictures import load_image
+from readers.pictures import load_image, turned
 from runtime.errors import UserError
 from translators import Translators
 
@@ -171,6 +173,19 @@ def test_a_volume_has_its_sources_place_though_that_is_packed_otherwise(tmp_path
     assert np.array_equal(made.affine, affine) and made.get_data_dtype() == np.float32
 
 
+def test_a_packed_volume_is_packed_again_whatever_the_case_of_its_name(workplace, run):
+    volume = np.random.default_rng(0).integers(0, 99, (16, 20, 2)).astype(np.int16)
+    for side in ("trainA", "trainB", "testA"):
+        folder = workplace / "datasets/scans" / side
+        folder.mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "a.nii.gz")
+    (folder / "a.nii.gz").rename(folder / "a.NII.GZ")
+    assert run("cycle_gan", *TINY, "--dataset_name=scans", "--n_epochs=1").code == 0
+    assert run("test", "--dataset_name=scans", "--n_cpu=0", "--direction=AtoB").code == 0
+    content = (workplace / "results/scans/epoch_1/AtoB/a.NII.GZ").read_bytes()
+    assert nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).shape == volume.shape
+
+
 def test_two_volumes_that_would_become_one_are_named(workplace, run, refused):
     for side in ("trainA", "trainB", "testA"):
         (workplace / "datasets/mr" / side).mkdir(parents=True)
@@ -260,6 +275,23 @@ def test_white_and_up_mean_the_same_in_all_depths(tmp_path):
     assert np.array_equal(as_seen, np.rot90(255 - eight, -1))
     assert np.array_equal(alone(tmp_path / "16.tif"), as_seen * np.uint16(257))
     assert np.array_equal(alone(tmp_path / "stack.tif", pages="images"), as_seen)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["picture", "16 bits", "16 bits without tifffile"])
+def test_a_turned_tiff_has_the_size_that_its_pixels_have(tmp_path, monkeypatch, kind, orientation):
+    values = BANDS[..., :3] if kind == "picture" else NUMBERS
+    tags = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb" if kind == "picture" else None, extratags=tags)
+    if kind == "16 bits without tifffile":
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found, images = read_file(tmp_path / "a.tif")
+    seen = turned(values, orientation)
+    assert (found.height, found.width) == seen.shape[:2]
+    if kind == "picture":
+        assert np.array_equal(np.asarray(load_image(tmp_path / "a.tif")), seen)
+    else:
+        assert np.array_equal(images[0][..., 0], seen)
 
 
 def test_pages_of_one_bit_are_numbers_from_0_to_1(tmp_path):

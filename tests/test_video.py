@@ -236,6 +236,33 @@ def test_animated_pictures_keep_their_times(same, kind):
     assert np.allclose(look("out.mp4")[1], np.cumsum([0, *durations[:-1]]) / 1000, atol=1e-3)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mov"])
+def test_a_clip_is_as_long_as_it_was_to_the_end_of_its_last_frame(same, suffix):
+    durations = [100, 50, 200, 100, 330] if suffix in (".mkv", ".webm") else [200] * 5
+    pictures = [noise_image(i, 24, 32) for i in range(len(durations))]
+    pictures[0].save("clip.gif", save_all=True, append_images=pictures[1:], duration=durations, disposal=1)
+    assert same("--input=clip.gif", f"--output=out{suffix}").code == 0
+    with av.open(f"out{suffix}") as source:
+        assert float(source.duration / 1e6) == pytest.approx(sum(durations) / 1000, abs=2e-3)
+    again = same(f"--input=out{suffix}", "--output=again.mp4")  # which is not cut short, though its rate varies
+    assert again.code == 0 and "warning" not in again.err and "5 frames are in" in again.out
+
+
+@pytest.mark.parametrize("kind", ["webp", "png", "gif"])
+def test_a_rate_is_that_of_the_first_frames(trained, kind):
+    pictures = [noise_image(i) for i in range(4)]
+    pictures[0].save(f"clip.{kind}", save_all=True, append_images=pictures[1:], duration=20, lossless=True)
+    assert open_clip(Path(f"clip.{kind}"), PICTURES).rate == 50
+
+
+def test_flags_that_do_nothing_for_a_file_are_refused(trained, says):
+    make_video("clip.mp4")
+    for flags in (["--frames"], ["--frames", "--fps=9"]):
+        assert "--frames is for numbered frames, and clip.mp4 is a file" in says("--input=clip.mp4", *flags)
+    line = says("--input=clip.mp4", "--output=out.mp4", "--output_format=tif")
+    assert "--output_format is for images, and out.mp4 is a file" in line
+
+
 def test_numbered_frames_in_their_order(same):
     os.mkdir("shots")
     for i in (1, 2, 9, 10, 11, 100):
