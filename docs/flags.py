@@ -7,6 +7,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from options import APP, EVALUATE, EXPORT, IMPORT, TRAIN, TRANSLATE  # noqa: E402 - it stands in the folder above
+from runtime.spellings import OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES  # noqa: E402
 
 PROGRAMS = {
     "cycle_gan.py": TRAIN,
@@ -31,7 +32,20 @@ def page():
         lines.append(f"## {program}\n")
         for title, flags in groups.items():
             lines += [f"### {title.capitalize()}\n", "| flag | default | |", "|---|---|---|", *map(row, flags), ""]
+    lines += ["## Other spellings that are understood\n", "| flag | is here |", "|---|---|", *others(), ""]
     return "\n".join(lines)
+
+
+def others():
+    """The lines of a table of other projects' spellings."""
+    for name, ours in OTHER_NAMES.items():
+        yield f"| `--{name}` | `--{ours}` |"
+    for name, alias in OTHER_FLAGS.items():
+        yield f"| `--{name}` | {alias.help} |"
+    for (name, value), meant in OTHER_VALUES.items():
+        if name == "pretrained":  # files by name, which docs/weights.md lists
+            continue
+        yield f"| `--{name} {value}` | `{' '.join(f'--{flag} {given}' for flag, given in meant.items())}` |"
 
 
 def row(flag):
