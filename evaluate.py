@@ -24,7 +24,7 @@ from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import check_headers
 from readers.survey import find_domain, ways_of
-from reporting.metrics import Evaluation, Folder, build_features, check_measure, describe
+from reporting.metrics import FEWEST, Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download
 from runtime.device import flush_denormals, pick_device, pick_translation_amp, ran_out_of_memory, set_tf32
 from runtime.folders import check_free, write_ours
@@ -151,7 +151,7 @@ def show(report):
             f"{report['images'][direction[0]]} have one of their size."
         )
     few = min(report["images"].values())
-    if few < report["width"]:
+    if FEWEST <= few < report["width"]:
         print(
             f"With {few} images, fewer than the {report['width']} features, FID is biased upwards and compares only "
             "with an FID of as many images; KID is unbiased."

@@ -49,11 +49,15 @@ def list_images(folder, ways=PICTURES):
     Raises UserError if the folder is missing or has none.
     """
     if not Path(folder).is_dir() and not is_archive(folder):
-        raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB")
+        there = sorted(path.name for path in Path(folder).parent.glob("*/"))[:8]
+        found = f", and there is {', '.join(there)}" if there else ""
+        raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB{found}")
     files = list(files_in(folder))
     if not (found := sorted(filter(is_image, files))):
         kind = "folder" if Path(folder).is_dir() else "archive"
-        raise UserError(f"the {kind} {folder} holds no images with a name that ends in {known_suffixes()}")
+        bare = next((path for path in files if not Path(path).suffix), None)
+        remedy = f"; {bare} has no ending: if it is a DICOM file, name it .dcm" if bare else ""
+        raise UserError(f"the {kind} {folder} holds no images with a name that ends in {known_suffixes()}{remedy}")
     if others := sorted(path for path in files if path.lower().endswith(OTHER_IMAGES)):
         tell_once(f"{len(others)} files of {folder} were left out, as {others[0]}: their format cannot be read")
     return list(expand(found, ways))

@@ -367,9 +367,13 @@ def test_bad_flags(workplace, refused, flags, expected):
 def test_missing_and_empty_sides(workplace, refused, side):
     for path in (workplace / "datasets" / "tiny" / side).iterdir():
         path.unlink()
-    assert f"datasets/tiny/{side} holds no images" in refused("cycle_gan", *TINY)
+    (workplace / "datasets/tiny" / side / "IM0001").write_bytes(b"as scanners name them")
+    line = refused("cycle_gan", *TINY)
+    assert f"datasets/tiny/{side} holds no images" in line and "IM0001 has no ending: if it is a DICOM file" in line
+    (workplace / "datasets/tiny" / side / "IM0001").unlink()
     (workplace / "datasets" / "tiny" / side).rmdir()
-    assert f"datasets/tiny/{side} is missing" in refused("cycle_gan", *TINY)
+    line = refused("cycle_gan", *TINY)
+    assert f"datasets/tiny/{side} is missing" in line and "and there is testA, testB, train" in line
 
 
 @pytest.mark.parametrize("content", [b"", b"text", None])
