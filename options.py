@@ -32,16 +32,18 @@ from runtime.flags import (
     POSITIVE,
     WEIGHT,
     Flag,
+    as_flag,
     build_parser,
     complete,
     interval,
     number,
+    shown,
     some_of,
     start,
     underscored,
     zero_or,
 )
-from runtime.spellings import ELSEWHERE, OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES, spelt_here
+from runtime.spellings import ELSEWHERE, OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES, flags_in, spelt_here
 
 __version__ = "1.0.0"
 
@@ -225,10 +227,10 @@ def parse_app(argv=None):
 def command_line(groups, description):
     """The parser for ``groups`` that knows the other spellings too."""
     parser = build_parser(groups, description, OTHER_NAMES, OTHER_VALUES)
-    parser.elsewhere = ELSEWHERE
     parser.add_argument("--version", action="version", version=f"Attention CycleGAN {__version__}")
     others = parser.add_argument_group("other CycleGANs' spellings")
     flags = {flag.name for group in groups.values() for flag in group}
+    parser.elsewhere = {name: here for name, here in ELSEWHERE.items() if flags_in(here) <= flags}
     for name, alias in OTHER_FLAGS.items():
         if alias.stands_for in flags:
             others.add_argument(f"--{name}", type=alias.type, metavar=name.upper().split("_")[-1], help=alias.help)
@@ -331,22 +333,22 @@ def check_agreement(names, given, saved, remedy):
     """Raise UserError where an option of these ``names`` is ``given`` otherwise than a checkpoint has it."""
     for name in names:
         if name in given and given[name] != saved.get(name):
-            now, then = (" ".join(map(str, x)) if isinstance(x, list) else x for x in (given[name], saved.get(name)))
-            raise UserError(f"--{name} {now} contradicts the checkpoint, which was trained with {then}; {remedy}")
+            now, then = as_flag(name, given[name]), shown(saved.get(name))
+            raise UserError(f"{now} contradicts the checkpoint, which was trained with {then}; {remedy}")
 
 
 def changed(before, options):
     """The flags of a resumed run whose values are others than those of the options ``before``: one line, or ""."""
     names = [name for name in vars(options) if name not in HERE_AND_NOW and hasattr(before, name)]
     now, then = vars(options), vars(before)
-    told = [f"--{name} {now[name]} (was {then[name]})" for name in names if now[name] != then[name]]
+    told = [f"{as_flag(name, now[name])} (was {shown(then[name])})" for name in names if now[name] != then[name]]
     return f"changed     {', '.join(told)}" if told else ""
 
 
 def idle(options, given):
     """A line for each flag ``given`` by hand that does nothing beside the others."""
     for flag in (flag for flag in chain(*TRAIN.values()) if flag.name in given):
-        needs = [flag.needs] if flag.needs else networks_with(flag.name)
+        needs = [flag.needs] if flag.needs else networks_with(flag.name) if flag in TRAIN["networks"] else []
         if needs and not any(counts(options, *need) for need in needs):
             needed = (f"--{other} {' or '.join(values)}".rstrip() for other, *values in needs)
             yield f"--{flag.name} does nothing here: it goes with {', or with '.join(needed)}"

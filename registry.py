@@ -22,8 +22,8 @@ class Network(NamedTuple):
     (``sizes_for``).
 
     A generator translates N×C×H×W in [-1, 1] to the same, or to ``channels_out`` channels where it has that parameter;
-    a critic scores it by patch maps N×K×H'×W'. Each is a module class whose parameters, where they are called like
-    flags (ngf, norm, dropout …), get those flags' values.
+    a critic scores it by patch maps N×K×H'×W'; kinds of masks are in translators.py. Each is a module class whose
+    parameters, where they are called like flags (ngf, norm, dropout …), get those flags' values.
     ``norm``: whether ``--norm`` has a meaning for it; ``features``: whether it looks through ``--backbone``;
     ``penalty``: whether it has the second derivative that penalties need.
     """

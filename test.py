@@ -61,8 +61,8 @@ def main():
     with claimed(folder, written, [path for output in outputs for path in output.sources()], options.overwrite):
         done = [row for output in outputs for row in translate_all(translators, output, device, options)]
         pages.write_results(folder, done)
-    for output in [] if options.input else outputs:  # of images that are gone since, or in another format
-        remove_others(folder, (os.path.relpath(path, folder) for path in written), below=output.direction)
+    for direction in [] if options.input else translators.pick(options.direction):  # of images that are gone since …
+        remove_others(folder, (os.path.relpath(path, folder) for path in written), below=direction)
     tell(f"look at {folder}/index.html")
 
 

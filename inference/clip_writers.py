@@ -45,7 +45,8 @@ def write_video(frames, file, kind, clip, options, stop):
     except av.error.FFmpegError as error:
         if file.refused:
             raise file.refused from error
-        raise UserError(f"{kind.name} with --codec {options.codec}: {reason(error)}; try --codec auto") from error
+        remedy = "; try --codec auto" if options.codec != "auto" else "; name a folder as --output"
+        raise UserError(f"{kind.name} with --codec {options.codec}: {reason(error)}{remedy}") from error
 
 
 class Noting:

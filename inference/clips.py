@@ -42,8 +42,8 @@ def translate_clip(translators, translate, direction, output, domains, options, 
         raise UserError(f"--input {source} does not exist")
     if is_clip(source):
         refuse_unused(options, TRANSLATE, ("frames", "fps"), f"is for numbered frames, and {source} is a file")
-    if output.suffix.lower() in KINDS:
-        refuse_unused(options, TRANSLATE, ("output_format",), f"is for images, and {output} is a file")
+    if is_clip(source) or output.suffix.lower() in KINDS:
+        refuse_unused(options, TRANSLATE, ("output_format",), "is for images, and here a video is written")
     job = Job(translators, translate, origin, target, options, device)
     if is_clip(source):
         check_eight_bits(source, origin)

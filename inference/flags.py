@@ -13,7 +13,7 @@ WHERE = [
     Flag(
         "name",
         lambda options: options.dataset_name,
-        "what the run is called, where one data set has several (default: as the data set)",
+        "what the run is called, where one data set has several (default: as the data set; alone, it names both)",
         folder_name,
     ),
     Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each run"),

@@ -57,7 +57,8 @@ def as_image(picture):
 
 def as_array(frame, domain):
     """An array H×W[×C] of ``domain``. Raises UserError where it has other channels."""
-    shape = np.shape(frame)
-    if len(shape) not in (2, 3) or (*shape, 1)[2] != domain.channels or isinstance(frame, Image.Image):
-        raise UserError(f"this direction takes arrays H×W×C of {domain}, not {type(frame).__name__} {shape}")
-    return np.asarray(frame)
+    array = np.asarray(frame)
+    picture = isinstance(frame, Image.Image) and array.dtype == np.uint8
+    if array.ndim not in (2, 3) or (*array.shape, 1)[2] != domain.channels or picture:
+        raise UserError(f"this direction takes arrays H×W×C of {domain}, not {type(frame).__name__} {array.shape}")
+    return array

@@ -49,13 +49,13 @@ def list_images(folder, ways=PICTURES):
     Raises UserError if the folder is missing or has none.
     """
     if not Path(folder).is_dir() and not is_archive(folder):
-        there = sorted(path.name for path in Path(folder).parent.glob("*/"))[:8]
-        found = f", and there is {', '.join(there)}" if there else ""
+        there = sorted(path.name for path in Path(folder).parent.glob("[!.]*/"))[:8]
+        found = f", and there is {', '.join(there)}" if there and Path(folder).name in SEGMENTATION_NAMES else ""
         raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB{found}")
     files = list(files_in(folder))
     if not (found := sorted(filter(is_image, files))):
         kind = "folder" if Path(folder).is_dir() else "archive"
-        bare = next((path for path in files if not Path(path).suffix), None)
+        bare = next((path for path in files if not Path(path).suffix and not Path(path).name.startswith(".")), None)
         remedy = f"; {bare} has no ending: if it is a DICOM file, name it .dcm" if bare else ""
         raise UserError(f"the {kind} {folder} holds no images with a name that ends in {known_suffixes()}{remedy}")
     if others := sorted(path for path in files if path.lower().endswith(OTHER_IMAGES)):

@@ -102,7 +102,8 @@ def shortfall(path, count, exactly, about, damage):
         promised = f" of {exactly}" if exactly else ""
         return [f"{path} is damaged or cut short: {count}{promised} frames could be read"]
     if not exactly and about and count < about - max(2, about / 50):
-        return [f"{path} is cut short, or its pictures end before its sound: it holds {count} frames, not {about}"]
+        maybe = "cut short or damaged, or its rate varies, or its pictures end before its sound"
+        return [f"{path} is {maybe}: it holds {count} frames, and its length says {about}"]
     return []
 
 

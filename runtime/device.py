@@ -143,8 +143,9 @@ def ran_out_of_memory(error):
 
 
 def smaller_crop(options):
-    """Flags for about half the crop, in a size that every generator takes."""
-    return f"--img_height {options.img_height // 16 * 8} --img_width {options.img_width // 16 * 8}"
+    """Flags for about half the crop, in a size that every generator and every critic takes."""
+    height, width = (max(32, side // 16 * 8) for side in (options.img_height, options.img_width))
+    return f"--img_height {height} --img_width {width}"
 
 
 def memory_advice(options, device):

@@ -61,9 +61,12 @@ def find_dataset(options):
         raise UserError(f"{folder} is missing; build it: python {BUILT[name]} {name}")
     if name not in KNOWN:
         there = {*KNOWN, *BUILT, *(path.name for path in Path(options.dataset_dir).glob("*/"))}
+        near = did_you_mean(name, there)
+        if (run := Path(options.checkpoint_dir) / name).is_dir():
+            near = f"; {run} is a run: name its data set by --dataset_name"
         raise UserError(
             f"there is no data set {folder}; put images into {folder}/{{trainA,trainB,testA,testB}}, or take for "
-            f"--dataset_name one that is known: {', '.join((*KNOWN, *BUILT))}{did_you_mean(name, there)}"
+            f"--dataset_name one that is known: {', '.join((*KNOWN, *BUILT))}{near}"
         )
     if not hasattr(options, "download"):  # only training fetches
         raise UserError(f"{folder} is missing; cycle_gan.py fetches it, and test.py --input translates other images")

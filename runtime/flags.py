@@ -80,7 +80,9 @@ def interval(text):
 def folder_name(text):
     """A check for argparse: one folder's name, not a path."""
     if not text or text in (".", "..") or "/" in text or "\\" in text:
-        raise argparse.ArgumentTypeError(f"must be a folder's name, not {text!r}; the path before it is --dataset_dir")
+        raise argparse.ArgumentTypeError(
+            f"must be a name, not {text!r}; paths go to --dataset_dir and --checkpoint_dir"
+        )
     return text
 
 
@@ -189,6 +191,18 @@ def add_flag(group, flag, names, more_choices):
         help=flag.help.replace("%", "%%") + default,
         nargs="+" if flag.several else None,
     )
+
+
+def as_flag(name, value):
+    """A flag as it would be given by hand."""
+    return f"--{'' if value else 'no_'}{name}" if isinstance(value, bool) else f"--{name} {shown(value)}"
+
+
+def shown(value):
+    """A flag's value in the words of a command line."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def underscored(word):

@@ -122,10 +122,9 @@ def check_free(folder, paths, inputs, overwrite=False):
         if identity(folder / name) in read:
             raise UserError(f"{folder / name} would be read and overwritten; name another folder for output")
     for name in sorted(names - ours):
-        if (folder / name).is_dir() or any(path.is_file() for path in (folder / name).parents):
-            raise UserError(
-                f"{folder / name} cannot be written: a folder or file of that name is in the way; remove it"
-            )
+        path = folder / name
+        if way := next((above for above in path.parents if above.is_file()), path if path.is_dir() else None):
+            raise UserError(f"{path} cannot be written: {way} is in the way; remove it, or name another folder")
         if os.path.lexists(folder / name) and not overwrite:
             raise UserError(
                 f"{folder / name} is there already, and not by this program; name another folder, or add --overwrite"
@@ -152,13 +151,15 @@ def write_ours(folder, contents, overwrite=False, alone=False):
 def remove_others(folder, names, below=""):
     """Remove the files that this program wrote to ``folder`` earlier, as far as their names begin with ``below`` and
     are not among ``names``."""
-    old = {name for name in read_written(folder) - set(names) if name.startswith(below)}
-    for name in old:
-        if Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+    gone = set()
+    for name in read_written(folder) - set(names):
+        inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
+        if name.startswith(below) and inside:
             (folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # unless it was the last one
                 (folder / name).parent.rmdir()
-    note(folder, read_written(folder) - old)
+            gone.add(name)
+    note(folder, read_written(folder) - gone)
 
 
 def read_written(folder):

@@ -1,5 +1,6 @@
 """What other CycleGANs, and earlier versions of this one, call the flags of options.py, and their values."""
 
+import re
 from typing import NamedTuple
 
 from runtime.download import PRETRAINED
@@ -56,6 +57,11 @@ OTHER_VALUES = {
         if file and file not in PRETRAINED
     },
 }
+
+
+def flags_in(text):
+    """The names of the flags that ``text`` speaks of."""
+    return set(re.findall(r"--(\w+)", text))
 
 
 def spelt_here(given):

@@ -247,6 +247,10 @@ def test_translations_of_what_is_gone_since_go_and_others_stay(trained, run):
     assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--output_format=jpg", "--direction=AtoB").code == 0
     assert sorted(os.listdir(results / "AtoB")) == ["0.jpg", "2.jpg", "mine.txt"]
     assert sorted(os.listdir(results / "BtoA")) == ["0.png", "1.png", "2.png"]  # of the other direction
+    shutil.move(results / "AtoB", trained / "elsewhere")
+    (results / "AtoB").symlink_to(trained / "elsewhere")
+    for kind in ("png", "jpg", "png"):  # what lies elsewhere is not removed, and stays this program's
+        assert run("test", "--dataset_name=tiny", "--n_cpu=0", f"--output_format={kind}").code == 0
 
 
 def test_an_image_that_keeps_its_format_keeps_its_name(trained, run):
@@ -347,7 +351,7 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--dataset_name=horse2zebr"], "did you mean horse2zebra?"),
         (["--dataset_name=tinyy"], "did you mean tiny?"),
         (["--epoch=3"], "there is no checkpoint in saved_models/tiny"),
-        (["--dataset_name=../tiny"], "a folder's name"),
+        (["--dataset_name=../tiny"], "must be a name"),
         (["--dataset_name=nothing"], "there is no data set datasets/nothing"),
         (["--device=cuda:99"], "--device cuda:99 is not available"),
         (["--device=nonsense"], "--device nonsense is not available"),
@@ -543,6 +547,9 @@ def test_flags_that_a_network_of_ones_own_does_not_take_are_named(monkeypatch):
     monkeypatch.setitem(CRITICS, "own", Network("critics:Own", 8))
     given = parse_training(["--ndf=8", "--dropout", "--recipe=classic"])
     given[0].dis_net = "own"
+    monkeypatch.setitem(options.GENERATORS, "wide", Network("critics:Wide", 8))
+    monkeypatch.setattr("critics.Wide", lambda channels, batch_size: None, raising=False)
+    assert not list(options.idle(*parse_training(["--batch_size=2"])))  # which is no flag of networks alone
     others = " or ".join(name for name in CRITICS if name != "own")
     assert list(options.idle(*given)) == [f"--ndf does nothing here: it goes with --dis_net {others}"]
 
@@ -555,10 +562,14 @@ def test_flags_of_pytorch_cyclegan_mean_what_they_mean_there():
     assert theirs == ours
 
 
-def test_what_is_said_of_another_programs_flag_names_flags_of_ours():
-    flags = {f"--{flag.name}" for group in options.TRAIN.values() for flag in group}
-    for name, here in options.ELSEWHERE.items():
-        assert f"--{name}" not in flags and set(re.findall(r"--\w+", here)) <= flags
+@pytest.mark.parametrize("script", ["cycle_gan", "test", "app", "export", "evaluate", "import_weights"])
+def test_what_is_said_of_another_programs_flag_names_flags_of_ours(refused, run, script):
+    known = set(re.findall(r"--\w+", run(script, "--help").out))
+    for name in options.ELSEWHERE:
+        line = refused(script, f"--{name}=1")
+        if "for --" in line:
+            advice = set(re.findall(r"--\w+", line.partition(" give ")[2]))
+            assert f"--{name}" not in known and advice <= known
 
 
 def test_a_resumed_run_says_which_flags_are_others_than_before(workplace, run):
@@ -571,6 +582,8 @@ def test_a_resumed_run_says_which_flags_are_others_than_before(workplace, run):
     )
     assert result.code == 0 and "changed     --n_epochs 3 (was 2)" in result.out.splitlines()
     assert "wgan-gp, cycle 10, identity 2, wgan-gp penalty 10 (attention recipe)" in result.out
+    result = run("cycle_gan", *resume, "--n_epochs=4", "--no_tensorboard", "--show_channels", "3", "2", "1")
+    assert "--no_tensorboard (was on)" in result.out and "--show_channels 3 2 1 (was 1 2 3)" in result.out
     assert "attention generators, attention critics, self-attention, spectral norm: " in result.out
 
 

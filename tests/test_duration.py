@@ -133,7 +133,7 @@ def test_after_the_first_steps_one_line_says_how_long_it_takes(monkeypatch):
 
 @pytest.mark.parametrize("gen_net", GENERATORS)
 def test_the_smaller_crop_that_is_advised_is_one_that_can_be_had(gen_net):
-    for side in range(64, 400, 8):
+    for side in range(32, 400, 8):
         flags = [f"--img_height={side}", f"--img_width={side + 8}", f"--gen_net={gen_net}"]
         advised = smaller_crop(parse_training(flags)[0])
         parse_training([*flags, *advised.split()])  # raises UserError where it is refused

@@ -138,6 +138,8 @@ def test_what_a_model_in_memory_does_not_take_is_said(channels, frame, said):
     with pytest.raises(UserError, match=said):
         translate(frame)
     if not domain.picture:
+        if channels == 1:
+            assert translate(Image.fromarray(np.full((8, 12), 999, np.uint16))).shape == (8, 12)
         result = translate(np.full((8, 12, channels), 999, np.uint16))
         assert result.shape == ((8, 12) if channels == 1 else (8, 12, channels)) and result.dtype == np.uint16
 

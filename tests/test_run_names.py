@@ -52,10 +52,11 @@ def test_the_name_is_the_command_lines_and_not_the_checkpoints(workplace, run, r
     moved = "--dataset_name=tiny", "--name=moved"
     assert run("cycle_gan", *moved, "--epoch=latest", "--n_epochs=2").code == 0
     assert runs_in("saved_models") == ["moved"]
-    assert "there is no data set datasets/moved" in refused("test", "--name=moved")
+    line = refused("test", "--name=moved")
+    assert "there is no data set datasets/moved" in line and line.endswith("name its data set by --dataset_name")
     assert run("test", "--name=moved", "--input=datasets/tiny/testA", "--output=out", "--direction=AtoB").code == 0
     beside = "--dataset_name=tiny", "--checkpoint=saved_models/moved/epoch_1.pth", "--features=efficientnet_lite0"
     assert run("evaluate", *beside).code == 0 and runs_in("results") == ["moved"]  # its numbers are not the set's
-    assert "must be a folder's name, not 'a/b'" in refused("cycle_gan", *TINY, "--name=a/b")
+    assert "must be a name, not 'a/b'" in refused("cycle_gan", *TINY, "--name=a/b")
     sides = "--real=datasets/tiny/testA", "--fake=out"
     assert "is of a model, not of two folders" in refused("evaluate", *sides, "--name=moved")

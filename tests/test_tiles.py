@@ -291,8 +291,12 @@ def test_an_image_that_cannot_be_written_ends_the_run(workplace, run, refused):
     (workplace / "out").mkdir()
     (workplace / "out" / "1.png").mkdir()
     flags = ["--dataset_name=tiny", "--input=datasets/tiny/testA", "--output=out", "--n_cpu=0"]
-    assert "1.png is there already, and not by this program" in refused("test", *flags)
-    assert "1.png: Is a directory" in refused("test", *flags, "--overwrite")
+    for more in ([], ["--overwrite"]):  # said before anything is translated
+        assert "out/1.png is in the way; remove it" in refused("test", *flags, *more)
+    (workplace / "file").write_text("mine")
+    flags[2] = "--output=file/deep"
+    assert "file/deep/0.png cannot be written: file is in the way" in refused("test", *flags)
+    assert (workplace / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("n_cpu", [0, 2])

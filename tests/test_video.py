@@ -260,7 +260,7 @@ def test_flags_that_do_nothing_for_a_file_are_refused(trained, says):
     for flags in (["--frames"], ["--frames", "--fps=9"]):
         assert "--frames is for numbered frames, and clip.mp4 is a file" in says("--input=clip.mp4", *flags)
     line = says("--input=clip.mp4", "--output=out.mp4", "--output_format=tif")
-    assert "--output_format is for images, and out.mp4 is a file" in line
+    assert "--output_format is for images, and here a video is written" in line
 
 
 def test_numbered_frames_in_their_order(same):
