@@ -43,13 +43,13 @@ class Monitor:
         """Go on with what an earlier run wrote up to ``steps``."""
         self.scalars = Scalars(self.folder, self.options.tensorboard, steps)
 
-    def set_later_aside(self, steps, best_too):
-        """Move the grids after ``steps`` to ``<folder>.1`` …, with a copy of all curves: they are of another course.
-        ``best_too``: so is the best evaluation, and the next one is the first."""
+    def set_later_aside(self, steps, target, best_too):
+        """Move the grids after ``steps`` to the new folder ``target``, with a copy of all curves: they are of another
+        course. ``best_too``: so is the best evaluation, and the next one is the first."""
         if best_too:
             self.best = metrics.Best()
         later = [path for step, path in pages.grids_in(self.folder).items() if step > steps]
-        target = move_aside(self.folder, later)
+        move_aside(later, target)
         jsonl.write(target / "scalars.jsonl", jsonl.read(self.folder / "scalars.jsonl", is_row))
 
     def progress(self, run):

@@ -54,13 +54,11 @@ def holds_files(folder):
     return not all(map(files.LEFTOVER.fullmatch, names))
 
 
-def move_aside(folder, paths):
-    """Move some files of ``folder`` to a new folder beside it, ``<folder>.1``, ``.2`` …; returns that."""
-    (target,) = free_beside(folder)
+def move_aside(paths, target):
+    """Move files to a new folder ``target``, such as ``free_beside`` finds."""
     target.mkdir()
     for path in paths:
         path.rename(target / path.name)
-    return target
 
 
 def free_beside(*folders):

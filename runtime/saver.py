@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime import checkpoints, distributed
 from runtime.errors import UserError, describe, tell, warn
-from runtime.folders import move_aside
+from runtime.folders import free_beside, move_aside
 from runtime.lock import locked
 
 
@@ -64,8 +64,10 @@ class Saver:
         it belongs to another course, and the latest is now what this one writes."""
         if not (later := checkpoints.later_than(self.folder, saved)):
             return
-        run.monitor.set_later_aside(run.steps, best_too=self.folder / "best.pth" in later)  # found later by these files
-        target = move_aside(self.folder, later)
+        for_grids, target = free_beside(run.monitor.folder, self.folder)
+        best_too = self.folder / "best.pth" in later
+        run.monitor.set_later_aside(run.steps, for_grids, best_too)  # first: that it is due is known by these files
+        move_aside(later, target)
         place = checkpoints.path_of(self.folder, saved["epoch"], saved["sample"])
         tell(f"what was saved after {place} is now in {target}")
 

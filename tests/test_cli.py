@@ -145,8 +145,10 @@ def test_the_best_of_another_course_is_set_aside_with_it(workplace, run):
     checkpoints.write(folder / "best.pth", {**best, "epoch": 3})
     result = run("cycle_gan", "--dataset_name=tiny", "--epoch=2", "--n_epochs=2", "--lr=0.1")
     assert "is trained to epoch 2" in result.err  # and nothing has moved
+    (workplace / "images/tiny.1").mkdir()
     assert run("cycle_gan", "--dataset_name=tiny", "--epoch=2", "--n_epochs=3").code == 0
-    assert sorted(os.listdir(workplace / "saved_models/tiny.1")) == ["best.pth", "epoch_3.pth"]
+    assert sorted(os.listdir(workplace / "saved_models/tiny.2")) == ["best.pth", "epoch_3.pth"]
+    assert (workplace / "images/tiny.2/scalars.jsonl").exists()  # the same number
     assert not (folder / "best.pth").exists()
 
 
@@ -156,9 +158,9 @@ def test_a_new_course_has_a_best_of_its_own(tmp_path):
     monitor.folder.mkdir()
     (monitor.folder / "8.png").touch(), (monitor.folder / "4.png").touch()
     monitor.best.score, monitor.best.waited = 0.1, 3
-    monitor.set_later_aside(4, best_too=False)
+    monitor.set_later_aside(4, tmp_path / "run.1", best_too=False)
     assert monitor.best.score == 0.1 and os.listdir(tmp_path / "run") == ["4.png"]
-    monitor.set_later_aside(4, best_too=True)
+    monitor.set_later_aside(4, tmp_path / "run.2", best_too=True)
     assert monitor.best.score == math.inf and monitor.best.waited == 0
 
 
