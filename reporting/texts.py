@@ -11,6 +11,7 @@ from readers.folders import find_side, has_images
 from registry import PENALTIES
 from runtime import checkpoints, distributed
 from runtime.device import smaller_crop
+from runtime.flags import as_flag
 from utils import lr_factor
 
 USUAL_FOLDERS = {"dataset_dir": "datasets", "checkpoint_dir": "saved_models", "images_dir": "images"}  # the defaults
@@ -46,10 +47,9 @@ def summary(run):
 
 
 def networks(options):
-    """The networks of ``options`` by name, and what they have that not all have."""
-    flags = {"attention": "self-attention", "spectral_norm": "spectral norm", "dropout": "dropout"}
-    parts = [f"{options.gen_net} generators", f"{options.dis_net} critics"]
-    return ", ".join(parts + [words for flag, words in flags.items() if getattr(options, flag)])
+    """The networks of ``options`` by the flags that choose them."""
+    flags = ["gen_net", "dis_net", "attention", "spectral_norm", *(["dropout"] if options.dropout else [])]
+    return " ".join(as_flag(flag, getattr(options, flag)) for flag in flags)
 
 
 def objective(options):

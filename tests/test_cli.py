@@ -586,7 +586,7 @@ def test_a_resumed_run_says_which_flags_are_others_than_before(workplace, run):
     assert "wgan-gp, cycle 10, identity 2, wgan-gp penalty 10 (attention recipe)" in result.out
     result = run("cycle_gan", *resume, "--n_epochs=4", "--no_tensorboard", "--show_channels", "3", "2", "1")
     assert "--no_tensorboard (was on)" in result.out and "--show_channels 3 2 1 (was 1 2 3)" in result.out
-    assert "attention generators, attention critics, self-attention, spectral norm: " in result.out
+    assert "networks    --gen_net attention --dis_net attention --attention --spectral_norm: " in result.out
 
 
 def test_channels_that_a_generator_cannot_change_are_refused(monkeypatch):
