@@ -61,7 +61,7 @@ def main():
     with claimed(folder, written, [path for output in outputs for path in output.sources()], options.overwrite):
         done = [row for output in outputs for row in translate_all(translators, output, device, options)]
         pages.write_results(folder, done)
-    for direction in [] if options.input else translators.pick(options.direction):  # of images that are gone since …
+    for direction in [] if options.input else translators.pick(options.direction):  # of images that are gone
         remove_others(folder, (os.path.relpath(path, folder) for path in written), below=direction)
     tell(f"look at {folder}/index.html")
 
