@@ -61,8 +61,9 @@ def main():
     with claimed(folder, written, [path for output in outputs for path in output.sources()], options.overwrite):
         done = [row for output in outputs for row in translate_all(translators, output, device, options)]
         pages.write_results(folder, done)
-    for direction in [] if options.input else translators.pick(options.direction):  # of images that are gone
-        remove_others(folder, (os.path.relpath(path, folder) for path in written), below=direction)
+    if not options.input:  # translations of images that are gone
+        names = (os.path.relpath(path, folder) for path in written)
+        remove_others(folder, names, below=tuple(translators.pick(options.direction)))
     tell(f"look at {folder}/index.html")
 
 

@@ -170,8 +170,7 @@ def in_ticks(frames, tick, least):
 def write_animation(frames, file, kind, clip, options, stop):
     """An animated picture by Pillow, for which all frames are in memory at the end."""
     frames = list(frames)
-    first, *rest = [Image.fromarray(squeezed(frame.array))
-                    for frame in frames]  # fmt: skip
+    first, *rest = [Image.fromarray(squeezed(frame.array)) for frame in frames]
     tick, least = (Fraction(1, 100), 2) if kind.name == "GIF" else (Fraction(1, 1000), 1)  # browsers slow down 10 ms
     durations = [int(1000 * tick * count) for count in in_ticks(frames, tick, least)]
     shown = {} if clip.loops == 1 and kind.name == "GIF" else {"loop": clip.loops}  # a GIF says it only of more

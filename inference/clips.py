@@ -40,12 +40,12 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     source, (origin, target) = Path(options.input), (domains[side] for side in direction.split("to"))
     if not source.exists():
         raise UserError(f"--input {source} does not exist")
-    if is_clip(source):
-        refuse_unused(options, TRANSLATE, ("frames", "fps"), f"is for numbered frames, and {source} is a file")
-    if is_clip(source) or output.suffix.lower() in KINDS:
+    if from_file := is_clip(source):
+        refuse_unused(options, TRANSLATE, ("frames",), f"is for numbered frames, and {source} is a file")
+    if from_file or output.suffix.lower() in KINDS:
         refuse_unused(options, TRANSLATE, ("output_format",), "is for images, and here a video is written")
     job = Job(translators, translate, origin, target, options, device)
-    if is_clip(source):
+    if from_file:
         check_eight_bits(source, origin)
         clip, places, output = open_clip(source, origin), [source], output_file(output, source)
     elif source.is_dir() or is_archive(source):

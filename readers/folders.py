@@ -50,8 +50,8 @@ def list_images(folder, ways=PICTURES):
     """
     if not Path(folder).is_dir() and not is_archive(folder):
         there = sorted(path.name for path in Path(folder).parent.glob("[!.]*/"))[:8]
-        found = f", and there is {', '.join(there)}" if there and Path(folder).name in SEGMENTATION_NAMES else ""
-        raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB{found}")
+        told = f", and there is {', '.join(there)}" if there and Path(folder).name in SEGMENTATION_NAMES else ""
+        raise UserError(f"the folder {folder} is missing; a data set has trainA, trainB, testA and testB{told}")
     files = list(files_in(folder))
     if not (found := sorted(filter(is_image, files))):
         kind = "folder" if Path(folder).is_dir() else "archive"

@@ -75,7 +75,7 @@ def clip(path, domain):
         with container(path, domain.limit) as source:
             video = source.streams.video[0]
             count, damage, time, last, begin = 0, [], Fraction(0), Fraction(-1), start(source)
-            opening, regular = None, 0  # when the pictures begin, which sound may do earlier; frames in the usual time
+            opening, regular = Fraction(0), 0  # when pictures begin, maybe after the sound; frames in the usual time
             for picture in decoded(source, video, damage):
                 said = picture.duration * picture.time_base if picture.duration else 1 / rate
                 if picture.pts is not None:
@@ -85,12 +85,11 @@ def clip(path, domain):
                     time = told - begin
                 yield Frame(as_array(picture, first.width, first.height, domain.channels), time, said)
                 regular += abs(time - last - 1 / rate) < 0.1 / rate
-                opening = time if opening is None else opening
+                opening = opening if count else time
                 last, time, count = time, time + said, count + 1
-            if count:
-                promised = seconds - opening
-                about = promised * rate if 2 * regular > count else count * promised / (time - opening)
-                found.problems += shortfall(path, count, video.frames, round(about), damage)
+            varies = count and 2 * regular <= count
+            usual = count / (time - opening) if varies else rate  # frames a second
+            found.problems += shortfall(path, count, video.frames, round((seconds - opening) * usual), damage)
 
     found.read = read
     return found

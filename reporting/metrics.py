@@ -214,8 +214,8 @@ class Evaluation:
         sizes = translators.multiple, translators.min_size
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
-        self.namesake = {"A": namesakes(self.folders["A"].names, self.folders["B"].names)}
-        self.namesake["B"] = namesakes(self.folders["B"].names, self.folders["A"].names)
+        names = {side: folder.names for side, folder in self.folders.items()}
+        self.namesake = {side: namesakes(names[side], names[other]) for side, other in ("AB", "BA")}
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
 
     @torch.inference_mode()

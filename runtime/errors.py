@@ -42,9 +42,10 @@ def printable(text):
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
-def did_you_mean(name, known):
-    """A question to end a message with, where ``name`` is much like one of ``known``; else ""."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+def did_you_mean(name, known, share=0.8):
+    """A question to end a message with, where ``name`` has so large a ``share`` of its letters in common with one of
+    ``known``; else ""."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=share)
     return f"; did you mean {near[0]}?" if near else ""
 
 

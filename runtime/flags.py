@@ -1,12 +1,11 @@
 """Tables of flags, and how a command line is read by them: name, default, check and help of each flag stand once."""
 
 import argparse
-import difflib
 import re
 import reprlib
 from typing import NamedTuple
 
-from runtime.errors import UserError
+from runtime.errors import UserError, did_you_mean
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Checks: text to a value
@@ -139,13 +138,11 @@ class Parser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         words = (word.partition("=")[0] for word in message.split() if word.startswith("--"))
         unknown = next((word for word in words if word not in known), "")
-        near = difflib.get_close_matches(unknown, known, n=1, cutoff=NEAR) if "unrecognized" in message else []
-        hint = "--help shows every flag, docs/migration.md those of other CycleGANs"
-        if here := self.elsewhere.get(unknown[2:]):
-            hint = f"for {unknown}, give {here} (docs/migration.md)"
-        elif near:
-            hint = f"did you mean {near[0]}?"
-        raise UserError(f"{message}; {hint}")
+        here = self.elsewhere.get(unknown[2:])
+        near = did_you_mean(unknown, known, NEAR) if "unrecognized" in message else ""
+        hint = f"; for {unknown}, give {here} (docs/migration.md)" if here else near
+        others = "; --help shows every flag, docs/migration.md those of other CycleGANs"
+        raise UserError(f"{message}{hint or others}")
 
 
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.I)  # argparse's own knows no exponents

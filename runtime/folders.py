@@ -1,6 +1,7 @@
 """Folders for output: writable, apart from what is read, and never at the cost of a file that is already there."""
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -119,13 +120,14 @@ def check_free(folder, paths, inputs, overwrite=False):
     for name in sorted(names):
         if identity(folder / name) in read:
             raise UserError(f"{folder / name} would be read and overwritten; name another folder for output")
+    is_file = functools.cache(Path.is_file)  # of many names in few folders
     for name in sorted(names - ours):
         path = folder / name
-        if way := next((above for above in path.parents if above.is_file()), path if path.is_dir() else None):
+        if way := next(filter(is_file, path.parents), path if path.is_dir() else None):
             raise UserError(f"{path} cannot be written: {way} is in the way; remove it, or name another folder")
-        if os.path.lexists(folder / name) and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise UserError(
-                f"{folder / name} is there already, and not by this program; name another folder, or add --overwrite"
+                f"{path} is there already, and not by this program; name another folder, or add --overwrite"
             )
     check_writable(folder)
 
@@ -147,8 +149,8 @@ def write_ours(folder, contents, overwrite=False, alone=False):
 
 
 def remove_others(folder, names, below=""):
-    """Remove the files that this program wrote to ``folder`` earlier, as far as their names begin with ``below`` and
-    are not among ``names``."""
+    """Remove the files that this program wrote to ``folder`` earlier, as far as their names begin with ``below``, a
+    prefix or several, and are not among ``names``."""
     gone = set()
     for name in read_written(folder) - set(names):
         inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
