@@ -111,7 +111,7 @@ def measure_model(options, device):
     check_measure(options.features, Namespace(**trained))
     set_tf32(trained["tf32"])
     amp = pick_translation_amp(options.amp, trained["amp"], device, domains)
-    translators = load_translators(state, device, amp)
+    translators = load_translators(state, device, reordered=True)
     directions = translators.pick(options.direction)
     folders = {side: find_side(folder, "test", side) for side in "AB"}
     evaluation = Evaluation(folders, options, device, translators, amp, domains)

@@ -12,17 +12,30 @@ from registry import NORMS, load
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Torch's, but on a CPU by kernels that compute the same faster: that of group norm or, in channels_last, where its
-    backward is slow, that of batch norm for one image at a time. (Not on a GPU: there autocast would make it
-    float32.)"""
+    """Torch's, but on a CPU by kernels that compute the same faster: that of group norm or, in channels_last, that of
+    batch norm for one image at a time. (Not on a GPU: there autocast would make it float32.)"""
+
+    SMALL = 1024  # pixels below which group norm's kernel in channels_last goes number by number; its backward does
 
     def forward(self, x):
-        if x.device.type != "cpu" or self.track_running_stats:
+        if x.device.type != "cpu" or self.affine or self.track_running_stats:
             return super().forward(x)
-        if torch.is_grad_enabled() and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            images = [F.batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)]
-            return torch.cat(images) if len(images) > 1 else images[0]
+        channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        if channels_last and (torch.is_grad_enabled() or x.shape[2] * x.shape[3] < self.SMALL):
+            return image_by_image(x, self.eps)
         return F.group_norm(x, x.shape[1], eps=self.eps)
+
+
+def image_by_image(x, eps):
+    """The instance norm of x, N×C×H×W, by batch norm's kernel.
+
+    In half precision it rounds mean and variance as it does x, so a flat channel becomes exactly 0, where ReLU stops
+    the gradient. Kept in float32 (which weights in that type would do), the mean of a flat channel is off by rounding,
+    and each norm behind it makes the gradient of a blank image 300 times as large.
+    """
+    images = x.split(1) if len(x) > 1 else [x]  # whose gradient is not copied
+    normed = [F.batch_norm(image, None, None, training=True, eps=eps) for image in images]
+    return torch.cat(normed) if len(normed) > 1 else normed[0]
 
 
 class LayerNorm2d(nn.Module):

@@ -79,7 +79,7 @@ def load_checkpoint(options, device):
     set_tf32(trained["tf32"])
     domains = domains_of(state, options.decoded_limit)
     options.amp = pick_translation_amp(options.amp, trained["amp"], device, domains)
-    translators = load_translators(state, device, None if options.compile else options.amp)
+    translators = load_translators(state, device, reordered=not options.compile)
     if options.compile:
         translators.compile_generators()
     return path, translators, domains

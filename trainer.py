@@ -43,7 +43,7 @@ class CycleGAN:
         self.critic_objective = CriticObjective(D_A, D_B, critic_terms(options), {"penalty": options.penalty_interval})
         objectives = self.generator_objective, self.critic_objective
         for objective in objectives:
-            objective.to(memory_format=memory_format(objective, device, self.amp))
+            objective.to(memory_format=memory_format(objective, device))
         self.optimizer_G, self.optimizer_D = (
             torch.optim.Adam(objective.parameters(), options.lr, (options.b1, options.b2), fused=True)
             for objective in objectives

@@ -179,16 +179,16 @@ class Translators(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def load_translators(state, device, amp=None):
+def load_translators(state, device, reordered=False):
     """The averaged generators of a checkpoint, ready to translate. Raises UserError where it does not hold them.
 
-    ``amp``: the precision in which they will compute; their weights then lie in the order that is fastest for it.
+    ``reordered``: their weights lie in the order of memory that is fastest there.
     """
     check_generators(state)
     translators = assemble(state)
     translators.load_state_dict(state["generators"])
     translators = fold_spectral_norm(translators).requires_grad_(False).to(device)
-    return translators.to(memory_format=memory_format(translators, torch.device(device), amp)) if amp else translators
+    return translators.to(memory_format=memory_format(translators, torch.device(device))) if reordered else translators
 
 
 def assemble(state):
@@ -232,4 +232,4 @@ def load(path, epoch="latest", device="auto"):
     """
     device = pick_device(device)
     _, state = checkpoints.find(path, epoch)
-    return PictureTranslator(load_translators(state, device, amp="off"), domains_of(state), device)
+    return PictureTranslator(load_translators(state, device, reordered=True), domains_of(state), device)

@@ -47,6 +47,10 @@ def entry_point():
 translation = entry_point()
 
 
+def usual_order():
+    return patch.object(translators, "memory_format", lambda *given: torch.contiguous_format)
+
+
 class InTheMainThread:
     """Takes the place of the threads that write."""
 
@@ -63,10 +67,7 @@ class InTheMainThread:
 WAYS = {  # name → flags of test.py, and what is replaced for it
     "as it is, float32": ([], nullcontext),
     "spectral norm not folded": ([], lambda: patch.object(translators, "fold_spectral_norm", lambda each: each.eval())),
-    "the usual order of memory": (
-        [],
-        lambda: patch.object(translators, "memory_format", lambda *given: torch.contiguous_format),
-    ),
+    "the usual order of memory": ([], usual_order),
     "torch's convolutions": ([], lambda: patch.object(convolutions, "eager_float32_on_a_cpu", lambda x: False)),
     "four at once": (["--batch_size=4"], nullcontext),
     "one by one": (["--batch_size=1"], nullcontext),
@@ -76,6 +77,7 @@ WAYS = {  # name → flags of test.py, and what is replaced for it
     "tiles of half the side": (["--tile"], nullcontext),
     "compiled": (["--compile"], nullcontext),
     "bf16": (["--amp=bf16"], nullcontext),
+    "bf16, the usual order of memory": (["--amp=bf16"], usual_order),
     "bf16, compiled": (["--amp=bf16", "--compile"], nullcontext),
 }
 
@@ -131,7 +133,7 @@ def measure(way, words, source, folder, size, device, threads):
     trained = parse_training(words)[0]
     state = {"options": vars(trained), "generators": translators.Translators(trained).state_dict()}
     with replaced():
-        loaded = translators.load_translators(state, device, None if options.compile else options.amp)
+        loaded = translators.load_translators(state, device, reordered=not options.compile)
         if options.compile:
             loaded.compile_generators()
 

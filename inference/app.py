@@ -63,7 +63,7 @@ class Models:
         domains = domains_of(state)
         if not all(domain.picture for domain in domains.values()):
             raise UserError(f"{run} is not of 8-bit pictures; test.py translates its files")
-        return load_translators(state, self.device, amp="off"), domains
+        return load_translators(state, self.device, reordered=True), domains
 
     @torch.inference_mode()
     def translate(self, run, epoch, direction, path):

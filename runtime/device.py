@@ -68,13 +68,15 @@ def computes_bf16(device):
     """Whether ``device`` multiplies matrices in bf16 by instructions of its own, which on a CPU means AMX, or
     AVX512-BF16 on an AMD processor.
 
-    Without, bf16 is slower than float32, with an Intel's AVX512-BF16 too (docs/performance.md). (ARM processors, some
-    of which have such instructions, have not been measured.)
+    Without, bf16 is slower than float32, with an Intel's AVX512-BF16 too (docs/performance.md): that makes as many
+    products in a cycle as in float32, an AMD's twice as many. (ARM processors, some of which have such instructions,
+    have not been measured.)
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return onednn and (cpu_has("amx_bf16") or has_amds_bf16())
+    amds_bf16 = cpu_has("avx512_bf16") and cpu_has("sse4a")  # which AMD's processors alone have
+    return onednn and (cpu_has("amx_bf16") or amds_bf16)
 
 
 def cpu_has(instructions):
@@ -85,12 +87,6 @@ def cpu_has(instructions):
 def has_avx2_alone():
     """Whether the processor, or what torch may use of it, has AVX2 and not AVX-512."""
     return torch.backends.cpu.get_cpu_capability() == "AVX2"
-
-
-def has_amds_bf16():
-    """Whether the CPU is AMD's, which alone have SSE4a, and has AVX512-BF16: there it computes twice the products of
-    float32 in a cycle; an Intel's no more."""
-    return cpu_has("sse4a") and cpu_has("avx512_bf16")
 
 
 def multiplies_slowly():
@@ -114,26 +110,20 @@ def autocast(device, amp):
     return torch.autocast(device.type, AMP_TYPES.get(amp), enabled=amp != "off")
 
 
-def memory_format(network, device, amp):
-    """The order of memory in which ``network`` computes fastest on ``device`` in the precision ``amp``.
+def memory_format(network, device):
+    """The order of memory in which ``network`` computes fastest on ``device``.
 
     Tensor cores want channels last (NVIDIA, Convolutional Layers User's Guide, "Tensor Layouts"). But torch's instance
     norm views N×C×H×W as 1×NC×H×W, for which it copies to the usual order and back, so that networks with one lose
-    more than they gain. On a CPU networks with batch norm gain; so do all in float32 where it has AVX2 or AVX-512, and
-    in bf16 on AMD's. In bf16 on an Intel's the others lose half as much again (docs/performance.md).
+    more than they gain; ours does so on a GPU alone. On a CPU all gain where it has AVX2 or AVX-512, in float32 and in
+    bf16 (docs/performance.md), and on others those with batch norm.
     """
     kinds = {type(module) for module in network.modules()}
     copies = any(issubclass(kind, nn.InstanceNorm2d) for kind in kinds)
     batch_norm = any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
-    gains = not copies if device.type == "cuda" else batch_norm or device.type == "cpu" and channels_last_pays(amp)
+    wide = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    gains = not copies if device.type == "cuda" else batch_norm or wide
     return torch.channels_last if gains else torch.contiguous_format
-
-
-def channels_last_pays(amp):
-    """Whether the CPU computes all networks faster in channels_last, in the precision ``amp``."""
-    if amp == "off":
-        return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    return amp == "bf16" and has_amds_bf16()
 
 
 def ran_out_of_memory(error):

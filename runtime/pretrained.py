@@ -65,7 +65,7 @@ class Backbone(nn.Module):
             with torch.autocast("cpu", enabled=False):  # half precision is slower where each channel goes alone
                 return self(x.float(), strides)
         stem = self.stages["2"]  # stands for all, which have no norm left either, and is looked through sooner
-        x = x.contiguous(memory_format=memory_format(stem, x.device, "off"))
+        x = x.contiguous(memory_format=memory_format(stem, x.device))
         x = (127.5 * x + 0.5) / 128  # as it was trained: (0…255 − 127) / 128
         features = []
         for stride, stage in self.stages.items():
