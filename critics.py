@@ -143,8 +143,9 @@ class FeatureCritic(nn.Module):
     def forward(self, x):
         x = x.expand(-1, 3, -1, -1)
         if self.feature_size:
-            scale = self.feature_size / min(x.shape[2:])
-            x = F.interpolate(x, scale_factor=scale, mode="bilinear", antialias=scale < 1)
+            shorter = min(x.shape[2:])
+            size = [round(side * self.feature_size / shorter) for side in x.shape[2:]]
+            x = F.interpolate(x, size, mode="bilinear", antialias=self.feature_size < shorter)
         features = [self.SCALE * each for each in self._backbone[0](x, self.STRIDES)]
         scores = [head(each) for head, each in zip(self.heads, self.mixing(features), strict=True)]
         return torch.cat([F.interpolate(score, scores[0].shape[2:]) for score in scores], dim=1)

@@ -223,7 +223,7 @@ def forward_joined(network, *batches):
 
 
 def active(terms):
-    """The terms whose weight is not 0: the others are not even computed."""
+    """The terms whose weight is not 0. (The way back is computed in any case.)"""
     return {name: (weight, function) for name, (weight, function) in terms.items() if weight}
 
 
@@ -256,8 +256,12 @@ class GeneratorObjective(nn.Module):
         target = "B" if source == "A" else "A"
         critic = self._critics[target]
         with frozen(critic), one_power_iteration(self.translators, settled=[critic]):
-            direction = self._direction(source, target, x, y)
-            values = {name: term(direction) for name, (_, term) in self.terms.items()}
+            return self._losses(source, target, x, y)
+
+    def _losses(self, source, target, x, y):
+        """A function of its own, which torch.compile takes in one piece: it cannot see through what is around it."""
+        direction = self._direction(source, target, x, y)
+        values = {name: term(direction) for name, (_, term) in self.terms.items()}
         total = weighted_sum(self.terms, values) / 2
         return GeneratorLosses(total, {name: x.detach() for name, x in values.items()}, direction.fake.detach())
 
@@ -291,8 +295,12 @@ class CriticObjective(nn.Module):
     def forward(self, real_A, fake_A, real_B, fake_B):
         due_now = due(self.terms, self.intervals, self.step)
         with one_power_iteration(self):
-            judged = self._judge(self.D_A, real_A, fake_A), self._judge(self.D_B, real_B, fake_B)
-            values = [{name: term(one) for name, (_, term) in due_now.items()} for one in judged]
+            return self._losses(due_now, real_A, fake_A, real_B, fake_B)
+
+    def _losses(self, due_now, real_A, fake_A, real_B, fake_B):
+        """As in GeneratorObjective."""
+        judged = self._judge(self.D_A, real_A, fake_A), self._judge(self.D_B, real_B, fake_B)
+        values = [{name: term(one) for name, (_, term) in due_now.items()} for one in judged]
         total = sum(weighted_sum(due_now, one) for one in values)
         terms = {name: sum(one[name].detach() for one in values) / 2 for name in due_now}
         scores = {

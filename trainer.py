@@ -200,8 +200,10 @@ class CycleGAN:
         self.translators.masks.frozen = bool(state["masks_frozen"])  # as they were for the images in the replay buffers
         saved = state["processes"]
         own = saved[distributed.RANK % len(saved)]
-        for name in self.PER_PROCESS if len(saved) == distributed.WORLD else ("buffer_A", "buffer_B"):
-            getattr(self, name).load_state_dict(own[name])
+        same = len(saved) == distributed.WORLD
+        for name in self.PER_PROCESS if same else ("buffer_A", "buffer_B"):
+            its_draws = {} if same else {"random": getattr(self, name).random.get_state()}  # not another process's
+            getattr(self, name).load_state_dict({**own[name], **its_draws})
         size = self.options.img_height, self.options.img_width
         of_A, of_B = (self.buffer_A, self.options.channels_A), (self.buffer_B, self.options.channels_B)
         for buffer, channels in (of_A, of_B):  # a resumed run may have other crops

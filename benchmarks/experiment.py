@@ -128,7 +128,7 @@ def train(model, options, seconds, every=math.inf, watch=None, images=None, aver
                 average.update_parameters(model.translators)
         if steps % 50 == 0:
             means = log.read()
-    return {name: round(value, 4) for name, value in means.items()}, steps
+    return {name: round(value, 4) for name, value in means.items()}, steps - 1  # the last batch came too late
 
 
 class Measure:

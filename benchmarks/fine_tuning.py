@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from experiment import SMALL, keep, train
 
 from options import parse_evaluation, parse_training, start_from
-from readers.domains import pictures_of
+from readers.domains import pictures_of, plain
 from readers.folders import find_side
 from reporting.metrics import Evaluation
 from runtime import checkpoints
@@ -47,6 +47,7 @@ def main():
         train(model, options, arguments.source_seconds)
         generators = model.average.module.state_dict()
         position = dict(epoch=1, sample=0, steps=0, data={}, options=vars(options), given=[])
+        position["domains"] = plain(pictures_of(options))
         checkpoints.save(folder, {**position, "generators": generators}, keep=1)
         for start, flags in {"scratch": [], arguments.source: [f"--init_from={folder}"]}.items():
             curve = follow([*common, *flags, f"--dataset_name={arguments.target}"], arguments)

@@ -3,7 +3,7 @@
     python benchmarks/layer_norm.py                  (on a GPU: --device cuda --dtype bfloat16)
 
 "one plane" makes each image one plane of an instance norm, as LayerNorm2d once did. The others are named after what
-they call; "ours" is what LayerNorm2d picks for the device (models.py).
+they call; "ours" is what LayerNorm2d picks for the device (layers.py).
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 Cold: nothing is decoded yet (the files may be in the system's memory). Warm: --cache holds every image. "without":
 --cache 0. An image here is a sample, one of each side. Appetite: samples per second of the training step of the same
-flags, which are those of cycle_gan.py behind ``--``.
+flags, which are those of cycle_gan.py behind ``--``, but for the penalty, which is due at each step.
 """
 
 import argparse

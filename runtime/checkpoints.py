@@ -70,16 +70,17 @@ def load(folder, epoch, resume=False):
     ``latest`` passes over damaged files, with a warning. ``resume`` wants one that training can go on from.
     Raises UserError with those there are.
     """
-    names = listed(folder)
+    names, best = listed(folder), Path(folder) / "best.pth"
+    if epoch == "best" and os.path.lexists(best):  # in the first epochs, or copied from elsewhere, it is alone
+        return best, load_file(best, resume)
     if not names:
-        near = did_you_mean(Path(folder).name, (path.parent.name for path in Path(folder).parent.glob("*/*.pth")))
+        others = (path.parent for path in Path(folder).parent.glob("*/*.pth") if path.parent != Path(folder))
+        near = did_you_mean(Path(folder).name, (other.name for other in others))
         raise UserError(
             f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ...{near}"
         )
     if epoch == "best":
-        if not os.path.lexists(path := Path(folder) / "best.pth"):
-            raise UserError(f"there is no best checkpoint in {folder}; train with --eval_interval, or name an --epoch")
-        return path, load_file(path, resume)
+        raise UserError(f"there is no best checkpoint in {folder}; train with --eval_interval, or name an --epoch")
     if epoch != "latest":
         if (path := path_of(folder, epoch)) not in [name.path for name in names]:
             whole = ", ".join(str(name.epoch) for name in names if not name.sample)

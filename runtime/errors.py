@@ -59,6 +59,13 @@ def describe(error):
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
+def in_a_thread(given):
+    """``threading.excepthook``: what stopped a thread, as TensorBoard's that write, in one line."""
+    error = given.exc_value
+    said = describe(error) if isinstance(error, OSError) else first_line(error, type(error).__name__)
+    warn(f"{getattr(given.thread, 'name', 'a thread')}: {said}")
+
+
 def exit_cleanly(main):
     """Run ``main()``; end a UserError, or the operating system's refusal of a file, with one line and exit code 2."""
     for name in ("stdout", "stderr"):
@@ -70,7 +77,7 @@ def exit_cleanly(main):
     warnings.showwarning = lambda message, category, *where: warn(first_line(message, category))
     logging.lastResort = Lines(logging.WARNING)
     sys.excepthook = uncaught
-    threading.excepthook = lambda given: warn(f"{given.thread.name}: {describe(given.exc_value)}")  # TensorBoard's
+    threading.excepthook = in_a_thread
     try:
         try:
             main()

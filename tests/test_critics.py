@@ -79,6 +79,11 @@ def test_images_of_one_channel_are_seen_as_grey_and_others_are_refused():
 
 def test_resized_images_give_the_scores_of_their_size():
     assert FeatureCritic(ndf=4, feature_size=64)(images(0)).shape == (2, 3, 16, 16)
+    critic, sizes = FeatureCritic(ndf=4, feature_size=128), []
+    backbone = critic._backbone[0]
+    backbone.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[2:])))
+    critic(torch.zeros(1, 3, 196, 392))  # 196 · (128 / 196) is a little less than 128 as the machine computes
+    assert sizes == [(128, 256)]
 
 
 def test_mixing_is_fixed_and_lets_each_depth_see_the_coarser_ones():

@@ -14,7 +14,9 @@ from conftest import ROOT, TINY, equal, make_dataset
 
 from datasets import epoch_batches
 from losses import both_directions
-from runtime import checkpoints
+from options import parse_training
+from runtime import checkpoints, distributed
+from trainer import CycleGAN
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -39,6 +41,24 @@ def nine_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path / "datasets" / "tiny", count=9)
     return tmp_path
+
+
+def test_processes_that_take_over_one_history_toss_coins_of_their_own(monkeypatch):
+    def model():
+        return CycleGAN(parse_training(TINY)[0], torch.device("cpu"))
+
+    state = model().state_dict()
+    state["processes"] *= 2
+    tossed = set()
+    for rank in range(4):
+        monkeypatch.setattr(distributed, "RANK", rank)
+        resumed = model()
+        with monkeypatch.context() as wider:
+            wider.setattr(distributed, "WORLD", 4)
+            resumed.load_state_dict(state)
+        tossed.add(resumed.buffer_A.random.initial_seed())
+        tossed.add(torch.rand((), generator=resumed.buffer_A.random).item())
+    assert len(tossed) == 8
 
 
 # ---- gradients ----

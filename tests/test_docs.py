@@ -15,6 +15,9 @@ PARSERS = {
     "cycle_gan.py": options.parse_training,
     "test.py": options.parse_translation,
     "evaluate.py": options.parse_evaluation,
+    "import_weights.py": options.parse_import,
+    "export.py": options.parse_export,
+    "app.py": options.parse_app,
 }
 
 
@@ -44,6 +47,18 @@ def commands(text):
 def test_commands_in_the_documents_are_understood(name):
     for program, words in commands(DOCUMENTS[name]):
         PARSERS[program](words)
+
+
+def test_flags_of_benchmarks_in_the_documents_exist():
+    found = []
+    for text in DOCUMENTS.values():
+        for line in code(text.replace("\\\n", " ")):
+            for script, words in re.findall(r"python benchmarks/(\w+\.py)(.*)", line.split(" -- ")[0]):
+                own = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
+                flags = re.findall(r"--\w+", re.sub('"[^"]*"', "", words))  # what is quoted names a run
+                assert all(f'"{flag}"' in own for flag in flags), (script, flags)
+                found += flags
+    assert len(found) > 40
 
 
 def test_commands_are_found():

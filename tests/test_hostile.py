@@ -184,6 +184,18 @@ def test_what_libraries_log_is_a_line_of_ours(tmp_path):
     assert result.stderr == "-c: warning: odd \\x1b[31m\n-c: error: interrupted\n"
 
 
+@pytest.mark.parametrize("error", ["ValueError('odd')", "OSError(5, 'odd', 'file')"])
+def test_what_stops_a_thread_is_one_line(error):
+    code = (
+        "import sys, threading; sys.path.insert(0, sys.argv[1]); from runtime.errors import exit_cleanly\n"
+        f"def work(): raise {error}\n"
+        "exit_cleanly(lambda: threading.Thread(target=work, name='writer').start())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True)
+    said = "file: odd" if "file" in error else "odd"
+    assert result.stderr == f"-c: warning: writer: {said}\n"
+
+
 def test_a_loader_process_that_dies_is_one_line(tmp_path):
     code = (
         "import os, sys, torch; sys.path.insert(0, sys.argv[1])\n"

@@ -271,6 +271,11 @@ def test_the_best_checkpoint_is_kept_and_translates(workplace, run, monkeypatch,
     assert run("test", "--dataset_name=tiny", "--epoch=best", "--n_cpu=0").code == 0
     assert (workplace / "results/tiny/best/AtoB/0.png").exists()
     assert "keeps only the generators" in refused("cycle_gan", "--dataset_name=tiny", "--epoch=best", "--n_epochs=9")
+    for path in (workplace / "saved_models" / "tiny").glob("epoch_*.pth"):
+        path.unlink()  # as before the first of them is due
+    assert run("test", "--dataset_name=tiny", "--epoch=best", "--n_cpu=0").code == 0
+    line = refused("test", "--dataset_name=tiny", "--epoch=latest")
+    assert "there is no checkpoint in saved_models/tiny" in line and "did you mean" not in line
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])

@@ -539,9 +539,11 @@ assert (tiny * tiny == 0).all(), (tiny * tiny == 0).float().mean()
 
 @pytest.mark.parametrize("recipe", ["attention", "classic"])
 def test_compiled_half_steps_compute_the_same(recipe):
-    """Traced in one piece, the penalty apart; code generation, which takes minutes, is the compiler's own business."""
+    """Each call traced in one piece, but for the penalty; code generation, which takes minutes, is the compiler's own
+    business."""
     torch._dynamo.reset()  # sizes that other tests compiled for would make these dynamic, which is slow to trace
     torch._dynamo.utils.counters.clear()
+    traced = torch._dynamo.utils.counters["stats"]
     plain, compiled = (without_chance(build(CycleGAN, f"--recipe={recipe}"), torch.double) for _ in range(2))
     compiled.generator_objective.compile(backend="aot_eager")
     compiled.critic_objective.compile(backend="aot_eager")
@@ -560,7 +562,8 @@ def test_compiled_half_steps_compute_the_same(recipe):
                 expected.backward()
                 total.backward()
         assert same_direction(*([p.grad for p in objective.parameters()] for objective in (other, one)), 1e-9)
-    assert all("gradient_norm" in reason for reason in torch._dynamo.utils.counters["graph_break"])
+        if recipe == "classic" or one is plain.generator_objective:
+            assert traced.pop("unique_graphs") == len(parts)
 
 
 @pytest.mark.parametrize("sizes", [(5, 4), (7, 7)])
