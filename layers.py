@@ -33,9 +33,9 @@ def image_by_image(x, eps):
     the gradient. Kept in float32 (which weights in that type would do), the mean of a flat channel is off by rounding,
     and each norm behind it makes the gradient of a blank image 300 times as large.
     """
-    images = x.split(1) if len(x) > 1 else [x]  # whose gradient is not copied
-    normed = [F.batch_norm(image, None, None, training=True, eps=eps) for image in images]
-    return torch.cat(normed) if len(normed) > 1 else normed[0]
+    if len(x) > 1:
+        return torch.cat([image_by_image(image, eps) for image in x.split(1)])
+    return F.batch_norm(x, None, None, training=True, eps=eps)
 
 
 class LayerNorm2d(nn.Module):

@@ -200,10 +200,13 @@ class CycleGAN:
         self.translators.masks.frozen = bool(state["masks_frozen"])  # as they were for the images in the replay buffers
         saved = state["processes"]
         own = saved[distributed.RANK % len(saved)]
-        same = len(saved) == distributed.WORLD
-        for name in self.PER_PROCESS if same else ("buffer_A", "buffer_B"):
-            its_draws = {} if same else {"random": getattr(self, name).random.get_state()}  # not another process's
-            getattr(self, name).load_state_dict({**own[name], **its_draws})
+        if len(saved) == distributed.WORLD:
+            for name in self.PER_PROCESS:
+                getattr(self, name).load_state_dict(own[name])
+        else:
+            for name, buffer in {"buffer_A": self.buffer_A, "buffer_B": self.buffer_B}.items():
+                draws = buffer.random.get_state()  # this process's own, not those of one that had this history
+                buffer.load_state_dict({**own[name], "random": draws})
         size = self.options.img_height, self.options.img_width
         of_A, of_B = (self.buffer_A, self.options.channels_A), (self.buffer_B, self.options.channels_B)
         for buffer, channels in (of_A, of_B):  # a resumed run may have other crops

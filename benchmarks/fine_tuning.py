@@ -46,8 +46,8 @@ def main():
         model, options = build([*common, f"--dataset_name={arguments.source}"])
         train(model, options, arguments.source_seconds)
         generators = model.average.module.state_dict()
-        position = dict(epoch=1, sample=0, steps=0, data={}, options=vars(options), given=[])
-        position["domains"] = plain(pictures_of(options))
+        origin = dict(options=vars(options), given=[], domains=plain(pictures_of(options)))
+        position = dict(epoch=1, sample=0, steps=0, data={}, **origin)
         checkpoints.save(folder, {**position, "generators": generators}, keep=1)
         for start, flags in {"scratch": [], arguments.source: [f"--init_from={folder}"]}.items():
             curve = follow([*common, *flags, f"--dataset_name={arguments.target}"], arguments)

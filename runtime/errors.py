@@ -55,15 +55,15 @@ def first_line(text, instead):
 
 
 def describe(error):
-    """An OSError about a file in the words of the operating system."""
+    """What went wrong, in a line; an OSError about a file in the words of the operating system."""
+    if not isinstance(error, OSError):
+        return first_line(error, type(error).__name__)
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def in_a_thread(given):
     """``threading.excepthook``: what stopped a thread, as TensorBoard's that write, in one line."""
-    error = given.exc_value
-    said = describe(error) if isinstance(error, OSError) else first_line(error, type(error).__name__)
-    warn(f"{getattr(given.thread, 'name', 'a thread')}: {said}")
+    warn(f"{getattr(given.thread, 'name', 'a thread')}: {describe(given.exc_value)}")
 
 
 def exit_cleanly(main):
