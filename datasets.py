@@ -79,12 +79,14 @@ class Cache:
         self.known = multiprocessing.RawArray(ctypes.c_bool, len(shapes))
 
     def get(self, index, make):
-        """The array at ``index``, from ``make()`` if it is not there yet, or if its header told a wrong shape."""
+        """The array at ``index``, from ``make()`` if it is not there yet, or does not fit: its header told a wrong
+        shape, or a run goes on with files of another type."""
         shape, end = self.shapes[index], self.ends[index]
         array = np.frombuffer(self.memory, self.dtype)[end - shape.prod() : end].reshape(shape)
         if not self.known[index]:
             made = make()
-            if made.shape != array.shape:
+            fits = np.can_cast(made.dtype, array.dtype) or made.dtype.kind == array.dtype.kind == "f"
+            if made.shape != array.shape or not fits:
                 return made
             array[:] = made
             self.known[index] = True

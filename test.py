@@ -20,7 +20,7 @@ from inference.clip_writers import KINDS
 from inference.clips import is_moving, translate_clip
 from inference.flags import CLIPS, TRANSLATE, refuse_unused
 from inference.onnx_model import OnnxModel
-from inference.output import Output, check_output
+from inference.output import Output, check_output, tell_outside
 from inference.tiles import OneWay, translate_in_tiles
 from inference.writers import Writers
 from readers.domains import domains_of, to_pixels
@@ -90,7 +90,7 @@ def load_onnx(options):
     of_networks = "tile", "compile", "epoch", "amp"
     refuse_unused(options, TRANSLATE, of_networks, "needs the networks of a checkpoint, and --onnx is given")
     options.amp = "off"
-    model = OnnxModel(options.onnx)
+    model = OnnxModel(options.onnx, options.decoded_limit)
     return model.path, model, model.domains
 
 
@@ -161,8 +161,7 @@ def translate_all(translators, output, device, options):
                 bar.update()
     if skipped and not done:
         raise none_readable(places)
-    if outside:
-        tell(f"{outside} of {values} values lay outside of {origin.low:g} to {origin.high:g}, and were clipped")
+    tell_outside(outside, values, origin)
     if output.volumes and output.volumes.incomplete:
         tell(f"volumes that lack slices are not written: {', '.join(output.volumes.incomplete)}")
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""

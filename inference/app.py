@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets import WholeImages
 from inference.pictures import PictureTranslator
-from readers.domains import domains_of, to_bytes
+from readers.domains import domains_of, to_pixels
 from readers.files import BadImage
 from readers.geometry import squeezed
 from readers.pictures import load_image, seen_size
@@ -70,7 +70,7 @@ class Models:
         """The image ``path`` as it is seen, translated, and translated back: three PIL images, of which the last may be
         None. Raises UserError."""
         translators, domains = self.load(run, epoch)
-        side = translators.pick(direction)[0][0]
+        side, other = translators.pick(direction)[0].split("to")
         height, width = size_in(path)
         try:
             fit = dict(multiple=translators.multiple, least=translators.min_size)
@@ -83,7 +83,8 @@ class Models:
                 raise
             raise UserError(f"{width} × {height} pixels are too many for the memory") from error
         height, width = sample["height"], sample["width"]
-        return [None if images is None else as_image(images[0, :, :height, :width]) for images in (real, fake, back)]
+        found = (real, domains[side]), (fake, domains[other]), (back, domains[side])
+        return [None if images is None else as_image(images[..., :height, :width], domain) for images, domain in found]
 
 
 class Live:
@@ -134,10 +135,9 @@ def frame_in(path):
         return load_image(path)
 
 
-def as_image(tensor):
-    """C×H×W in [-1, 1] to a PIL image."""
-    array = to_bytes(tensor).permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(squeezed(array))
+def as_image(images, domain):
+    """1×C×H×W in [-1, 1] to a PIL image, as ``domain``, which is of 8-bit pictures, means them."""
+    return Image.fromarray(squeezed(to_pixels(images, domain)[0]))
 
 
 def build(models):

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from inference.clip_writers import KINDS
 from inference.flags import TRANSLATE, refuse_unused
-from inference.output import check_output
+from inference.output import check_output, tell_outside
 from inference.steady import Steady
 from inference.writers import Writers, check_format, output_names
 from readers.archives import is_archive
 from readers.clips import by_number, is_clip, numbered, open_clip
-from readers.domains import to_pixels, to_tensor
+from readers.domains import count_outside, to_pixels, to_tensor
 from readers.files import files_of
 from readers.folders import list_images
 from runtime.errors import UserError, printable, tell, warn
@@ -69,6 +69,7 @@ def translate_clip(translators, translate, direction, output, domains, options, 
                 write_folder(job.frames(clip, stop, output), clip.rate, paths)
     for problem in clip.problems:
         warn(problem)
+    tell_outside(job.outside, job.values, origin)
     tell(f"{job.done} frames are in {output}")
     if stop.received:
         sys.exit(128 + stop.received)
@@ -134,7 +135,8 @@ def write_folder(frames, rate, paths):
 
 
 class Job:
-    """What it takes to translate frames of the domain ``origin`` to ``target``. ``done``: how many came out."""
+    """What it takes to translate frames of the domain ``origin`` to ``target``. ``done``: how many came out.
+    ``outside``: how many of their ``values`` were clipped to the range of ``origin``."""
 
     def __init__(self, translators, translate, origin, target, options, device):
         if options.passes > 1 and not (options.steady and isinstance(translators, torch.nn.Module)):
@@ -144,7 +146,7 @@ class Job:
         self.steady = Steady(translators, options.steady, options.passes)
         self.translate, self.origin, self.target, self.options = translate, origin, target, options
         self.device = "cpu" if options.tile else device  # strips go to the device one by one
-        self.done = 0
+        self.done = self.outside = self.values = 0
 
     def frames(self, clip, stop, output):
         """The Frames of ``clip``, translated; until there is a signal."""
@@ -156,6 +158,8 @@ class Job:
         for frame, translation in self._translations(clip, stop, f"→ {output}"):
             pixels = to_pixels(translation[None], self.target)[0]
             self.done += 1
+            self.outside += count_outside(frame.array, self.origin)
+            self.values += frame.array.size
             yield frame._replace(array=side_by_side(frame.array, pixels) if self.options.compare else pixels)
 
     def _translations(self, clip, stop, what):

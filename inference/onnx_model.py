@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from readers.domains import domains_of, to_bytes
+from readers.domains import PICTURES, domains_of, to_bytes
 from runtime import files
 from runtime.errors import UserError
 from runtime.libraries import library
@@ -16,9 +16,12 @@ MOST = 1024  # pixels: what a file may ask images to be padded to
 
 
 class OnnxModel:
-    """What export.py wrote, run by ONNX Runtime on the CPU. Raises UserError where the file is something else."""
+    """What export.py wrote, run by ONNX Runtime on the CPU. Raises UserError where the file is something else.
 
-    def __init__(self, path):
+    ``limit``: GiB that an image may take decoded.
+    """
+
+    def __init__(self, path, limit=PICTURES.limit):
         runtime = library("onnxruntime", "--onnx", "requirements-export.txt")
         runtime.set_default_logger_severity(4)  # what it says of a bad file is said here
         self.path = Path(path)
@@ -32,7 +35,7 @@ class OnnxModel:
             about = self.session.get_modelmeta().custom_metadata_map
             self.direction, self.bytes = about["direction"], {"uint8": True, "float": False}[about["io"]]
             self.multiple, self.min_size = int(about["multiple"]), int(about["min_size"])
-            self.domains = domains_of({"domains": json.loads(about["domains"])})
+            self.domains = domains_of({"domains": json.loads(about["domains"])}, limit)
             sound = min(self.multiple, self.min_size) >= 1 and max(self.multiple, self.min_size) <= MOST
         except Exception as error:  # onnxruntime's own kinds have no common name
             raise self.foreign() from error

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from inference.steady import Steady
-from readers.domains import to_pixels, to_tensor
+from readers.domains import finite, to_pixels, to_tensor
 from readers.geometry import squeezed
 from readers.pictures import as_seen
 from runtime.errors import UserError
@@ -36,7 +36,7 @@ class PictureTranslator:
         here, there = self.domains[source], self.domains[target]
         clip = Steady(self.translators, steady)
         for frame in frames:
-            array = np.asarray(as_seen(as_image(frame), here.channels)) if here.picture else as_array(frame, here)
+            array = seen(frame, here) if here.picture else as_array(frame, here)
             with torch.inference_mode():
                 images = to_tensor(array, here)[None].to(self.device)
                 translated = clip.translate(images, lambda x: clip.networks.translate(source, x)[0])[0]
@@ -44,21 +44,30 @@ class PictureTranslator:
             yield Image.fromarray(pixels) if there.picture else pixels
 
 
-def as_image(picture):
-    """A PIL image, or an array H×W[×3], as the former. Raises UserError where it is neither."""
-    if isinstance(picture, Image.Image):
-        return picture
+def seen(frame, domain):
+    """A PIL image, or an array H×W[×3], as an array of ``domain``, which is of 8-bit pictures. Raises UserError where
+    it is neither."""
     try:
-        return Image.fromarray(picture)
+        picture = frame if isinstance(frame, Image.Image) else Image.fromarray(frame)
+        if not min(picture.size):
+            raise ValueError("it is empty")
+        return np.asarray(as_seen(picture, domain.channels))
+    except ValueError as error:
+        raise UserError(f"this picture cannot be translated: {error}") from error
     except (TypeError, AttributeError):
-        what = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        what = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise UserError(f"this direction takes PIL images, or arrays H×W[×3] of uint8, not {what}") from None
 
 
 def as_array(frame, domain):
-    """An array H×W[×C] of ``domain``. Raises UserError where it has other channels."""
+    """An array H×W[×C] of ``domain``, all finite. Raises UserError where it has other channels."""
     array = np.asarray(frame)
     picture = isinstance(frame, Image.Image) and array.dtype == np.uint8
-    if array.ndim not in (2, 3) or (*array.shape, 1)[2] != domain.channels or picture:
-        raise UserError(f"this direction takes arrays H×W×C of {domain}, not {type(frame).__name__} {array.shape}")
-    return array
+    numbers = array.dtype.kind in "buif" and array.size
+    if array.ndim not in (2, 3) or (*array.shape, 1)[2] != domain.channels or picture or not numbers:
+        what = f"{type(frame).__name__} {array.shape} of {array.dtype}"
+        raise UserError(f"this direction takes arrays H×W×C of {domain}, not {what}")
+    try:
+        return finite(array, domain)
+    except ValueError as error:
+        raise UserError(f"this array cannot be translated: {error}") from error

@@ -8,6 +8,7 @@ import struct
 STANDALONE = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a length
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # those in front of height and width; the last is JPEG-LS's
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its first marker, and that of its size
+OPACITY, CMYK = (1, 2), b"\1\0\0\0\0\0\x0c"  # kinds of a channel; the beginning of a box of colours
 BOXES = b"\0\0\0\x0cjP  "  # of a JP2: the first one
 
 
@@ -53,6 +54,15 @@ def jpeg_2000_depth(stream):
     """(bits, whether they have a sign) of the first channel of a JPEG 2000, bare or in boxes, or None."""
     start = codestream(stream)
     return (start[42] % 128 + 1, start[42] >= 128) if start else None
+
+
+def is_picture(stream, channels):
+    """Whether the boxes of a JP2 call the last of its channels transparency, or all of them CMYK."""
+    header = stream[: first_box(stream) or 0]
+    definitions, colours = header.partition(b"cdef")[2], header.partition(b"colr")[2]
+    entries = definitions[2 : 2 + 6 * int.from_bytes(definitions[:2], "big")]
+    kinds = {number: kind for number, kind, _ in struct.iter_unpack(">3H", entries[: len(entries) // 6 * 6])}
+    return kinds.get(channels - 1) in OPACITY or colours.startswith(CMYK)
 
 
 def codestream(stream):

@@ -156,12 +156,19 @@ def load_array(path, domain):
         if found.channels != domain.channels:
             raise BadImage(place, f"it has {found.channels} channels, and images of this side {domain.channels}")
         array = np.asarray(found.load(place.part))
-        array = array.reshape(found.height, found.width, found.channels)
-    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
-        if domain.nan == "refuse":
-            raise BadImage(place, "NaN or infinite pixels; a training with --nan 0 takes them as 0")
-        array = np.where(finite, array, array.dtype.type(domain.nan))
+        if array.shape[:2] != (found.height, found.width):
+            raise BadImage(place, f"its header says {found.width}×{found.height}, and its pixels are something else")
+        array = finite(array.reshape(found.height, found.width, found.channels), domain)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def finite(array, domain):
+    """``array``, where what is not finite is replaced as the domain says. Raises ValueError where it is refused."""
+    if array.dtype.kind != "f" or (known := np.isfinite(array)).all():
+        return array
+    if domain.nan == "refuse":
+        raise ValueError("NaN or infinite pixels; a training with --nan 0 takes them as 0")
+    return np.where(known, array, array.dtype.type(domain.nan))
 
 
 def count_outside(array, domain):

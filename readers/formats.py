@@ -67,7 +67,7 @@ def check(place, found, limit):
     dtype = np.dtype(found.dtype)
     if dtype.kind not in "uif":
         raise BadImage(place, f"its pixels are of the type {dtype}, not real numbers")
-    if not min(found.height, found.width, found.channels, found.count):
+    if min(found.height, found.width, found.channels, found.count) < 1:
         raise BadImage(place, "it holds no pixels")
     if found.count > (place.packed or place.size or os.path.getsize(place.file)):
         raise BadImage(place, f"its header promises {found.count} images, more than it has bytes")

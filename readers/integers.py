@@ -8,7 +8,8 @@ def ends(bits, signed):
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def smallest_integer(low, high):
-    """The smallest integer type that holds ``low`` and ``high``."""
+def smallest_type(low, high):
+    """The smallest type of whole numbers that holds ``low`` and ``high``; float32 where none does."""
     kinds = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
-    return next(np.dtype(kind) for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    fitting = (kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    return np.dtype(next(fitting, np.float32))

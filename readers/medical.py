@@ -15,6 +15,10 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
 FLOATS = {b"\xe0\x7f\x08\0": np.dtype(np.float32), b"\xe0\x7f\x09\0": np.dtype(np.float64)}  # tags of pixels
 READ_OVER = 256  # bytes between two voxels of a slice that nibabel rather reads than skips
+SPACE = (  # the fields of a NIfTI header that say where its voxels lie
+    *("pixdim", "xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
 MOST_BEFORE_VOXELS = 2**24  # bytes of a NIfTI file: its header, and what programs note there
 
 
@@ -30,6 +34,8 @@ def dicom(file, ways, suffix):
         raise ValueError("a DICOM file without pixels")
     if scan.get("PhotometricInterpretation") == "PALETTE COLOR":
         raise ValueError("its pixels are numbers of a palette; save it in colours")
+    if "ModalityLUTSequence" in scan:
+        raise ValueError("its units are in a table (Modality LUT); save it with a slope and an intercept")
     frames, samples = int(scan.get("NumberOfFrames", 1) or 1), int(scan.get("SamplesPerPixel", 1))
     rescales = rescales_of(scan, frames)
     plain = set(rescales) == {PLAIN}
@@ -50,7 +56,7 @@ def dicom(file, ways, suffix):
             own = rescales[part : part + 1] if as_images and len(rescales) > 1 else rescales
             pixels = [(one * slope + intercept).astype(dtype) for one, (slope, intercept) in zip(pixels, cycle(own))]
         pixels = np.concatenate(list(pixels), -1)
-        return (low + high - pixels.astype(np.int64)).astype(dtype) if negative else pixels
+        return (low + high - pixels.astype(np.int64) if negative else pixels).astype(dtype, copy=False)
 
     as_images = ways.pages == "images"
     channels, count = (samples, frames) if as_images else (samples * frames, 1)
@@ -89,7 +95,7 @@ def pixel_range(scan, rescales):
     values = [slope * end + intercept for slope, intercept in rescales for end in stored]
     low, high = min(values), max(values)
     whole = all(number.is_integer() for rescale in rescales for number in rescale)
-    return low, high, integers.smallest_integer(low, high) if whole else np.dtype(np.float32)
+    return low, high, integers.smallest_type(low, high) if whole else np.dtype(np.float32)
 
 
 def check_frames(scan, frames, part):
@@ -166,8 +172,7 @@ def volume_like(place, array):
     """The bytes of a NIfTI volume of ``array``, whose voxels lie in space as those of the one at ``place``."""
     with opened(place) as file:
         header = open_volume(file, place.name.lower()).header
-    image = library("nibabel").Nifti1Image(array, header.get_best_affine(), dtype=array.dtype)
-    image.set_sform(*header.get_sform(coded=True))
-    image.set_qform(*header.get_qform(coded=True))
-    image.header.set_xyzt_units(*header.get_xyzt_units())
+    image = library("nibabel").Nifti1Image(array, None, dtype=array.dtype)
+    for field in SPACE:  # as they are: what a scanner wrote is kept, where it is wrong, too
+        image.header[field] = header[field]
     return image.to_bytes()

@@ -19,6 +19,7 @@ OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2
 ORIENTATION, WIDTH, HEIGHT, TILE_WIDTH, TILE_LENGTH = 0x0112, 256, 257, 322, 323
 LARGEST_TILE = 2**26  # numbers: those of a small TIFF may be larger than itself
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+NOTES = "exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"  # where Pillow finds an orientation
 
 
 def contents(file, ways, suffix):
@@ -78,8 +79,13 @@ def upright_size(image):
     width, height = image.size
     if image.format == "TIFF":  # some versions of Pillow have turned the former already
         width, height = image.tag_v2[WIDTH], image.tag_v2[HEIGHT]
-    lies = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(ORIENTATION) in TURNED
-    return (width, height) if lies else (height, width)
+    return (width, height) if orientation(image) in TURNED else (height, width)
+
+
+def orientation(image):
+    """The EXIF orientation that a header gives, or None. Pillow's own method would decode a PNG for it."""
+    noted = image.format == "TIFF" or not set(NOTES).isdisjoint(image.info)
+    return Image.Image.getexif(image).get(ORIENTATION) if noted else None
 
 
 def png_decode(content):

@@ -31,6 +31,8 @@ def contents(file, ways, suffix):
     by_pillow, negative = None, False
     try:
         image = pictures.open_image(file)
+        if image.format != "TIFF":  # whatever its name
+            return pictures.contents(pictures.rewound(file), ways, suffix)
         shown, negative = shows_all(image.tag_v2), image.tag_v2.get(PHOTOMETRIC) == MINISWHITE
         found = pictures.contents(pictures.rewound(file), ways, suffix)
         if (shown or not found.picture) and of_one_page(image):
@@ -39,7 +41,7 @@ def contents(file, ways, suffix):
         pass
     if by_pillow and (by_pillow.picture or not negative and importlib.util.find_spec("tifffile") is None):
         return by_pillow
-    return stack(series_of(file, ways.pages), ways.pages, viewable=by_pillow is not None and not negative)
+    return stack(series_of(file, ways.pages), ways, viewable=by_pillow is not None and not negative)
 
 
 def shows_all(tags):
@@ -77,29 +79,48 @@ def series_of(file, pages):
     return full[0]
 
 
-def stack(series, pages, viewable):
-    """A tifffile series as Contents."""
-    if missing := set("YX") - set(series.axes):
-        raise ValueError(f"it has no axes {missing}, but {series.axes}")
-    height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
-    others = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YX"]
-    inner = "".join(axis for axis, _ in others if pages == "channels" or axis in SAMPLES + CHANNELS)
-    outer = "".join(axis for axis, _ in others if axis not in inner)
-    sizes = dict(others)
-    channels, many = (int(np.prod([sizes[axis] for axis in axes], dtype=int)) for axes in (inner, outer))
+def stack(series, ways, viewable):
+    """A tifffile series as Contents. Raises ValueError where one image takes all to be read, and they are too many."""
+    axes, shape = series.axes, series.shape
+    if missing := set("YX") - set(axes):
+        raise ValueError(f"it has no axes {missing}, but {axes}")
+    upright = [axes.index(axis) for axis in "YX"]
+    outer = [i for i, axis in enumerate(axes) if ways.pages == "images" and axis not in "YX" + SAMPLES + CHANNELS]
+    inner = [i for i in range(len(axes)) if i not in upright + outer]
+    height, width = (shape[i] for i in upright)
+    many, channels = (math.prod(shape[i] for i in places) for places in (outer, inner))
     orientation = series.keyframe.tags.valueof(pictures.ORIENTATION)
+    pages = pages_of(series, outer, many) if many > 1 else None
+    whole = math.prod(shape) * series.dtype.itemsize / 2**30
+    if pages is None and many > 1 and whole > ways.limit:
+        raise ValueError(f"for one image all its {whole:.1f} GiB are read, and --decoded_limit is {ways.limit:g}")
 
     def load(part):
-        one = len(series.pages) == many > 1  # of many pages, only this one
-        source = series.pages[part] if one else series
-        check_packed([source] if one else filter(None, series.pages))
-        axes, array = source.axes, decode(source)
-        order = [axes.index(axis) for axis in (*outer, *"YX", *inner) if axis in axes]
-        array = array.transpose(order).reshape(-1, height, width, channels)
+        chosen = series.pages if pages is None else [series.pages[place] for place in pages[part]]
+        check_packed(filter(None, chosen))
+        if pages is None:
+            array = decode(series)
+        else:  # along the outer axes it is one
+            array = np.stack([decode(page) for page in chosen])
+            array = array.reshape([1 if i in outer else n for i, n in enumerate(shape)])
+        array = array.transpose(outer + upright + inner).reshape(-1, height, width, channels)
         return pictures.turned(as_meant(array[part if len(array) > 1 else 0], series.keyframe), orientation)
 
     seen = (width, height) if orientation in pictures.TURNED else (height, width)
     return Contents(*seen, channels, series.dtype, load, many, viewable=viewable and channels == 1)
+
+
+def pages_of(series, outer, many):
+    """N×P: which P pages of a tifffile ``series`` make each of its ``many`` images, which go on along the axes at the
+    places ``outer``; None where its pages are not each of one image."""
+    page = series.keyframe.axes
+    between = len(series.axes) - len(page)  # axes along which one page follows another
+    shape = series.shape[:between]
+    alike = series.axes.endswith(page) and max(outer) < between and len(series.pages) == math.prod(shape)
+    if not alike or None in series.pages:
+        return None
+    order = outer + [i for i in range(between) if i not in outer]
+    return np.arange(len(series.pages)).reshape(shape).transpose(order).reshape(many, -1)
 
 
 def as_meant(array, page):
@@ -107,10 +128,17 @@ def as_meant(array, page):
     float stands for no data."""
     if page.photometric == MINISWHITE and array.dtype.kind in "bu":
         return array ^ array.dtype.type(2**page.bitspersample - 1)  # all bits: the greatest number less each
-    nodata = page.tags.valueof(NODATA)
-    if nodata is not None and array.dtype.kind == "f":
-        return np.where(array == array.dtype.type(nodata), array.dtype.type("nan"), array)
+    nodata = str(page.tags.valueof(NODATA, "")).strip()
+    if nodata and array.dtype.kind == "f":
+        return np.where(array == array.dtype.type(number(nodata)), array.dtype.type("nan"), array)
     return array
+
+
+def number(nodata):
+    try:
+        return float(nodata)
+    except ValueError:
+        raise ValueError(f"its tag GDAL_NODATA is {nodata!r}, which is no number") from None
 
 
 def decode(source):

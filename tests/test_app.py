@@ -146,6 +146,18 @@ def saved(path, image):
     return path
 
 
+def test_a_range_of_pictures_is_that_of_the_training(trained, monkeypatch, tmp_path):
+    """As --range_A 0 100 --range_B 0 200: what is white in A is half of that in B."""
+    models = Models(trained / "saved_models", "cpu")
+    translators, domains = models.load("tiny", "1")
+    ranges = {"A": domains["A"]._replace(high=100.0), "B": domains["B"]._replace(high=200.0)}
+    monkeypatch.setattr(models, "load", lambda run, epoch: (translators, ranges))
+    monkeypatch.setattr(translators, "cycle", lambda side, x: (None, x, x))
+    path = saved(tmp_path / "a.png", Image.new("RGB", (24, 20), (50, 50, 50)))
+    images = models.translate("tiny", "1", "AtoB", path)
+    assert [np.unique(np.asarray(image)).tolist() for image in images] == [[50], [100], [50]]
+
+
 def test_live_frames_are_those_of_a_clip(trained, tmp_path):
     models, film = Models(trained / "saved_models", "cpu"), Live()
     frames = [noise_image(i, 24, 20) for i in range(3)]

@@ -20,6 +20,7 @@ from nibabel.testing import data_path as NIBABEL_FILES
 from PIL import Image, ImageOps
 from pydicom.data import get_testdata_file
 
+from datasets import Cache
 from inference.output import Output
 from inference.writers import save_image
 from readers import geometry
@@ -691,6 +692,22 @@ def test_a_run_goes_on_only_with_what_it_was_trained_on(workplace, run, refused)
     npy((24, 26, 3), np.float32)(workplace / "datasets/any/trainA/0.npy", 0)
     line = refused("cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2")
     assert "trainA/0.npy has 3 channels of float32, and the checkpoint was trained with 2 channels" in line
+
+
+def test_a_run_on_whole_numbers_does_not_go_on_with_floats(workplace, run, refused):
+    make_sides(workplace / "datasets/any", "16-bit tiff", "16-bit tiff", count=1)
+    assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1").code == 0
+    npy((24, 26), np.float32)(workplace / "datasets/any/trainA/0.npy", 0)
+    line = refused("cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2")
+    assert "trainA/0.npy has 1 channels of float32, and the checkpoint was trained with 1 channel of uint16" in line
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [("uint8", True), ("uint16", True), ("int32", False), ("float32", False)])
+def test_what_does_not_fit_the_cache_is_made_each_time(dtype, kept):
+    cache, made = Cache(np.array([[2, 3, 1]]), "uint16"), np.array([[[1], [2], [3]]] * 2).astype(dtype)
+    for _ in range(2):
+        assert np.array_equal(cache.get(0, lambda: made), made)
+    assert cache.known[0] == kept
 
 
 def test_volumes_of_one_slice_among_others_are_named(tmp_path):

@@ -136,6 +136,8 @@ def test_as_a_user_would(workplace, run, refused):
     assert "translates AtoB, not" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--direction=BtoA")
     assert "--tile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--tile=64")
     assert "--compile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--compile")
+    line = refused("test", "--dataset_name=tiny", "--onnx=exports/tiny/AtoB.onnx", "--n_cpu=0", "--decoded_limit=1e-9")
+    assert "--decoded_limit is 1e-09" in line
 
 
 def test_files_of_others_are_refused(workplace, refused):

@@ -1,6 +1,9 @@
 """What the tags of a file say about its numbers: rescale, sign, depth, further bands, white, orientation, place."""
 
+import contextlib
 import gzip
+import struct
+import zlib
 
 import imagecodecs
 import nibabel
@@ -10,6 +13,7 @@ import pytest
 import tifffile
 from conftest import TINY, read_file
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydicom.data import get_testdata_file
 
 from inference.pictures import PictureTranslator
@@ -20,6 +24,7 @@ from readers.formats import expand
 from readers.geometry import in_type, resize
 from readers.medical import volume_like
 from readers.pictures import load_image, turned
+from readers.tiffs import decode
 from runtime.errors import UserError
 from translators import Translators
 
@@ -94,9 +99,19 @@ def test_scans_of_floats_have_no_bounds(tmp_path, name, dtype):
     assert (found.low, found.high, found.dtype) == (None, None, dtype) and np.array_equal(image[..., 0], values)
 
 
+def test_a_rescale_too_large_for_whole_numbers_gives_floats(tmp_path):
+    found, (image,) = read_file(scan(tmp_path / "a.dcm", RescaleSlope="1E30", RescaleIntercept=0))
+    assert found.dtype == np.float32 and np.allclose(image[..., 0], NUMBERS * 1e30)
+
+
 def test_scans_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(BadImage, match="its pixels are numbers of a palette"):
         read_file(scan(tmp_path / "a.dcm", PhotometricInterpretation="PALETTE COLOR"))
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4096, 0, 16], "US"
+    table.add_new("LUTData", "OW", NUMBERS.tobytes())
+    with pytest.raises(BadImage, match="its units are in a table"):
+        read_file(scan(tmp_path / "a.dcm", ModalityLUTSequence=[table]))
     path = tmp_path / "b.dcm"
     path.write_bytes(scan(tmp_path / "c.dcm").read_bytes()[132:])
     with pytest.raises(BadImage, match="it does not begin as a DICOM file does"):
@@ -129,6 +144,12 @@ def test_an_edge_in_a_file_of_another_type_than_the_domains_does_not_turn_round(
         (4, Image.new("RGB", (8, 8)), "takes arrays H×W×C of 4 channels of uint16 .*, not Image"),
         (4, np.zeros((8, 8, 3), np.uint16), "takes arrays H×W×C of 4 channels of uint16 .*, not ndarray .8, 8, 3."),
         (1, np.zeros((2, 8, 8, 1), np.uint16), "takes arrays H×W×C of 1 channel of uint16"),
+        (3, np.full((8, 8), 3, np.float32), "its floats are not between 0 and 1"),
+        (3, np.zeros((0, 8, 3), np.uint8), "this picture cannot be translated"),
+        (1, np.zeros((0, 8), np.uint16), "takes arrays H×W×C of 1 channel of uint16 .*, not ndarray .0, 8. of uint16"),
+        (1, np.full((8, 8), "a"), "takes arrays H×W×C of 1 channel"),
+        (1, np.zeros((8, 8), complex), "not ndarray .8, 8. of complex128"),
+        (1, np.full((8, 8), np.inf), "NaN or infinite pixels"),
     ],
 )
 def test_what_a_model_in_memory_does_not_take_is_said(channels, frame, said):
@@ -173,6 +194,23 @@ def test_a_volume_has_its_sources_place_though_that_is_packed_otherwise(tmp_path
     (place, *_) = expand([tmp_path / "a.nii"], PICTURES)
     made = nibabel.Nifti1Image.from_bytes(volume_like(place, np.ones((2, 3, 4), np.float32)))
     assert np.array_equal(made.affine, affine) and made.get_data_dtype() == np.float32
+
+
+@pytest.mark.parametrize(
+    "wrong", [dict(quatern_b=0.8, quatern_c=0.61), dict(xyzt_units=5), dict(srow_x=[np.nan, 0, 0, 0])], ids=str
+)
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_a_place_that_a_header_tells_wrongly_is_kept_as_it_is(tmp_path, wrong, kind):
+    source = kind(np.zeros((2, 3, 4), np.uint8), np.diag([2.0, 3, 4, 1]))
+    source.set_qform(np.diag([2.0, 3, 4, 1]), 1)
+    for field, value in wrong.items():
+        source.header[field] = value
+    (tmp_path / "a.nii").write_bytes(source.to_bytes())
+    (place, *_) = expand([tmp_path / "a.nii"], PICTURES)
+    header = nibabel.Nifti1Header(volume_like(place, np.ones((2, 3, 4), np.float32))[:348], check=False)
+    fields = "pixdim xyzt_units sform_code srow_x srow_y srow_z qform_code qoffset_x qoffset_y qoffset_z"
+    for field in (*fields.split(), "quatern_b", "quatern_c", "quatern_d"):
+        assert np.array_equal(header[field], source.header[field].astype(header[field].dtype), equal_nan=True), field
 
 
 def test_a_packed_volume_is_packed_again_whatever_the_case_of_its_name(workplace, run):
@@ -259,6 +297,59 @@ def test_one_file_of_an_ome_tiff_of_several_is_read_alone(tmp_path):
         assert (found.channels, found.count) == (1, 1) and np.array_equal(images[0][..., 0], NUMBERS)
 
 
+def stacked(path, axes, pages, limit=1.0):
+    """The images of an OME-TIFF whose axes before Y and X are ``axes``, and what they should be."""
+    sizes = dict(T=3, Z=5, C=2)
+    values = np.random.default_rng(2).integers(0, 9999, [*(sizes[axis] for axis in axes), 20, 24]).astype(np.uint16)
+    tifffile.imwrite(path, values, ome=True, metadata={"axes": f"{axes}YX"}, compression="zlib")
+    outer = [i for i, axis in enumerate(axes) if axis != "C"] if pages == "images" else []
+    order = outer + [len(axes), len(axes) + 1] + [i for i in range(len(axes)) if i not in outer]
+    many = int(np.prod([values.shape[i] for i in outer], dtype=int))
+    return read_file(path, pages=pages, limit=limit)[1], values.transpose(order).reshape(many, 20, 24, -1)
+
+
+@pytest.mark.parametrize("pages", ["channels", "images"])
+@pytest.mark.parametrize("axes", ["C", "Z", "ZC", "CZ", "TZ", "TZC", "TCZ", "CTZ"])
+def test_a_stack_has_channels_and_images_in_any_order_of_axes(tmp_path, axes, pages):
+    images, expected = stacked(tmp_path / "a.ome.tif", axes, pages)
+    assert np.array_equal(np.stack(images), expected)
+
+
+def test_of_a_stack_with_channels_only_the_pages_of_one_image_are_read(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("readers.tiffs.decode", lambda source, plain=decode: read.append(source) or plain(source))
+    one = 20 * 24 * 2 * 2 / 2**30  # GiB
+    images, expected = stacked(tmp_path / "a.ome.tif", "TZC", "images", limit=one)
+    assert np.array_equal(np.stack(images), expected)
+    assert len(read) == 30 and {page.shape for page in read} == {(20, 24)}
+
+
+def test_a_stack_that_is_read_as_a_whole_is_so_only_below_the_limit(tmp_path):
+    values = np.random.default_rng(2).integers(0, 9999, (4, 16, 32, 32)).astype(np.uint16)
+    ways = dict(volumetric=True, photometric="minisblack", tile=(16, 16, 16), metadata={"axes": "TZYX"})
+    tifffile.imwrite(tmp_path / "a.tif", values, **ways)  # whose pages are volumes
+    _, images = read_file(tmp_path / "a.tif", pages="images")
+    assert np.array_equal(np.stack(images)[..., 0], values.reshape(64, 32, 32))
+    with pytest.raises(BadImage, match="for one image all its 0.0 GiB are read, and --decoded_limit is 1e-05"):
+        read_file(tmp_path / "a.tif", pages="images", limit=1e-5)
+
+
+def test_axes_without_a_name_are_channels_or_images(tmp_path):
+    values = np.random.default_rng(2).integers(0, 9999, (3, 5, 20, 24)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    _, (image,) = read_file(tmp_path / "a.tif")
+    assert np.array_equal(np.moveaxis(image, -1, 0), values.reshape(15, 20, 24))
+    _, images = read_file(tmp_path / "a.tif", pages="images")
+    assert np.array_equal(np.stack(images)[..., 0], values.reshape(15, 20, 24))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_by_the_name_of_a_tiff_is_read_as_what_it_is(tmp_path, kind):
+    Image.fromarray(BANDS[..., :3]).save(tmp_path / "a.tif", kind)
+    assert read_file(tmp_path / "a.tif")[0].picture
+    assert load_image(tmp_path / "a.tif").size == (24, 20)
+
+
 @pytest.mark.parametrize("dtype", ["int8", "int16", "float16", "uint32"])
 def test_numbers_keep_their_type(tmp_path, dtype):
     values = (NUMBERS.astype(int) % 200 - 100).astype(dtype)
@@ -314,6 +405,15 @@ def test_gdals_number_for_no_data_is_none(tmp_path):
     assert np.array_equal(load_pixels(tmp_path / "a.tif", floats._replace(nan="0"))[..., 0], values)
 
 
+@pytest.mark.parametrize(
+    ("nodata", "told"), [("", None), ("none", "its tag GDAL_NODATA is 'none', which is no number")]
+)
+def test_a_number_for_no_data_that_is_none(tmp_path, nodata, told):
+    tifffile.imwrite(tmp_path / "a.tif", NUMBERS.astype(np.float32), extratags=[(42113, "s", 0, nodata, True)])
+    with pytest.raises(BadImage, match=told) if told else contextlib.nullcontext():
+        assert np.array_equal(alone(tmp_path / "a.tif"), NUMBERS)
+
+
 def test_a_picture_is_the_page_that_is_asked_for(tmp_path):
     pages = [Image.new("L", (8, 8), value) for value in (10, 120, 250)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
@@ -346,6 +446,54 @@ def test_jpeg_2000_of_many_bits_or_bands_keeps_them(tmp_path, channels, dtype):
     (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat="jp2", reversible=True))
     found, (image,) = read_file(tmp_path / "a.jp2")
     assert found.dtype == dtype and np.array_equal(image, values)
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "j2k"])
+def test_a_second_band_of_jpeg_2000_is_what_it_is_called(tmp_path, suffix):
+    path, values = tmp_path / f"a.{suffix}", BANDS[..., :2]
+    Image.fromarray(values, "LA").save(path, "JPEG2000", no_jp2=suffix == "j2k")
+    found, images = read_file(path)
+    assert found.picture is (suffix == "jp2") and (found.picture or np.array_equal(images[0], values))
+
+
+@pytest.mark.parametrize("kind", ["infrared", "transparency", "ink"])
+@pytest.mark.parametrize("suffix", ["jp2", "j2k"])
+def test_a_fourth_band_of_jpeg_2000_is_what_it_is_called(tmp_path, suffix, kind):
+    """A bare codestream has no boxes, and calls nothing by a name."""
+    path, values = tmp_path / f"a.{suffix}", BANDS[..., :4]
+    if kind == "infrared":
+        path.write_bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat=suffix, reversible=True))
+    else:
+        image = Image.fromarray(values, "RGBA" if kind == "transparency" else "CMYK")
+        image.save(path, "JPEG2000", no_jp2=suffix == "j2k")
+    found, images = read_file(path)
+    assert found.picture is (kind != "infrared" and suffix == "jp2")
+    assert found.picture or found.channels == 4 and np.array_equal(images[0], values)
+
+
+@pytest.mark.parametrize("where", ["exif", "xmp", "behind the pixels"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("values", [NUMBERS, BANDS[..., :3] * np.uint16(257)], ids=["gray", "colour"])
+def test_where_a_png_of_16_bits_is_up(tmp_path, where, orientation, values):
+    path, exif = tmp_path / "a.png", Image.Exif()
+    exif[274] = orientation
+    note = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="{orientation}"/>'
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", note)
+    Image.fromarray(NUMBERS).save(
+        path, pnginfo=texts if where == "xmp" else None, exif=exif if where == "exif" else b""
+    )
+    if where == "behind the pixels":
+        content, chunk = path.read_bytes(), b"eXIf" + exif.tobytes()[6:]
+        whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(content[:-12] + whole + content[-12:])  # the last 12 bytes are its end
+    if where == "behind the pixels" and orientation == 6:
+        with pytest.raises(BadImage, match="its header says 24×20, and its pixels are something else"):
+            load_pixels(path, Domain(channels=1, dtype="uint16", high=65535.0, picture=False))
+        return
+    found, images = read_file(path)
+    seen = turned(NUMBERS, orientation)
+    assert (found.height, found.width) == seen.shape and np.array_equal(images[0][..., 0], seen)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

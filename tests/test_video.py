@@ -466,6 +466,17 @@ def test_recordings_one_after_another(same):
     assert len(frames) == 20 and times == pytest.approx([0.04 * i for i in range(20)], abs=0.002)
 
 
+def test_values_outside_of_the_range_are_counted(same, monkeypatch):
+    os.mkdir("shots")
+    for i, value in enumerate((50, 99, 120)):
+        Image.new("L", (8, 10), value).save(f"shots/{i}.png")
+    ranges = {side: PICTURES._replace(high=100.0) for side in "AB"}
+    monkeypatch.setattr("readers.domains.domains_of", lambda state, limit: ranges)
+    result = same("--input=shots", "--output=out", "--frames")
+    assert result.code == 0 and "240 of 720 values lay outside of 0 to 100, and were clipped" in result.out
+    assert [np.asarray(Image.open(f"out/{i}.png")).max() for i in range(3)] == [50, 99, 100]
+
+
 def test_names_are_sorted_by_their_numbers():
     names = ["f2.png", "f10.png", "f010a.png", "f" + "9" * 5000 + ".png", "f1.png", "²", "f007.png"]
     assert sorted(names, key=by_number) == ["f1.png", "f2.png", "f007.png", "f10.png", "f010a.png", names[3], "²"]
