@@ -7,7 +7,7 @@ if __name__ == "__main__":
     exit_cleanly(parse_training)  # answers --help and bad flags, before torch is imported
 
 from argparse import Namespace
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -17,9 +17,9 @@ from readers.domains import domains_of, plain
 from readers.files import files_of
 from readers.folders import side_sources
 from readers.headers import KnownHeaders
+from reporting import texts
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
-from reporting.texts import departures, finished, how_to_go_on, how_to_translate, schedule_change, summary
 from runtime import checkpoints, distributed, download, provenance
 from runtime.device import arithmetic, explained_errors, flush_denormals, pick_device, set_tf32, tuned_kernels
 from runtime.folders import check_apart, check_ours, make_ready
@@ -48,7 +48,7 @@ def main():
             check_generators(saved)
             check_critics(saved)
             given = {*given, *saved["given"]}
-            if at_its_end := finished(path, saved, options):
+            if at_its_end := texts.finished(path, saved, options):
                 if auto:
                     return tell(at_its_end)
                 raise UserError(at_its_end)
@@ -81,11 +81,13 @@ def train(run):
                 break
             except NotFinite as error:
                 if run.options.on_nan == "stop" or rollbacks == ROLLBACKS or run.epoch == run.options.n_epochs:
-                    raise  # at the end, nothing would be trained after going back
+                    # at the end, nothing would be trained after going back
+                    raise NotFinite(f"{error}; {texts.how_to_avoid_it(run.options)}") from error
                 run.roll_back(error)
             except UserError as error:  # of an image, or of a library that one needs
-                run.saver.rescue(run)
-                raise UserError(f"{error}; {how_to_go_on(run.options)}") from error
+                with suppress(NotFinite):  # which comes again, and is said then
+                    run.saver.rescue(run)
+                raise UserError(f"{error}; {texts.how_to_go_on(run.options)}") from error
     run.end(signal)
 
 
@@ -178,34 +180,32 @@ class Run:
     # ---- how it starts, what is saved of it, how it ends ----
 
     def start(self, saved=None, source=None):
-        """Make room for the output, and take up the checkpoint ``saved``, if there is one.
-
-        Or begin with the networks of ``source``, a checkpoint's path and content.
-        """
+        """Make room for the output, and take up the checkpoint ``saved``, or begin with the networks of ``source``, a
+        checkpoint's path and content; if there is one."""
         if source is not None:
             self.model.start_from(source[1])
             self.origin = provenance.origin(*source)
         if saved is not None:
             self.model.load_state_dict(saved["training"])
             self.epoch, self.sample, self.steps = saved["epoch"], saved["sample"], saved["steps"]
-            self.monitor.best.load_state_dict(saved["best"])
+            self.monitor.take_up(saved)
             self.advance(0)  # with more processes than before, what is left of the epoch may be too little
+        before = Namespace(**saved["options"]) if saved else self.options
+        change = changed(before, self.options)
         if distributed.is_main():
-            self.make_room(saved)
+            self.make_room(saved, bool(change))
         self.time.go_on(saved.get("seconds", 0) if saved else 0)  # from here on: fetching and looking took some, too
-        tell(*summary(self).splitlines(), *idle(self.options, self.given))
-        if saved is not None:
-            before = Namespace(**saved["options"])
-            tell(*filter(None, (changed(before, self.options), schedule_change(before, self.options, self.epoch))))
+        tell(*texts.summary(self).splitlines(), *idle(self.options, self.given))
+        tell(*filter(None, (change, texts.schedule_change(before, self.options, self.epoch))))
         if saved is None and self.options.on_nan == "rollback":
             self.saver.save(self)  # something to go back to
 
-    def make_room(self, saved):
+    def make_room(self, saved, other_options):
         make_ready(self.images, self.saves, anew=saved is None)
         self.headers.write()
         if saved is not None:
-            self.saver.set_later_aside(self, saved)
-            for departure in departures(self.position(), saved):
+            self.saver.set_later_aside(self, saved, other_options)
+            for departure in texts.departures(self.position(), saved):
                 warn(departure)
         provenance.record(self.saves, self.options, self.device, self.data, self.steps, self.origin)
         self.monitor.open(self.steps)
@@ -233,16 +233,16 @@ class Run:
 
     def end(self, signal):
         """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""
-        monitor, options = self.monitor, self.options
+        monitor, options, how = self.monitor, self.options, texts.how_to_go_on(self.options)
         if skipped := set().union(*distributed.all_gather(monitor.skipped)):
             tell(f"{len(skipped)} images could not be read, others took their place: {sorted(skipped)}")
         if unsaved := self.saver.unsaved:
-            raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how_to_go_on(options)}")
+            raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how}")
         if signal and self.epoch < options.n_epochs:
-            tell(f"stopped after step {self.steps}, which is saved; {how_to_go_on(options)}")
+            tell(f"stopped after step {self.steps}, which is saved; {how}")
             raise SystemExit(128 + int(signal))
         monitor.end(self)
-        tell(f"done; look at {self.images}/index.html; {how_to_translate(options)}")
+        tell(f"done; look at {self.images}/index.html; {texts.how_to_translate(options)}")
 
 
 if __name__ == "__main__":

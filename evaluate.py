@@ -99,7 +99,8 @@ def measure_model(options, device):
     if options.checkpoint:
         path = Path(options.checkpoint)
         if not path.is_file():
-            raise UserError(f"--checkpoint {path} does not exist; it is a file, such as saved_models/NAME/epoch_5.pth")
+            what = "is a folder; name a file in it" if path.is_dir() else "does not exist; it is a file"
+            raise UserError(f"--checkpoint {path} {what}, such as saved_models/NAME/epoch_5.pth")
         state = checkpoints.load_file(path)
     else:
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.name, options.epoch)

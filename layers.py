@@ -71,6 +71,12 @@ def norm_layer(norm, channels):
     return load(NORMS[norm])(channels)
 
 
+def is_norm(layer):
+    """Whether ``layer`` is one of NORMS, or torch's instance norm."""
+    kinds = (load(entry) for name, entry in NORMS.items() if name != "none")
+    return isinstance(layer, (nn.InstanceNorm2d, *(kind for kind in kinds if isinstance(kind, type))))
+
+
 def mixes_samples(network):
     """Whether what comes out for an image depends on the others of its batch, as under batch norm."""
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

@@ -70,23 +70,27 @@ RECIPES = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 ENDLESS = 10**6  # epochs
+SCALED_BOTH = "preprocess", "resize_and_crop", "scale_shorter_and_crop"  # what --preprocess must be: to both lengths,
+SCALED = *SCALED_BOTH, "scale_width_and_crop"
+CUT = *SCALED, "crop"
 
 TRAIN = {
     "data": [
         *WHERE,
-        Flag("img_height", 256, "height of the training crops, in pixels", PIXELS),
-        Flag("img_width", 256, "width of the training crops, in pixels", PIXELS),
+        Flag("img_height", 256, "height of the training crops, in pixels", PIXELS, needs=CUT),
+        Flag("img_width", 256, "width of the training crops, in pixels", PIXELS, needs=CUT),
         Flag("load_factor", 1.12, "images are resized to so many times the crop before it is cut",
-             number(float, 1, 100)),
+             number(float, 1, 100), needs=SCALED),
         Flag("load_height", lambda options: round(options.load_factor * options.img_height),
-             "the height to which they are resized (default: by --load_factor)", PIXELS),
+             "the height to which they are resized (default: by --load_factor)", PIXELS, needs=SCALED_BOTH),
         Flag("load_width", lambda options: round(options.load_factor * options.img_width),
-             "the width to which they are resized (default: by --load_factor)", PIXELS),
+             "the width to which they are resized (default: by --load_factor)", PIXELS, needs=SCALED),
         *SIDES,
         Flag("preprocess", "resize_and_crop", "how an image comes to its crop: squashed to the load size; its width or "
-             "its shorter side scaled to that; not resized; or whole, without a crop", str,
+             "its shorter side scaled to that; not resized; or whole, cut to a multiple of what the networks take", str,
              ("resize_and_crop", "scale_width_and_crop", "scale_shorter_and_crop", "crop", "none")),
-        Flag("small", "pad", "images smaller than the crop: padded by reflection, or refused", str, ("pad", "refuse")),
+        Flag("small", "pad", "images smaller than the crop: padded by reflection, or refused", str, ("pad", "refuse"),
+             needs=CUT),
         Flag("flip", "horizontal", "how crops are mirrored at random", str, ("none", "horizontal", "both")),
         Flag("rotate90", False, "turn crops at random by right angles, for images without an up", bool),
         Flag("saturation_noise", 0.0, "how much the saturation of each pixel of A varies", number(float, 0, 1)),

@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from critics import build_critic
+from layers import mixes_samples
 from losses import CriticObjective, GeneratorObjective, both_directions, critic_terms, generator_terms
 from models import SelfAttention
 from registry import AUGMENTATIONS, load
@@ -39,6 +40,8 @@ class CycleGAN:
         translators = Translators(options).to(device)
         chosen = [load(entry) for name, entry in AUGMENTATIONS.items() if name in options.diffaugment.split(",")]
         D_A, D_B = (augmented(build_critic(options, side).to(device), chosen) for side in "AB")
+        if options.penalty != "none" and mixes_samples(D_A):  # a penalty is of the gradient at each image alone
+            raise UserError(f"--dis_net {options.dis_net} has batch norms: it goes with --penalty none")
         self.generator_objective = GeneratorObjective(translators, D_A, D_B, generator_terms(options))
         self.critic_objective = CriticObjective(D_A, D_B, critic_terms(options), {"penalty": options.penalty_interval})
         objectives = self.generator_objective, self.critic_objective

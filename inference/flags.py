@@ -171,7 +171,10 @@ def check_evaluation(options):
         of_files = [flag.name for flag in FILES]
         refuse_unused(options, EVALUATE, ("range", *of_files), "goes with --real and --fake; a model has its own")
         if options.checkpoint:
-            refuse_unused(options, EVALUATE, ("epoch",), "chooses a checkpoint, and --checkpoint has done so")
+            why = "chooses a checkpoint, and --checkpoint has done so"
+            refuse_unused(options, EVALUATE, ("epoch", "checkpoint_dir"), why)
+            if options.name != options.dataset_name:
+                raise UserError(f"--name {why}; leave it out")
 
 
 def check_export(options):
@@ -188,7 +191,7 @@ APP = {
         *[flag for flag in WHERE if flag.name == "checkpoint_dir"],
         Flag(
             "host",
-            lambda options: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),  # which hosted apps set
+            lambda options: os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",  # which hosted apps set
             "the address to listen at; 0.0.0.0 opens the app to the whole network (default: 127.0.0.1, this machine)",
         ),
         Flag("port", 7860, "the port to listen at", number(int, 1, 65536)),

@@ -34,10 +34,7 @@ class LossLog:
         for step, names, _ in pending:
             terms = {name: next(values) for name in names}
             if bad := [f"'{name}' ({value})" for name, value in terms.items() if not math.isfinite(value)]:
-                raise NotFinite(
-                    f"not finite at step {step}: {', '.join(bad)}; the checkpoints written before are kept. "
-                    "Resume from one with a smaller --lr, or with --on_nan rollback"
-                )
+                raise NotFinite(f"not finite at step {step}: {', '.join(bad)}")
             for name, value in terms.items():
                 series.setdefault(name, []).append(value)
         return {name: sum(values) / len(values) for name, values in series.items()}

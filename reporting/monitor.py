@@ -11,7 +11,7 @@ from readers.headers import check_headers
 from reporting import metrics, pages
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite
-from reporting.scalars import Scalars, is_row
+from reporting.scalars import Scalars, check_tensorboard, is_row
 from reporting.texts import Forecast, place
 from runtime import distributed, jsonl
 from runtime.device import pick_translation_amp
@@ -29,6 +29,7 @@ class Monitor:
 
     def __init__(self, folder, options, device, translators, data, dataset):
         self.folder, self.options = Path(folder), options
+        check_tensorboard(options)
         self.losses, self.skipped = LossLog(), set()
         self.domains = dataset.domains
         paths = {"A": dataset.paths_A, "B": dataset.paths_B}
@@ -39,9 +40,20 @@ class Monitor:
         if options.eval_interval and distributed.is_main():
             self.evaluation = build_evaluation(data, options, device, translators, self.domains)
 
+    def take_up(self, saved):
+        """Go on with the best evaluation of the checkpoint ``saved``, unless that was by other features, whose KIDs do
+        not compare."""
+        if saved["options"]["features"] == self.options.features:
+            self.best.load_state_dict(saved["best"])
+
     def open(self, steps):
         """Go on with what an earlier run wrote up to ``steps``."""
         self.scalars = Scalars(self.folder, self.options.tensorboard, steps)
+
+    def has_later(self, steps):
+        """Whether there are grids or curves after ``steps``."""
+        rows = jsonl.read(self.folder / "scalars.jsonl", is_row)
+        return any(step > steps for step in (*pages.grids_in(self.folder), *(row["step"] for row in rows)))
 
     def set_later_aside(self, steps, target, best_too):
         """Move the grids after ``steps`` to the new folder ``target``, with a copy of all curves: they are of another

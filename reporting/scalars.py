@@ -43,12 +43,17 @@ def is_row(row):
     return {"step", "epoch"} <= row.keys() and all(numbers)
 
 
+def check_tensorboard(options):
+    """Raise UserError where TensorBoard is wanted and not installed."""
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs tensorboard; install it: pip install tensorboard")
+
+
 class Scalars:
     """Writes ``<folder>/scalars.jsonl``, a line for each time the losses are shown and each evaluation: the step, the
     epochs done, and numbers by name; and the same, with the sample grids, for TensorBoard. ``curves`` has them by name.
 
-    What an earlier run wrote after ``step``, where this one goes on, is left out. Raises UserError where
-    ``tensorboard`` is wanted and not installed.
+    What an earlier run wrote after ``step``, where this one goes on, is left out.
     """
 
     def __init__(self, folder, tensorboard, step):
@@ -60,8 +65,6 @@ class Scalars:
             self._draw(row)
         self.writer = None
         if tensorboard:
-            if importlib.util.find_spec("tensorboard") is None:
-                raise UserError("--tensorboard needs tensorboard; install it: pip install tensorboard")
             from torch.utils.tensorboard import SummaryWriter  # takes a second or two
 
             try:

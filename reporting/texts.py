@@ -82,7 +82,8 @@ def finished(path, saved, options):
     if options.minutes and (seconds := saved.get("seconds", 0)) >= 60 * options.minutes:
         had = f"{path} has had {seconds / 60:.3g} of --minutes {options.minutes:g}"
         return f"{had}, which counts all since the start; raise it to go on, or add --minutes 0 and --n_epochs"
-    if options.patience and (waited := saved["best"]["waited"]) >= options.patience:
+    waited = saved["best"]["waited"] if saved["options"]["features"] == options.features else 0
+    if options.patience and waited >= options.patience:
         return f"{path} comes after {waited} evaluations that were not the best; raise --patience above that to go on"
     return ""
 
@@ -123,8 +124,8 @@ def duration(seconds, step, options):
     if seconds < Forecast.LONG:
         return line
     filters = f"--ngf {max(1, options.ngf // 2)} --ndf {max(1, options.ndf // 2)}"
-    crop = smaller_crop(options)
-    return f"{line}; anew, it would be shorter with {crop}, with {filters}, or with --minutes 600 for as long as that"
+    shorter = ", with ".join([*smaller_crop(options), filters])
+    return f"{line}; anew, it would be shorter with {shorter}, or with --minutes 600 for as long as that"
 
 
 def schedule_change(before, options, epoch):
@@ -169,6 +170,14 @@ def how_to_go_on(options):
     saved = checkpoints.listed(Path(options.checkpoint_dir) / options.name)
     words = command("cycle_gan.py", options)
     return f"to go on: {words} --epoch latest" if saved else "start again, since nothing is saved yet"
+
+
+def how_to_avoid_it(options):
+    """What to do about a value that is not finite."""
+    if not checkpoints.listed(Path(options.checkpoint_dir) / options.name):
+        return "nothing is saved yet: start again with a smaller --lr"
+    rollback = ", or with --on_nan rollback" if options.on_nan == "stop" else ""
+    return f"the checkpoints written before are kept: resume from one with a smaller --lr{rollback}"
 
 
 def how_to_translate(options):

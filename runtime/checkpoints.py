@@ -123,7 +123,8 @@ def load_file(path, resume=False):
             )
         check_content(path, state, FOR_RESUMING)
     try:
-        state["options"] = vars(complete(TRAIN, {**BEFORE, **state["options"]}))
+        given = {name: value for name, value in state["options"].items() if value != ""}  # as once could be given
+        state["options"] = vars(complete(TRAIN, {**BEFORE, **given}))
     except UserError as error:
         raise UserError(
             f"{path} was not trained by this revision of the program ({error}); runs.jsonl beside it names its own"

@@ -133,16 +133,20 @@ def ran_out_of_memory(error):
 
 
 def smaller_crop(options):
-    """Flags for about half the crop, in a size that every generator and every critic takes."""
-    height, width = (max(32, side // 16 * 8) for side in (options.img_height, options.img_width))
-    return f"--img_height {height} --img_width {width}"
+    """Flags for about half the crop, in a size that every generator and every critic takes: a list, empty where there
+    is none."""
+    if options.preprocess == "none":  # the images are the crop
+        return []
+    crop = options.img_height, options.img_width
+    height, width = (min(side, max(32, side // 16 * 8)) for side in crop)
+    return [f"--img_height {height} --img_width {width}"] if (height, width) != crop else []
 
 
 def memory_advice(options, device):
     """One line: what the run used, and the flags that would lessen it, the cheapest in quality first."""
     flags = [] if options.checkpoint_activations or options.norm == "batch" else ["--checkpoint_activations"]
     flags += [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
-    flags += [smaller_crop(options), f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
+    flags += [*smaller_crop(options), f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
     peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
     return (
         f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_height}×"

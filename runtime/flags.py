@@ -85,6 +85,13 @@ def folder_name(text):
     return text
 
 
+def words(text):
+    """A check for argparse: any text but none, as of a shell's variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
 def some_of(table):
     """A check for argparse: ``none``, or names of ``table`` with commas between them."""
 
@@ -118,7 +125,7 @@ class Flag(NamedTuple):
     name: str
     default: object
     help: str
-    type: object = str
+    type: object = words
     choices: tuple = None
     fixed: bool = False
     several: bool = False

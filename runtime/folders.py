@@ -56,8 +56,9 @@ def holds_files(folder):
 
 
 def move_aside(paths, target):
-    """Move files to a new folder ``target``, such as ``free_beside`` finds."""
-    target.mkdir()
+    """Move files to the folder ``target``, such as ``free_beside`` finds. It may be there already: grids and
+    checkpoints can share one."""
+    target.mkdir(exist_ok=True)
     for path in paths:
         path.rename(target / path.name)
 

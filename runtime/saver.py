@@ -59,17 +59,22 @@ class Saver:
         state = {"format": checkpoints.FORMAT, **run.position(), **run.generators(), "metrics": numbers}
         self._write(run, lambda: checkpoints.write(self.folder / "best.pth", state))
 
-    def set_later_aside(self, run, saved):
+    def set_later_aside(self, run, saved, changed):
         """Move what was saved after the checkpoint ``saved``, with which ``run`` goes on, to ``<folder>.1``, ``.2`` …:
-        it belongs to another course, and the latest is now what this one writes."""
-        if not (later := checkpoints.later_than(self.folder, saved)):
+        it belongs to another course, and the latest is now what this one writes. ``changed``: whether its options are
+        others now; if not, curves and grids alone, as a crash leaves them, are those of its own course."""
+        later, best = checkpoints.later_than(self.folder, saved), self.folder / "best.pth"
+        if saved["options"]["features"] != self.options.features and best.exists() and best not in later:
+            later.append(best)  # whose KID does not compare with those to come
+        if not later and not (changed and run.monitor.has_later(run.steps)):
             return
         for_grids, target = free_beside(run.monitor.folder, self.folder)
-        best_too = self.folder / "best.pth" in later
-        run.monitor.set_later_aside(run.steps, for_grids, best_too)  # first: that it is due is known by these files
-        move_aside(later, target)
+        # Grids and curves first: it is by the checkpoints that this is due, and they are there until all has moved.
+        run.monitor.set_later_aside(run.steps, for_grids, best in later)
+        if later:
+            move_aside(later, target)
         place = checkpoints.path_of(self.folder, saved["epoch"], saved["sample"])
-        tell(f"what was saved after {place} is now in {target}")
+        tell(f"what was saved after {place} is now in {target if later else for_grids}")
 
     def _write(self, run, write):
         """Call ``write``; where the disk refuses, say so and leave it to the next time."""

@@ -134,6 +134,32 @@ def test_what_was_saved_after_the_epoch_that_a_run_goes_on_from_is_set_aside(wor
     assert not (workplace / "saved_models" / "tiny.2").exists()
 
 
+def test_grids_and_curves_alone_are_set_aside_where_the_course_is_another(workplace, run):
+    """As a crash leaves them, or a stop at a value that is not finite."""
+    assert run("cycle_gan", *TINY, "--n_epochs=3").code == 0
+    for epoch in (2, 3):
+        (workplace / f"saved_models/tiny/epoch_{epoch}.pth").unlink()
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest").code == 0  # the same once more
+    assert not (workplace / "images/tiny.1").exists() and saved_epochs(workplace) == [1, 2, 3]
+    for epoch in (2, 3):
+        (workplace / f"saved_models/tiny/epoch_{epoch}.pth").unlink()
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=2", "--lr=0.001")
+    assert "what was saved after saved_models/tiny/epoch_1.pth is now in images/tiny.1" in result.out
+    assert not (workplace / "saved_models/tiny.1").exists()
+    assert {path.stem for path in (workplace / "images/tiny.1").glob("*.png")} == {"4", "6", "8", "9"}
+    curves = [json.loads(line) for line in (workplace / "images/tiny.1/scalars.jsonl").read_text().splitlines()]
+    assert curves[-1]["step"] == 9
+
+
+def test_a_course_is_set_aside_where_images_and_checkpoints_share_a_folder(workplace, run):
+    one = "--images_dir=out", "--checkpoint_dir=out"
+    assert run("cycle_gan", *TINY, *one, "--n_epochs=2").code == 0
+    assert run("cycle_gan", *TINY, *one, "--n_epochs=2", "--epoch=1").code == 0
+    names = {path.name for path in (workplace / "out/tiny.1").iterdir()}
+    assert {"epoch_2.pth", "4.png", "6.png", "scalars.jsonl"} <= names
+    assert [name.epoch for name in checkpoints.listed(workplace / "out/tiny")] == [1, 2]
+
+
 def test_the_best_of_another_course_is_set_aside_with_it(workplace, run):
     assert run("cycle_gan", *TINY, "--n_epochs=3").code == 0
     folder = workplace / "saved_models/tiny"
@@ -460,7 +486,10 @@ def test_output_that_cannot_be_written_is_found_at_the_start(workplace, refused,
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, refused):
     good = checkpoint(trained, 1)
     flags = ["--dataset_name=tiny", "--epoch=1", "--n_epochs=5", "--n_cpu=0", "--lr=1e8"]
-    assert re.search(r"not finite at step \d+: '[\w ]+' \((nan|-?inf)\)", refused("cycle_gan", *flags))
+    line = refused("cycle_gan", *flags)
+    assert re.search(r"not finite at step \d+: '[\w ]+' \((nan|-?inf)\)", line)
+    assert line.endswith("resume from one with a smaller --lr, or with --on_nan rollback")
+    assert refused("cycle_gan", *flags, "--on_nan=rollback").endswith("resume from one with a smaller --lr")
     assert equal(checkpoint(trained, 1), good)
     assert saved_epochs(trained) == [1]
 
@@ -518,7 +547,25 @@ def test_no_traceback_in_a_real_process(workplace):
         assert len(result.stderr.strip().splitlines()) == 1 and "error: " in result.stderr
 
 
-# ---- flags that do nothing ----
+# ---- flags that do nothing, or are empty ----
+
+CUT = "--preprocess resize_and_crop or scale_shorter_and_crop or scale_width_and_crop or crop"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cycle_gan", *TINY, "--init_from="),
+        ("cycle_gan", *TINY, "--images_dir", ""),
+        ("test", "--dataset_name=tiny", "--input="),
+        ("evaluate", "--dataset_name=tiny", "--checkpoint="),
+        ("evaluate", "--real=", "--fake="),
+        ("export", "--dataset_name=tiny", "--exports_dir="),
+    ],
+    ids=" ".join,
+)
+def test_a_flag_with_nothing_behind_it_is_not_one_that_was_not_given(workplace, refused, words):
+    assert "must not be empty" in refused(*words)
 
 
 @pytest.mark.parametrize(
@@ -538,6 +585,17 @@ def test_no_traceback_in_a_real_process(workplace):
         (["--features=inception", "--eval_interval=1"], []),
         (["--dataset_url=x", "--no_download"], ["--dataset_url does nothing here: it goes with --download"]),
         (["--mask_threshold=9", "--recipe=segmentation"], []),
+        (["--img_height=64", "--preprocess=none"], [f"--img_height does nothing here: it goes with {CUT}"]),
+        (["--small=refuse", "--preprocess=none"], [f"--small does nothing here: it goes with {CUT}"]),
+        (
+            ["--load_factor=2", "--preprocess=crop"],
+            [f"--load_factor does nothing here: it goes with {CUT.removesuffix(' or crop')}"],
+        ),
+        (["--load_factor=2", "--img_height=64", "--small=refuse", "--preprocess=scale_shorter_and_crop"], []),
+        (
+            ["--load_height=99", "--img_height=64", "--preprocess=scale_width_and_crop"],
+            ["--load_height does nothing here: it goes with --preprocess resize_and_crop or scale_shorter_and_crop"],
+        ),
     ],
 )
 def test_flags_given_by_hand_that_do_nothing_are_named(flags, idle):

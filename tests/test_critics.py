@@ -8,7 +8,8 @@ from conftest import TINY
 from test_speed import build, images, train
 
 from critics import Balanced, FeatureCritic, FeatureMixing
-from registry import GAN_LOSSES
+from options import parse_training
+from registry import CRITICS, GAN_LOSSES, Network
 from runtime import checkpoints
 from runtime.errors import UserError
 from runtime.pretrained import Backbone, checksum, efficientnet_lite, weights_of
@@ -181,3 +182,16 @@ def test_a_critic_is_not_measured_by_its_own_backbone(workplace, run, refused):
 
 def test_a_penalty_needs_a_second_derivative(refused):
     assert "--penalty none" in refused("cycle_gan", *FEATURES, "--dis_net=features+patch", "--penalty=r1")
+
+
+def test_a_critic_of_ones_own_with_batch_norms_has_no_penalty(monkeypatch):
+    """Which is of the critic's gradient at each image, and there the others have a part in it."""
+    own = "critics.Own", lambda channels: torch.nn.Sequential(torch.nn.Conv2d(channels, 1, 4), torch.nn.BatchNorm2d(1))
+    monkeypatch.setattr(*own, raising=False)
+    monkeypatch.setitem(CRITICS, "own", Network("critics:Own", 8))
+    options = parse_training(["--recipe=lsgan", "--ngf=4"])[0]
+    options.dis_net = "own"
+    assert CycleGAN(options, torch.device("cpu"))
+    options.penalty = "r1"
+    with pytest.raises(UserError, match="--dis_net own has batch norms: it goes with --penalty none"):
+        CycleGAN(options, torch.device("cpu"))

@@ -167,7 +167,8 @@ def test_refusals(server, refused, tmp_path, monkeypatch):
     assert "datasets/horses/{trainA,trainB,testA,testB}" in line and "horse2zebra" in line
     assert "python datasets/earth.py topo2relief" in refused("cycle_gan", "--dataset_name", "topo2relief")
     monkeypatch.setattr(download, "ATTEMPTS", 1)
-    server.shutdown()
+    server.shutdown(), server.server_close()
+    assert "in 1 attempt" in refused("cycle_gan", *TINY, "--dataset_name=facades", f"--dataset_url={server.url}")
     assert not (tmp_path / "datasets" / "facades").exists()
 
 

@@ -1,5 +1,6 @@
 """How long a run takes: said after the first steps, set by --minutes, and counted over all of its starts."""
 
+from argparse import Namespace
 from itertools import count
 from types import SimpleNamespace
 
@@ -135,8 +136,16 @@ def test_after_the_first_steps_one_line_says_how_long_it_takes(monkeypatch):
 def test_the_smaller_crop_that_is_advised_is_one_that_can_be_had(gen_net):
     for side in range(32, 400, 8):
         flags = [f"--img_height={side}", f"--img_width={side + 8}", f"--gen_net={gen_net}"]
-        advised = smaller_crop(parse_training(flags)[0])
-        parse_training([*flags, *advised.split()])  # raises UserError where it is refused
+        options = parse_training(flags)[0]
+        (advised,) = smaller_crop(options)
+        smaller = parse_training([*flags, *advised.split()])[0]  # raises UserError where it is refused
+        assert smaller.img_height * smaller.img_width < options.img_height * options.img_width
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 32), (32, 32)])
+def test_no_crop_is_advised_that_is_not_smaller(height, width):
+    assert smaller_crop(Namespace(img_height=height, img_width=width, preprocess="crop")) == []
+    assert smaller_crop(Namespace(img_height=256, img_width=256, preprocess="none")) == []
 
 
 def test_the_bar_says_how_much_of_the_time_is_gone(ticking):

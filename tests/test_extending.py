@@ -12,6 +12,8 @@ from conftest import ROOT, TINY
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = dict(section.split("\n", 1) for section in PAGE.split("\n## ")[1:])
 
+MEASURED = {"A loss term": "edges", "A penalty": "penalty"}  # what a change adds to the losses
+
 
 def apply(diff, folder):
     """Make the change of one ``diff`` block, whose unchanged lines must stand in the file exactly once."""
@@ -31,10 +33,11 @@ def test_each_change_trains(workplace, title):
     for diff in re.findall(r"```diff\n(.*?)```", SECTIONS[title], re.S):
         apply(diff, folder)
     command = re.search(r"^python cycle_gan.py --dataset_name cats2dogs (.*)$", SECTIONS[title], re.M)[1].split()
-    words = [sys.executable, folder / "cycle_gan.py", *TINY, "--n_epochs=1", *command]
+    words = [sys.executable, folder / "cycle_gan.py", *TINY, "--n_epochs=1", "--penalty_interval=1", *command]
     result = subprocess.run(words, cwd=workplace, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    if title == "A loss term":
-        last = json.loads((workplace / "images/tiny/scalars.jsonl").read_text().splitlines()[-1])
-        assert last["edges"] > 0
-    assert command[-1] in (workplace / "saved_models/tiny/runs.jsonl").read_text()
+    last = json.loads((workplace / "images/tiny/scalars.jsonl").read_text().splitlines()[-1])
+    if title in MEASURED:
+        assert last[MEASURED[title]] > 0
+    used = json.loads((workplace / "saved_models/tiny/runs.jsonl").read_text().splitlines()[-1])["options"]
+    assert str(used[command[-2].removeprefix("--")]) in (command[-1], f"{command[-1]}.0")

@@ -44,6 +44,13 @@ def test_a_set_is_at_no_distance_from_itself_and_a_shift_is_its_square():
     assert shifted["KID"] > 10 * shifted["KID error"] > 0
 
 
+def test_precision_is_of_the_translations_and_recall_of_the_real_images():
+    """Translations in one of two heaps are all right, and half of what there is is missing."""
+    heaps = torch.cat([gaussian(60), gaussian(60, shift=99.0, seed=1)])
+    numbers = set_distances(gaussian(60, seed=2), heaps)
+    assert numbers["precision"] > 0.9 and 0.3 < numbers["recall"] < 0.55
+
+
 def test_the_error_of_kid_is_its_spread_over_new_samples():
     """KID of 60 independent pairs of samples, without a distance: mean 0, deviation as the error says."""
     numbers = [set_distances(gaussian(40, seed=2 * i), gaussian(40, seed=2 * i + 1)) for i in range(60)]
@@ -175,6 +182,9 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
     )
     assert (workplace / "b/metrics.json").is_file()
     assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", LITE)
+    assert "--checkpoint datasets is a folder; name a file in it" in refused("evaluate", "--checkpoint=datasets", LITE)
+    for flags in (["--checkpoint_dir=x"], ["--name=x", "--dataset_name=y"]):
+        assert "--checkpoint has done so; leave it out" in refused("evaluate", "--checkpoint=nothing", LITE, *flags)
 
 
 def test_weights_that_came_damaged_end_in_one_line(monkeypatch):
@@ -284,6 +294,17 @@ def test_the_default_recipe_is_measured_in_each_precision(workplace, run, amp):
     result = run("cycle_gan", *EVERY, LITE, "--dataset_name=four", "--n_epochs=1", f"--amp={amp}")
     assert result.code == 0, result.err
     assert np.isfinite(list(checkpoints.load("saved_models/four", "best")[1]["metrics"]["AtoB"].values())).all()
+
+
+def test_the_best_by_other_features_is_none(workplace, run, monkeypatch):
+    scripted(monkeypatch, 0.1, 0.2)
+    flags = "--n_epochs=2", "--patience=1", "--features=efficientnet_lite1"
+    assert "stopped early" in run("cycle_gan", *EVERY, *flags).out
+    scripted(monkeypatch, 0.3)
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", LITE)
+    assert result.code == 0 and "the best so far" in result.out
+    assert checkpoints.load("saved_models/tiny", "latest")[1]["best"]["score"] == 0.3
+    assert checkpoints.load("saved_models/tiny.1", "best")[1]["metrics"]["AtoB"]["KID"] == 0.1
 
 
 def test_patience_stops_early_and_survives_a_resume(workplace, run, monkeypatch):

@@ -15,6 +15,7 @@ from convolutions import ReflectConv2d, pad
 from critics import CriticAttention
 from layers import LayerNorm2d, standardize
 from models import GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
+from registry import NORMS, Entry
 from spectral_norm import add_spectral_norm, fold_spectral_norm, normalise
 
 
@@ -183,6 +184,19 @@ def test_a_flat_channel_stays_flat_on_the_way_up():
     x[:, 3] = 0.2 + 1e-2 * torch.randn(16, 16)
     norm = upsample_resize("instance", 8, 8)[2]
     assert norm(x)[:, 3].std() < 0.02 and nn.InstanceNorm2d(8)(x)[:, 3].std() > 0.9
+
+
+def test_a_norm_of_ones_own_is_one(monkeypatch):
+    class Own(nn.GroupNorm):
+        def __init__(self, channels):
+            super().__init__(1, channels)
+
+    monkeypatch.setattr("layers.Own", Own, raising=False)
+    layers = nn.Conv2d(3, 8, 3), Own(8)
+    assert parametrize.is_parametrized(add_spectral_norm(nn.Sequential(*layers))[0])
+    monkeypatch.setitem(NORMS, "own", Entry("layers:Own"))
+    layers = nn.Conv2d(3, 8, 3), Own(8)
+    assert not parametrize.is_parametrized(add_spectral_norm(nn.Sequential(*layers))[0])
 
 
 @pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8, eps=1e-12), nn.BatchNorm2d(8, eps=1e-12)])

@@ -376,7 +376,8 @@ def test_rolling_back_at_the_end_is_an_error_and_not_done(workplace, refused, mo
 
 def test_rolling_back_ends_after_three_times(workplace, refused, monkeypatch):
     poison(monkeypatch, set(range(1, 100)))
-    assert "not finite at step" in refused("cycle_gan", *TINY, "--n_epochs=20", "--on_nan=rollback")
+    assert "not finite at step" in (line := refused("cycle_gan", *TINY, "--n_epochs=20", "--on_nan=rollback"))
+    assert line.endswith("resume from one with a smaller --lr")
     assert all(weight.isfinite().all() for weight in saved_state()["generators"].values())
 
 
@@ -548,6 +549,13 @@ def no_backbone(run, monkeypatch):
 
 def no_tensorboard(run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+
+def test_what_is_missing_is_found_before_an_earlier_run_is_moved_away(workplace, run, refused, monkeypatch):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--no_tensorboard").code == 0
+    no_tensorboard(run, monkeypatch)
+    assert "pip install tensorboard" in refused("cycle_gan", *TINY, "--n_epochs=1", "--tensorboard")
+    assert not (workplace / "saved_models/tiny.1").exists()
 
 
 def nothing(run, monkeypatch):
