@@ -27,6 +27,7 @@ from runtime.weights import LARGEST
 
 # what a file is by the end of its name, and what the checkpoint calls it; their D_A judges what G_A makes: images of B
 NAMED = {"net_G_A": "G_AB", "net_G_B": "G_BA", "net_D_A": "D_B", "net_D_B": "D_A"}
+EXCHANGED = {"net_G_A": "G_BA", "net_G_B": "G_AB", "net_D_A": "D_A", "net_D_B": "D_B"}  # in its --direction BtoA
 
 
 def main():
@@ -63,11 +64,13 @@ def read_fetched(path):
 def assign(paths, direction):
     """Which network each file is: name in the checkpoint → path. Raises UserError where two would be the same.
 
-    Names that do not say it are generators, in the order AtoB, BtoA, or the other way round if ``direction`` says so.
+    Names that do not say it are generators, in the order AtoB, BtoA. Where ``direction`` is BtoA, that and what names
+    say are the other way round.
     """
+    names = NAMED if direction == "AtoB" else EXCHANGED
     named, unnamed = {}, []
     for path in paths:
-        if (network := NAMED.get(path.stem[-7:])) is None:
+        if (network := names.get(path.stem[-7:])) is None:
             unnamed.append(path)
         elif other := named.get(network):
             raise UserError(f"{other} and {path} are both {path.stem[-7:]}; name one of them")
@@ -88,12 +91,15 @@ def checkpoint(networks, options):
     for name, (path, network) in networks.items():
         if network.kind != kinds[name[0]]:
             raise UserError(f"{path} is a {network.kind}, by its tensors, and was to be the {kinds[name[0]]} {name}")
-        for option, value in network.options.items():
+        for option, value in by_side(name, network.options).items():
             if shape.setdefault(option, value) != value:
                 raise UserError(f"{path} has --{option} {value}, and {first} {shape[option]}; import them apart")
         first = first or path
     if not (generators := of_kind(networks, "G")):
         raise UserError("there is no generator among the files; add one, such as latest_net_G_A.pth")
+    shape["channels"] = shape["channels_A"]
+    if shape["channels_A"] != shape["channels_B"]:
+        shape["lambda_id"] = 0.0  # there is no identity between them
     settings = RECIPES["classic"] | dict(recipe="classic", dis_net="patch70", amp="off") | shape
     settings |= dict(dataset_name=options.name or options.pretrained, checkpoint_dir=options.checkpoint_dir)
     completed = complete(TRAIN, settings)
@@ -109,6 +115,18 @@ def checkpoint(networks, options):
     }
 
 
+def by_side(name, options):
+    """``options`` of the network called ``name``, an Imported's, with its channels on the sides that are its own."""
+    here, there = options["channels_A"], options.get("channels_B")
+    own = {
+        "G_AB": dict(channels_A=here, channels_B=there),
+        "G_BA": dict(channels_A=there, channels_B=here),
+        "D_A": dict(channels_A=here),
+        "D_B": dict(channels_B=here),
+    }
+    return {option: value for option, value in options.items() if not option.startswith("channels")} | own[name]
+
+
 def of_kind(networks, letter):
     return {name: network.state for name, (_, network) in networks.items() if name.startswith(letter)}
 
@@ -121,9 +139,10 @@ def report(state, options):
     """What was found in the files, and what can be done with it."""
     for name, source in sorted(state["imported"].items(), reverse=True):
         tell(f"{source['file']} → {name}")
+    channels = f"{options.channels_A} channels in A, {options.channels_B} in B"
     tell(
         f"generators with --ngf {options.ngf}, {options.n_residual_blocks} residual blocks, {options.norm} norm, "
-        f"{'' if options.dropout else 'no '}dropout, transposed convolutions, for {options.channels} channels"
+        f"{'' if options.dropout else 'no '}dropout, transposed convolutions; {channels}"
     )
     tell(f"to translate: {command('test.py', options)} --input FOLDER --output FOLDER")
 

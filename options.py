@@ -234,7 +234,7 @@ def command_line(groups, description):
     parser.add_argument("--version", action="version", version=f"Attention CycleGAN {__version__}")
     others = parser.add_argument_group("other CycleGANs' spellings")
     flags = {flag.name for group in groups.values() for flag in group}
-    parser.elsewhere = {name: here for name, here in ELSEWHERE.items() if flags_in(here) <= flags}
+    parser.elsewhere = {name: here for name, here in ELSEWHERE if flags_in(here) <= flags}
     for name, alias in OTHER_FLAGS.items():
         if alias.stands_for in flags:
             others.add_argument(f"--{name}", type=alias.type, metavar=name.upper().split("_")[-1], help=alias.help)

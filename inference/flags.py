@@ -7,6 +7,12 @@ from runtime.download import PRETRAINED
 from runtime.errors import UserError
 from runtime.flags import NATURAL, POSITIVE, WEIGHT, Flag, complete, epoch, folder_name, number, word_or_number
 
+
+def usable_cores():
+    """The cores that this process may use: fewer than there are where a cluster's queue, or taskset, says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 WHERE = [
     Flag("dataset_name", "monet2photo", "folder with trainA, trainB, testA, testB under --dataset_dir", folder_name),
     Flag("dataset_dir", "datasets", "where the data sets lie"),
@@ -22,7 +28,7 @@ MACHINE = [
     Flag("device", "auto", "cpu, cuda, cuda:1, mps …; auto takes a GPU where there is one"),
     Flag(
         "n_cpu",
-        lambda options: min(4, os.cpu_count()),
+        lambda options: min(4, usable_cores()),
         "processes that load images, 0 for none (default: the cores, at most 4)",
         number(int, 0, 2**10),
     ),
@@ -123,8 +129,8 @@ IMPORT = {
         Flag("pretrained", None, "fetch the published generators of this data set", str, tuple(PRETRAINED)),
         Flag("pretrained_url", "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models",
              "where --pretrained is fetched from, as FILE.pth"),
-        Flag("direction", "AtoB", "what the first generator translates whose file is not named _net_G_A or _net_G_B",
-             str, ("AtoB", "BtoA")),
+        Flag("direction", "AtoB", "what the generator _net_G_A translates, or else the first one: BtoA for a run that "
+             "was trained there with --direction BtoA", str, ("AtoB", "BtoA")),
         Flag("checkpoint_dir", "saved_models", "where checkpoints lie, in a folder for each name"),
     ],
 }  # fmt: skip

@@ -20,11 +20,12 @@ from runtime.weights import load_tensors
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 BLOCKS = (6, 9)  # its --netG resnet_6blocks and resnet_9blocks
-FILES = {"G_AB": "latest_net_G_A.pth", "G_BA": "latest_net_G_B.pth"}
+NAMES = {"AtoB": "A", "BtoA": "B"}  # of its generators
 
 
 class Imported(NamedTuple):
-    """A network in our layout: "generator" or "critic", the options that shape it, and its state_dict."""
+    """A network in our layout: "generator" or "critic", the options that shape it, and its state_dict. The channels are
+    those of the generator from A to B, and of the critic of A."""
 
     kind: str
     options: dict
@@ -86,7 +87,8 @@ def convert(state):
     """Name → tensor in their layout to Imported. Raises Foreign."""
     if any(name.endswith(".filt") for name in state):
         raise Foreign(
-            "it has the blur-pool layers of CUT, which our generators lack (its --no_antialias leaves them out)"
+            "it has the blur-pool layers of CUT, which our generators lack (its --no_antialias with --no_antialias_up "
+            "leaves them out)"
         )
     if (first := shape_of(state, "model.1.weight"))[2:] == (7, 7):
         kind, (options, layers) = "generator", shape_generator(state, first)
@@ -109,20 +111,17 @@ def shape_generator(state, first):
     if n_residual_blocks >= MOST_BLOCKS:
         raise Foreign(f"it has {n_residual_blocks} residual blocks")
     dropout = len(shape_of(state, "model.10.conv_block.6.weight")) == 4  # without, a norm stands in this place
-    options = dict(gen_net="resnet", ngf=first[0], n_residual_blocks=n_residual_blocks) | channels_of(first)
+    last = shape_of(state, f"model.{17 + n_residual_blocks}.weight") or first[1:]
+    options = dict(gen_net="resnet", ngf=first[0], n_residual_blocks=n_residual_blocks)
+    options |= dict(channels_A=first[1], channels_B=last[0])
     options |= dict(norm=norm_of(state, "model.1", "model.2"), dropout=dropout, attention=False, spectral_norm=False)
     return options, generator_layers(n_residual_blocks, dropout)
 
 
 def shape_critic(state, first):
     """The options that shape the critic, and its layers; ``first`` is the shape of its first weight."""
-    options = dict(dis_net="patch70", ndf=first[0], norm=norm_of(state, "model.2", "model.3")) | channels_of(first)
-    return options | dict(attention=False, spectral_norm=False), critic_layers()
-
-
-def channels_of(first):
-    """The options for the channels of both sides, by the shape of the first convolution."""
-    return dict.fromkeys(("channels", "channels_A", "channels_B"), first[1])
+    options = dict(dis_net="patch70", ndf=first[0], norm=norm_of(state, "model.2", "model.3"))
+    return options | dict(channels_A=first[1], attention=False, spectral_norm=False), critic_layers()
 
 
 def norm_of(state, convolution, norm):
@@ -134,8 +133,9 @@ def norm_of(state, convolution, norm):
 
 def on_meta(build, options):
     """The state_dict of the network that ``options`` shape, without any memory for it."""
-    if options["channels"] not in (1, 3):
-        raise Foreign(f"its images have {options['channels']} channels, where ours have 1 or 3")
+    for channels in (options["channels_A"], options.get("channels_B", 3)):
+        if channels not in (1, 3):
+            raise Foreign(f"its images have {channels} channels, where ours have 1 or 3")
     with torch.device("meta"):
         return build(Namespace(**options)).state_dict()
 
@@ -189,8 +189,9 @@ def encode(translators, direction, about, options):
     torch.save(published(translators.generator(here).state_dict(), trained), content)
     flags = f"--netG resnet_{trained.n_residual_blocks}blocks --ngf {trained.ngf} --norm {trained.norm}"
     flags += f" --input_nc {translators.channels[here]} --output_nc {translators.channels[there]}"
-    said = f"{direction}, for that program's {flags}{'' if trained.dropout else ' --no_dropout'}"
-    return FILES[f"G_{here}{there}"], content.getvalue(), said
+    flags += "" if trained.dropout else " --no_dropout"
+    said = f"{direction}, for that program's test.py --model test --model_suffix _{NAMES[direction]} {flags}"
+    return f"latest_net_G_{NAMES[direction]}.pth", content.getvalue(), said
 
 
 def no_counterpart(options):

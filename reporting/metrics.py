@@ -22,6 +22,7 @@ from runtime import libraries
 from runtime.device import autocast, tuned_kernels
 from runtime.errors import UserError, first_line, tell
 from runtime.pretrained import efficientnet_lite
+from runtime.weights import tensors_alone
 
 MEASURING = "measuring", "requirements-eval.txt"
 
@@ -44,7 +45,8 @@ class Inception(nn.Module):
         super().__init__()
         extractor = library("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
         try:
-            self.network = extractor("inception-v3-compat", ["2048"])
+            with tensors_alone():
+                self.network = extractor("inception-v3-compat", ["2048"])
         except Exception as error:  # what was fetched may be cut short, and torch raises what it likes
             reason, place = first_line(error, type(error).__name__), f"{torch.hub.get_dir()}/checkpoints"
             raise UserError(

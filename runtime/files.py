@@ -51,8 +51,20 @@ def replacing(path, durable=False):
                 if durable:
                     os.fsync(file.fileno())
             os.replace(beside, path)
+            if durable:
+                sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_folder(folder):
+    """Let the names in ``folder`` survive a loss of power, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def temporary(path):

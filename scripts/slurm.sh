@@ -1,6 +1,6 @@
 #!/bin/bash
 # Train on one or several nodes of a cluster with SLURM; what follows the script's name are flags of cycle_gan.py:
-#   sbatch --nodes 2 --gpus-per-node 4 --time 24:00:00 scripts/slurm.sh --dataset_name cats2dogs
+#   sbatch --nodes 2 --gpus-per-node 4 --cpus-per-gpu 5 --time 24:00:00 scripts/slurm.sh --dataset_name cats2dogs
 # The queue may stop the job and start it again (--requeue): it goes on from its newest checkpoint, at most 10 minutes back.
 #SBATCH --job-name cycle_gan
 #SBATCH --ntasks-per-node 1

@@ -625,11 +625,33 @@ def test_flags_of_pytorch_cyclegan_mean_what_they_mean_there():
 @pytest.mark.parametrize("script", ["cycle_gan", "test", "app", "export", "evaluate", "import_weights"])
 def test_what_is_said_of_another_programs_flag_names_flags_of_ours(refused, run, script):
     known = set(re.findall(r"--\w+", run(script, "--help").out))
-    for name in options.ELSEWHERE:
+    for name, _ in options.ELSEWHERE:
         line = refused(script, f"--{name}=1")
         if "for --" in line:
             advice = set(re.findall(r"--\w+", line.partition(" give ")[2]))
             assert f"--{name}" not in known and advice <= known
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "advice"),
+    [
+        ("test", "--dataroot=x", "--input, for a folder of images; for a data set --dataset_dir and"),
+        ("cycle_gan", "--dataroot=x", "give --dataset_dir and, of the folder in it, --dataset_name"),
+        ("cycle_gan", "--direction=BtoA", "nothing: exchange the folders"),
+        ("test", "--which_direction=BtoA", "give --direction"),
+        ("cycle_gan", "--niter_decay=9", "give --decay_epoch"),
+    ],
+)
+def test_what_to_give_for_another_programs_flag_fits_the_program(refused, script, flag, advice):
+    assert advice in refused(script, flag)
+
+
+def test_loaders_are_no_more_than_the_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5}, raising=False)
+    assert parse_training([])[0].n_cpu == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert parse_training([])[0].n_cpu == 4
 
 
 def test_a_resumed_run_says_which_flags_are_others_than_before(workplace, run):

@@ -187,6 +187,25 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
         assert "--checkpoint has done so; leave it out" in refused("evaluate", "--checkpoint=nothing", LITE, *flags)
 
 
+class Trap:
+    def __reduce__(self):
+        return Path.touch, (Path("trapped"),)
+
+
+def test_weights_that_a_library_reads_run_no_code(workplace, refused, monkeypatch):
+    """torch-fidelity takes Inception's from torch's cache, and trusts them."""
+    from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+    monkeypatch.setenv("TORCH_HOME", str(workplace / "home"))
+    place = workplace / "home/hub/checkpoints" / inception.URL_INCEPTION_V3.rpartition("/")[2]
+    place.parent.mkdir(parents=True)
+    torch.save({"fc.weight": Trap()}, place)
+    assert "or are damaged" in refused("evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB")
+    assert not Path("trapped").exists()
+    torch.load(place, weights_only=False)
+    assert Path("trapped").exists()  # and so it would have been
+
+
 def test_weights_that_came_damaged_end_in_one_line(monkeypatch):
     def extractor(*arguments):
         raise KeyError("filename 'storages' not found")

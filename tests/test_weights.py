@@ -55,7 +55,7 @@ class Network(nn.Module):
         return self.model(x)
 
 
-def generator(ngf=4, blocks=9, norm="instance", dropout=False, channels=3, transposed=True):
+def generator(ngf=4, blocks=9, norm="instance", dropout=False, channels=3, channels_out=None, transposed=True):
     bias, widths = norm == "instance", [ngf, 2 * ngf, 4 * ngf]
 
     def c7s1(a, b, **more):
@@ -72,7 +72,7 @@ def generator(ngf=4, blocks=9, norm="instance", dropout=False, channels=3, trans
     layers += [Residual(4 * ngf, norm, dropout) for _ in range(blocks)]
     for a, b in zip(widths[::-1], widths[1::-1], strict=False):
         layers += [u(a, b), NORMS[norm](b), nn.ReLU()]
-    return randomised(Network(*layers, *c7s1(ngf, channels), nn.Tanh()))
+    return randomised(Network(*layers, *c7s1(ngf, channels_out or channels), nn.Tanh()))
 
 
 def critic(ndf=4, norm="instance"):
@@ -139,12 +139,14 @@ def test_a_generator_translates_here_as_there(shape, tmp_path):
     theirs = generator(**shape)
     imported = read_pytorch_cyclegan(save(theirs, tmp_path / "latest_net_G_A.pth"))
     assert imported.kind == "generator"
-    found = {name: imported.options[name] for name in ("ngf", "n_residual_blocks", "norm", "dropout", "channels")}
-    told = {"n_residual_blocks" if name == "blocks" else name: value for name, value in shape.items()}
-    assert found == dict(ngf=4, norm="instance", dropout=False, channels=3) | told
+    found = {name: imported.options[name] for name in ("ngf", "n_residual_blocks", "norm", "dropout", "channels_A")}
+    names = {"blocks": "n_residual_blocks", "channels": "channels_A"}
+    told = {names.get(name, name): value for name, value in shape.items()}
+    assert found == dict(ngf=4, norm="instance", dropout=False, channels_A=3) | told
+    assert imported.options["channels_B"] == found["channels_A"]
     ours = build_generator(options_of(imported)).eval()
     ours.load_state_dict(imported.state)
-    x = images((2, found["channels"], 32, 40))
+    x = images((2, found["channels_A"], 32, 40))
     assert difference(theirs, ours, x) < 2e-6
     assert theirs(x.double()).std() > 0.05  # not everything is gray
 
@@ -201,6 +203,7 @@ def test_what_goes_out_translates_there_as_here(shape, tmp_path, run, monkeypatc
     checkpoints.write(Path("saved_models/mine/epoch_0.pth"), state)
     out = run("export", "--dataset_name=mine", "--format=pytorch-cyclegan").out
     assert f"resnet_{shape['blocks']}blocks" in out and ("--no_dropout" in out) == (not shape.get("dropout"))
+    assert "test.py --model test --model_suffix _A" in out and "--model test --model_suffix _B" in out
     paths = [tmp_path / "exports/mine" / name for name in theirs]
     ours = translators.load_translators(state, torch.device("cpu"))
     x = images((2, shape.get("channels", 3), 32, 40))
@@ -349,8 +352,41 @@ def test_import_then_translate_and_measure(files, workplace, run):
     made = torch.tensor(list(Image.open("out/one.png").tobytes())).view(16, 24, 3)
     assert (made - expected).abs().max() <= 1
 
-    assert "continue" not in run("import_weights", *files.values(), "--name", "tiny").err
+    assert run("import_weights", *files.values(), "--name", "tiny").code == 0
     assert Path("saved_models/tiny.1/epoch_0.pth").exists()  # nothing is overwritten
+
+
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_a_run_of_the_other_direction_there_has_its_networks_exchanged(files, run, direction):
+    assert run("import_weights", *files.values(), "--name", "mine", f"--direction={direction}").code == 0
+    imported = checkpoints.find("saved_models/mine")[1]["imported"]
+    found = {name: source["file"].removeprefix("latest_net_")[:3] for name, source in imported.items()}
+    expected = {"G_AB": "G_A", "G_BA": "G_B", "D_A": "D_B", "D_B": "D_A"}
+    exchanged = {"G_BA": "G_A", "G_AB": "G_B", "D_A": "D_A", "D_B": "D_B"}
+    assert found == (expected if direction == "AtoB" else exchanged)
+
+
+def test_sides_of_unlike_channels_come_in_and_go_out(workplace, run, refused):
+    both = generator(blocks=6, channels=1, channels_out=3), generator(blocks=6, channels=3, channels_out=1)
+    files = [save(network, f"latest_net_G_{side}.pth") for network, side in zip(both, "AB", strict=True)]
+    result = run("import_weights", *files, "--name=mine")
+    assert result.code == 0 and "1 channels in A, 3 in B" in result.out
+    state = checkpoints.find("saved_models/mine")[1]
+    ours = translators.load_translators(state, torch.device("cpu"))
+    for theirs, side, channels in zip(both, "AB", (1, 3), strict=True):
+        assert difference(theirs, ours.generator(side), images((2, channels, 32, 40))) < 2e-6
+    assert [state["domains"][side]["channels"] for side in "AB"] == [1, 3]
+    assert run("export", "--dataset_name=mine", "--format=pytorch-cyclegan").code == 0
+    again = [f"exports/mine/latest_net_G_{side}.pth" for side in "AB"]
+    assert run("import_weights", again[0], "--name=again").code == 0
+    assert run("import_weights", again[1], "--name=other", "--direction=AtoB").code == 0  # it is named B: from B to A
+    assert [checkpoints.find("saved_models/other")[1]["options"][f"channels_{side}"] for side in "AB"] == [1, 3]
+    critic_of_colours = save(critic(), "latest_net_D_B.pth")  # their D_B judges images of A
+    assert "has --channels_A 3, and latest_net_G_A.pth 1" in refused(
+        "import_weights", *files, critic_of_colours, "--name=x"
+    )
+    begun = run("cycle_gan", *NEW, "--img_height=32", "--img_width=32", "--init_from=saved_models/mine", "--lr=0")
+    assert begun.code == 0, begun.err
 
 
 def test_one_direction_alone(files, workplace, run, refused, monkeypatch):

@@ -17,7 +17,6 @@ function say(text, failed = false) {
 async function open(blob, name) {
   let bitmap;
   say("reading …");
-  byId("save").disabled = true;
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
@@ -27,6 +26,7 @@ async function open(blob, name) {
 }
 
 function show(source, width, height, name) {
+  byId("save").disabled = true;
   const before = byId("before");
   for (const canvas of [before, byId("after")]) [canvas.width, canvas.height] = [width, height];
   const context = before.getContext("2d", { willReadFrequently: true });
@@ -47,8 +47,14 @@ function translate(side) {
     worker?.terminate(); // it is at an older image, or its memory was full
     worker = new Worker("worker.js", { type: "module" });
   }
-  busy = true;
   const { width, height } = shown, [before, after] = [byId("before"), byId("after")];
+  let data;
+  try {
+    ({ data } = before.getContext("2d").getImageData(0, 0, width, height));
+  } catch {
+    return say(`${width} × ${height} pixels are too many for this browser; take a smaller image`, true);
+  }
+  busy = true;
   after.getContext("2d").clearRect(0, 0, width, height);
   byId("save").disabled = true;
   byId("progress").hidden = false;
@@ -72,7 +78,6 @@ function translate(side) {
     byId("progress").hidden = true;
     say("The translator did not start: is worker.js beside this page?", true);
   };
-  const { data } = before.getContext("2d").getImageData(0, 0, width, height);
   const file = new URL(model().file, location).href;
   worker.postMessage({ ort, model: { ...model(), file }, pixels: data, width, height, side }, [data.buffer]);
 }
@@ -115,6 +120,7 @@ byId("slider").oninput = ({ target }) => byId("compare").style.setProperty("--sp
 byId("camera").onclick = async () => {
   const video = byId("video");
   if (video.srcObject) {
+    if (!video.videoWidth) return; // no frame has come yet
     show(video, video.videoWidth, video.videoHeight, "camera");
     for (const track of video.srcObject.getTracks()) track.stop();
     video.srcObject = null;
