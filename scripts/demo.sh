@@ -1,11 +1,12 @@
 #!/bin/sh
-# Train the recipe features, made small, on topo2relief; translate its test folder; say where to look.
+# Train the recipe features+patch, made small, on topo2relief; translate its test folder; say where to look.
 # Usage: sh scripts/demo.sh [python]      (four minutes of training: a faster machine makes a better picture)
 set -e
 python=${1:-python}
 name=topo2relief
-"$python" cycle_gan.py --dataset_name $name --recipe features --img_height 64 --img_width 64 \
-    --ngf 16 --ndf 16 --n_residual_blocks 3 --minutes 4 --sample_interval 174 --checkpoint_every 1m
+"$python" cycle_gan.py --dataset_name $name --recipe features+patch --batch_size 4 --lr 4e-4 \
+    --img_height 64 --img_width 64 --ngf 16 --ndf 16 --n_residual_blocks 3 \
+    --minutes 4 --sample_interval 88 --checkpoint_every 1m
 "$python" test.py --dataset_name $name
 if "$python" -c "import onnx, onnxscript, onnxruntime" 2>/dev/null; then  # requirements-export.txt
     "$python" export.py --dataset_name $name --half --web --examples 4
