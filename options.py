@@ -70,9 +70,9 @@ RECIPES = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 ENDLESS = 10**6  # epochs
-SCALED_BOTH = "preprocess", "resize_and_crop", "scale_shorter_and_crop"  # what --preprocess must be: to both lengths,
-SCALED = *SCALED_BOTH, "scale_width_and_crop"
-CUT = *SCALED, "crop"
+SCALED_BOTH = "preprocess", "resize_and_crop", "scale_shorter_and_crop"  # it scales height and width,
+SCALED = *SCALED_BOTH, "scale_width_and_crop"  # or one of them,
+CUT = *SCALED, "crop"  # or cuts at least
 
 TRAIN = {
     "data": [
