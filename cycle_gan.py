@@ -233,13 +233,13 @@ class Run:
 
     def end(self, signal):
         """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""
-        monitor, options, how = self.monitor, self.options, texts.how_to_go_on(self.options)
+        monitor, options = self.monitor, self.options
         if skipped := set().union(*distributed.all_gather(monitor.skipped)):
             tell(f"{len(skipped)} images could not be read, others took their place: {sorted(skipped)}")
-        if unsaved := self.saver.unsaved:
-            raise UserError(f"step {self.steps} is not saved ({unsaved}); make room, then {how}")
+        if why := self.saver.unsaved:
+            raise UserError(f"step {self.steps} is not saved ({why}); make room, then {texts.how_to_go_on(options)}")
         if signal and self.epoch < options.n_epochs:
-            tell(f"stopped after step {self.steps}, which is saved; {how}")
+            tell(f"stopped after step {self.steps}, which is saved; {texts.how_to_go_on(options)}")
             raise SystemExit(128 + int(signal))
         monitor.end(self)
         tell(f"done; look at {self.images}/index.html; {texts.how_to_translate(options)}")

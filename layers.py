@@ -71,10 +71,10 @@ def norm_layer(norm, channels):
     return load(NORMS[norm])(channels)
 
 
-def is_norm(layer):
-    """Whether ``layer`` is one of NORMS, or torch's instance norm."""
+def norm_classes():
+    """Those of NORMS, and torch's instance norm: for ``isinstance``."""
     kinds = (load(entry) for name, entry in NORMS.items() if name != "none")
-    return isinstance(layer, (nn.InstanceNorm2d, *(kind for kind in kinds if isinstance(kind, type))))
+    return nn.InstanceNorm2d, *(kind for kind in kinds if isinstance(kind, type))
 
 
 def mixes_samples(network):

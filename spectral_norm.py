@@ -11,7 +11,7 @@ from torch import nn
 from torch.linalg import vector_norm
 from torch.nn.utils import parametrize
 
-from layers import is_norm
+from layers import norm_classes
 
 TINY = 1e-12  # the least that is divided by
 
@@ -96,8 +96,9 @@ def add_spectral_norm(network):
     Not where a norm follows: it takes any factor of weight and bias out again, so that nothing would be gained. To be
     called after initialisation, whose weights the first estimate of the singular vectors needs.
     """
+    norms = norm_classes()
     sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
-    undone = {layer for layers in sequences for layer, after in pairwise(layers) if is_norm(after)}
+    undone = {layer for layers in sequences for layer, after in pairwise(layers) if isinstance(after, norms)}
     for module in list(network.modules()):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module not in undone:
             normalise(module)

@@ -12,9 +12,7 @@ def contents(file, ways, suffix):
     """One image. Raises ValueError above 16 bits."""
     start = file.read(HEAD)
     size, depth = codestreams.size(start), codestreams.jpeg_2000_depth(start)
-    kind = size and (size[2], *depth)
-    shallow = size and size[2] in (1, 3) and depth[0] < 8 and not depth[1]
-    if not size or kind in BY_PILLOW or shallow or kind in ONE_MORE and codestreams.is_picture(start, size[2]):
+    if not size or is_whole_by_pillow(start, size[2], *depth):
         return pictures.contents(pictures.rewound(file), ways, suffix)
     bits, signed = depth
     if bits > 16:
@@ -22,3 +20,10 @@ def contents(file, ways, suffix):
     low, high = integers.ends(bits, signed)
     load = lambda part: library("imagecodecs").jpeg2k_decode(pictures.rewound(file).read())  # noqa: E731
     return Contents(*size, integers.smallest_type(low, high), load, low=low, high=high)
+
+
+def is_whole_by_pillow(start, channels, bits, signed):
+    """Whether Pillow keeps all that is in a JPEG 2000 of so many channels and bits."""
+    kind = channels, bits, signed
+    shallow = channels in (1, 3) and bits < 8 and not signed
+    return kind in BY_PILLOW or shallow or kind in ONE_MORE and codestreams.is_picture(start, channels)

@@ -30,6 +30,7 @@ def contents(file, ways, suffix):
     height, width = upright_size(image)
     if sixteen_bit_colour(image):
         channels = len(image.tile[0][3].split(";")[0]) + ("transparency" in image.info)
+        # Pillow's own method here, unlike ``orientation``: it finds one behind the pixels, too
         load = lambda part: turned(png_decode(rewound(file).read()), image.getexif().get(ORIENTATION))  # noqa: E731
         return Contents(height, width, channels, np.dtype(np.uint16), load, viewable=True)
     if image.mode.startswith(("I", "F")):

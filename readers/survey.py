@@ -71,9 +71,11 @@ def check_show(side, show, channels):
 def check_known(side, headers, domain):
     """Raise UserError where training images are not what a checkpoint's ``domain`` says."""
     for path, header in headers.items():
-        floats = np.dtype(header.dtype).kind == "f"
-        fits = header.channels == domain.channels and (domain.floats or not floats)
-        if not (header.picture or header.viewable if domain.picture else fits):
+        if domain.picture:
+            fits = header.picture or header.viewable
+        else:
+            fits = header.channels == domain.channels and (domain.floats or np.dtype(header.dtype).kind != "f")
+        if not fits:
             raise UserError(
                 f"{path} has {header.channels} channels of {header.dtype}, and the checkpoint was trained with "
                 f"{domain} on side {side}; start anew without --epoch"

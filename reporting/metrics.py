@@ -290,6 +290,14 @@ class Best:
         self.score, self.waited = state["score"], state["waited"]
 
 
+def best_so_far(saved, options):
+    """The Best of the checkpoint ``saved``; a new one where that is by other features, whose KIDs do not compare."""
+    best = Best()
+    if saved["options"]["features"] == options.features:
+        best.load_state_dict(saved["best"])
+    return best
+
+
 def shown(batch, images, domain):
     """``images`` in [-1, 1] of ``domain`` as uint8 N×3×H×W, as they are shown, without the padding of ``batch``."""
     return to_bytes(to_colours(unpadded(batch, images), domain))

@@ -41,10 +41,8 @@ class Monitor:
             self.evaluation = build_evaluation(data, options, device, translators, self.domains)
 
     def take_up(self, saved):
-        """Go on with the best evaluation of the checkpoint ``saved``, unless that was by other features, whose KIDs do
-        not compare."""
-        if saved["options"]["features"] == self.options.features:
-            self.best.load_state_dict(saved["best"])
+        """Go on with the best evaluation of the checkpoint ``saved``."""
+        self.best = metrics.best_so_far(saved, self.options)
 
     def open(self, steps):
         """Go on with what an earlier run wrote up to ``steps``."""

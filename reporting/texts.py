@@ -9,6 +9,7 @@ import torch
 
 from readers.folders import find_side, has_images
 from registry import PENALTIES
+from reporting.metrics import best_so_far
 from runtime import checkpoints, distributed
 from runtime.device import smaller_crop
 from runtime.flags import as_flag
@@ -82,8 +83,7 @@ def finished(path, saved, options):
     if options.minutes and (seconds := saved.get("seconds", 0)) >= 60 * options.minutes:
         had = f"{path} has had {seconds / 60:.3g} of --minutes {options.minutes:g}"
         return f"{had}, which counts all since the start; raise it to go on, or add --minutes 0 and --n_epochs"
-    waited = saved["best"]["waited"] if saved["options"]["features"] == options.features else 0
-    if options.patience and waited >= options.patience:
+    if options.patience and (waited := best_so_far(saved, options).waited) >= options.patience:
         return f"{path} comes after {waited} evaluations that were not the best; raise --patience above that to go on"
     return ""
 

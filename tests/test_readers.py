@@ -13,7 +13,6 @@ import pytest
 import tifffile
 from conftest import TINY, read_file
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydicom.data import get_testdata_file
 
 from inference.pictures import PictureTranslator
@@ -478,22 +477,19 @@ def test_where_a_png_of_16_bits_is_up(tmp_path, where, orientation, values):
     path, exif = tmp_path / "a.png", Image.Exif()
     exif[274] = orientation
     note = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="{orientation}"/>'
-    texts = PngInfo()
-    texts.add_itxt("XML:com.adobe.xmp", note)
-    Image.fromarray(NUMBERS).save(
-        path, pnginfo=texts if where == "xmp" else None, exif=exif if where == "exif" else b""
-    )
-    if where == "behind the pixels":
-        content, chunk = path.read_bytes(), b"eXIf" + exif.tobytes()[6:]
-        whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        path.write_bytes(content[:-12] + whole + content[-12:])  # the last 12 bytes are its end
+    chunk = b"iTXtXML:com.adobe.xmp" + bytes(5) + note.encode() if where == "xmp" else b"eXIf" + exif.tobytes()[6:]
+    content = imagecodecs.png_encode(values)
+    at = len(content) - 12 if where == "behind the pixels" else 33  # in front of the end, or behind the header
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(content[:at] + whole + content[at:])
     if where == "behind the pixels" and orientation == 6:
         with pytest.raises(BadImage, match="its header says 24×20, and its pixels are something else"):
-            load_pixels(path, Domain(channels=1, dtype="uint16", high=65535.0, picture=False))
+            channels = 1 if values.ndim == 2 else 3
+            load_pixels(path, Domain(channels=channels, dtype="uint16", high=65535.0, picture=False))
         return
     found, images = read_file(path)
-    seen = turned(NUMBERS, orientation)
-    assert (found.height, found.width) == seen.shape and np.array_equal(images[0][..., 0], seen)
+    seen = turned(values, orientation)
+    assert (found.height, found.width) == seen.shape[:2] and np.array_equal(images[0].reshape(seen.shape), seen)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
