@@ -125,13 +125,11 @@ class CycleGAN:
         """One step of both critics on real images and on the replay buffers' fake ones; returns what the log shows."""
         if "fake_A" not in batch:  # the generators have not seen this batch
             batch |= self._translate(batch)
-        real_for_critic = self.translators.masks.real_for_critic
-        images = (
-            real_for_critic("A", batch["A"]),
-            self.buffer_A.push_and_pop(batch["fake_A"]),
-            real_for_critic("B", batch["B"]),
-            self.buffer_B.push_and_pop(batch["fake_B"]),
-        )
+        with autocast(self.device, self.amp):  # masks of real images are rounded as those of translations
+            real_A, real_B = (self.translators.masks.real_for_critic(side, batch[side]) for side in "AB")
+        fake_A = self.buffer_A.push_and_pop(batch["fake_A"])
+        fake_B = self.buffer_B.push_and_pop(batch["fake_B"])
+        images = real_A, fake_A, real_B, fake_B
         networks = {"D_A": self.critic_objective.D_A, "D_B": self.critic_objective.D_B}
         (losses,), norms = self._descend(self._parallel_D, [images], self.optimizer_D, self.scaler_D, networks)
         return {"D": losses.total, **losses.terms, **losses.scores, **norms}
@@ -180,7 +178,7 @@ class CycleGAN:
         return {**shared, "masks_frozen": self.translators.masks.frozen, "processes": distributed.gather(own)}
 
     def load_state_dict(self, state):
-        """Go on from ``state``; with another number of processes, histories are dealt out and new random draws.
+        """Go on from ``state``; with another number of processes, histories are dealt out, and random draws begin anew.
 
         Raises UserError where it is not the state of these networks.
         """

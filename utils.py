@@ -40,16 +40,19 @@ class RandomState:
 
     def __init__(self, device):
         self.device = device
+        self.which = () if device.type == "mps" else (device,)  # there is one of Apple's, and its functions take none
 
     def state_dict(self):
         state = {"cpu": torch.get_rng_state()}
-        return state | {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else state
+        if self.device.type != "cpu":
+            state[self.device.type] = torch.get_device_module(self.device).get_rng_state(*self.which)
+        return state
 
     def load_state_dict(self, state):
-        """A GPU's generator is restored where the run was on a GPU before."""
+        """A device's generator is restored where the run was on one of its kind before."""
         torch.set_rng_state(state["cpu"])
-        if self.device.type == "cuda" and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self.device)
+        if self.device.type != "cpu" and self.device.type in state:
+            torch.get_device_module(self.device).set_rng_state(state[self.device.type], *self.which)
 
 
 class ReplayBuffer:
@@ -100,7 +103,8 @@ class EMA(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, network):
-        """One step of the average. (The base class would move its counter to the device, for which the host waits.)"""
+        """One step of the average. A step that fp16 skipped is one, too. (The base class would move its counter to the
+        device, for which the host waits.)"""
         steps = int(self.n_averaged)
         weight = 1 - min((1 + steps) / (10 + steps), self.decay) if steps else 1.0
         torch._foreach_lerp_(list(self.module.parameters()), list(network.parameters()), weight)

@@ -7,7 +7,7 @@ import torch
 from conftest import TINY
 from test_speed import build, images, train
 
-from critics import Balanced, FeatureCritic, FeatureMixing
+from critics import Balanced, FeatureCritic, FeatureMixing, FeaturesAndPatches
 from options import parse_training
 from registry import CRITICS, GAN_LOSSES, Network
 from runtime import checkpoints
@@ -124,6 +124,22 @@ def test_the_second_of_two_critics_pulls_with_its_share_at_each_image(scales):
     first, second = Balanced.apply(x, share)
     (only,) = torch.autograd.grad((first * 2 + second * 0).sum(), x)  # one that has nothing to say
     torch.testing.assert_close(only, torch.full_like(x, 2))
+
+
+def test_patches_pull_with_a_fifth_of_the_force_of_features():
+    critic, x = FeaturesAndPatches(ndf=4).double().eval(), images(0, torch.double).requires_grad_()
+
+    def pull(scores):
+        return torch.autograd.grad(scores.square().sum(), x)[0]
+
+    def length(gradient):
+        return gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+    of_features = critic.features(x)
+    of_patches = torch.nn.functional.interpolate(critic.patches(x), of_features.shape[2:])
+    features, patches = pull(of_features), pull(of_patches)
+    expected = features + 0.2 * length(features) / length(patches) * patches
+    torch.testing.assert_close(pull(critic(x)), expected)
 
 
 # ---- training ----

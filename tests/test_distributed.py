@@ -173,6 +173,7 @@ def test_a_run_of_two_processes_equals_one_with_the_doubled_batch(nine_images):
     for words in ("starting from scratch", "done; "):
         assert two.stdout.count(words) == 1  # the main process alone speaks
     assert "2 × cpu" in two.stdout
+    assert "Warning" not in two.stderr
     assert len((nine_images / "two/tiny/runs.jsonl").read_text().splitlines()) == 1
 
 
@@ -188,6 +189,8 @@ def test_resume_with_as_many_processes_is_exact_and_with_another_number_goes_on(
         assert resumed.returncode == 0, resumed.stderr
         assert saved(folder)["epoch"] == 2
     assert equal(saved("saved_models")["training"], saved("straight")["training"])
+    first, second = (process["random"] for process in saved("straight")["training"]["processes"])
+    assert not equal(first, second)  # dropout and the penalty's points are each process's own
 
 
 def test_an_epoch_with_fewer_samples_left_than_processes_is_over(nine_images):

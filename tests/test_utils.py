@@ -67,6 +67,31 @@ def test_the_random_state_is_restored():
     assert torch.equal(torch.rand(3), drawn)
 
 
+@pytest.mark.parametrize("kind", ["cuda:1", "mps"])
+def test_the_random_state_of_an_accelerator_is_restored_on_one_of_its_kind(kind, monkeypatch):
+    """As torch's own functions take it: CUDA's for a device, Apple's for the only one."""
+    device, generator, asked = torch.device(kind), torch.Generator(), []
+
+    class Module:
+        def get_rng_state(*which):
+            asked.append(which)
+            return generator.get_state()
+
+        def set_rng_state(state, *which):
+            asked.append(which)
+            generator.set_state(state)
+
+    monkeypatch.setattr(torch, "get_device_module", lambda wanted: {device: Module}[wanted])
+    state = RandomState(device).state_dict()
+    drawn = torch.rand(3, generator=generator)
+    RandomState(device).load_state_dict(state)
+    assert torch.equal(torch.rand(3, generator=generator), drawn)
+    assert asked == 2 * ([()] if kind == "mps" else [(device,)])
+    RandomState(device).load_state_dict({"cpu": state["cpu"]})  # of a run on a CPU
+    RandomState(torch.device("cpu")).load_state_dict(state)
+    assert len(asked) == 2
+
+
 def test_the_average_follows_its_recurrence_and_leaves_the_network_alone():
     network = nn.Linear(1, 1, bias=False).double()
     average = EMA(network, decay=0.9)
@@ -79,6 +104,17 @@ def test_the_average_follows_its_recurrence_and_leaves_the_network_alone():
         assert network.weight.item() == step and network.weight.requires_grad
     assert average.module.weight.item() == pytest.approx(expected, rel=1e-6)
     assert not average.module.weight.requires_grad and not average.module.training
+
+
+def test_the_average_has_the_newest_statistics_of_batch_norms():
+    network = nn.BatchNorm2d(2)
+    average = EMA(network, decay=0.9)
+    for seed in range(3):
+        network(torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(seed)))
+        average.update_parameters(network)
+    for buffer, newest in zip(average.module.buffers(), network.buffers(), strict=True):
+        assert torch.equal(buffer, newest)
+    assert average.module.running_mean.abs().min() > 0 and average.module.num_batches_tracked == 3
 
 
 class Arithmetic(Translators):
