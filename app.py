@@ -33,9 +33,9 @@ def main():
             ssr_mode=False,  # no node process
             footer_links=[],
         )
-    except OSError as error:
+    except OSError as error:  # in whose words other flags are to be changed
         where = f"{options.host}:{options.port}"
-        raise UserError(f"cannot listen at {where} ({error}); is it in use? choose another --port or --host") from error
+        raise UserError(f"cannot listen at {where}; is it in use? choose another --port or --host") from error
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
 from readers.headers import check_headers, none_readable
-from readers.survey import check_known, check_show, check_sizes, find_domain, squashed, ways_of
+from readers.survey import check_known, check_show, check_sizes, find_domain, idle_ways, squashed, ways_of
 from runtime.errors import UserError, tell
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -56,6 +56,7 @@ def find_training_images(folder, options, given, known, header):
     if options.saturation_noise and not (domains["A"].picture and domains["A"].channels == 3):
         raise UserError("--saturation_noise is for 8-bit colour pictures in A; add --saturation_noise 0")
     headers = {**images["A"], **images["B"]}
+    tell(*idle_ways(ways, given, headers))
     check_sizes(headers, lambda size: PREPROCESS[options.preprocess](size, load), crop, options)
     if line := squashed(headers.values(), options.preprocess, load):
         tell(line)

@@ -337,7 +337,7 @@ def check_agreement(names, given, saved, remedy):
     """Raise UserError where an option of these ``names`` is ``given`` otherwise than a checkpoint has it."""
     for name in names:
         if name in given and given[name] != saved.get(name):
-            now, then = as_flag(name, given[name]), shown(saved.get(name))
+            now, then = as_flag(name, given[name]), f"no --{name}" if saved.get(name) is None else shown(saved[name])
             raise UserError(f"{now} contradicts the checkpoint, which was trained with {then}; {remedy}")
 
 
@@ -373,7 +373,7 @@ def check(options):
     if options.patience and not options.eval_interval:
         raise UserError("--patience counts evaluations; add --eval_interval, or --patience 0")
     if options.rotate90 and options.img_height != options.img_width:
-        raise UserError("--rotate90 needs square crops: --img_height as large as --img_width")
+        raise UserError("--rotate90 needs square crops: --img_height as large as --img_width, and no --preprocess none")
     critic = CRITICS[options.dis_net]
     if options.penalty != "none" and options.norm == "batch" and critic.norm:
         raise UserError("a penalty needs the critic's gradient at each image: --norm batch goes with --penalty none")

@@ -5,7 +5,7 @@ import os
 from registry import FEATURES, FORMATS
 from runtime.download import PRETRAINED
 from runtime.errors import UserError
-from runtime.flags import NATURAL, POSITIVE, WEIGHT, Flag, complete, epoch, folder_name, number, word_or_number
+from runtime.flags import MANY, NATURAL, POSITIVE, Flag, complete, epoch, folder_name, number, word_or_number
 
 
 def usable_cores():
@@ -33,7 +33,12 @@ MACHINE = [
         number(int, 0, 2**10),
     ),
     Flag("skip_bad_images", False, "go on without the images that cannot be read, and count them", bool),
-    Flag("decoded_limit", 1.0, "GiB that an image may take when decoded; larger ones are refused", WEIGHT),
+    Flag(
+        "decoded_limit",
+        1.0,
+        "GiB that an image may take when decoded; larger ones are refused",
+        number(float, 1e-6, MANY),
+    ),
 ]
 FEATURE_FLAG = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,
                     tuple(FEATURES))  # fmt: skip

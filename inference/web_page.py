@@ -59,6 +59,8 @@ def example_files(side, channels, options):
     """Test images of a domain, evenly spread, as PNG without what their files tell besides pixels: name → bytes."""
     paths = list_images(find_side(Path(options.dataset_dir) / options.dataset_name, "test", side))
     chosen = np.unique((np.arange(options.examples) + 0.5) * len(paths) // options.examples).astype(int)
+    if len(chosen) < options.examples:
+        tell(f"side {side} has fewer test images than --examples {options.examples}: the page gets all {len(chosen)}")
     images = (np.atleast_3d(load_image(paths[place], channels, options.decoded_limit)) for place in chosen)
     try:
         return {f"examples/{side}{number}.png": encode_png(image) for number, image in enumerate(images)}

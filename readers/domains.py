@@ -142,7 +142,7 @@ def resized_size(path, size, size_of, domain):
     gib = height * width * domain.channels * np.dtype(domain.dtype).itemsize / 2**30
     if (height, width) != tuple(size) and gib > domain.limit:
         raise BadImage(
-            path, f"resized to {width}×{height} it would take {gib:.1f} GiB, and --decoded_limit is {domain.limit:g}"
+            path, f"resized to {width}×{height} it would take {gib:.3g} GiB, and --decoded_limit is {domain.limit:g}"
         )
     return height, width
 

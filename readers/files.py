@@ -104,7 +104,7 @@ def opened(place, limit=float("inf")):
     """
     if place.deflated and place.size > limit * 2**30:
         raise ValueError(
-            f"it unpacks to {place.size / 2**30:.1f} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
+            f"it unpacks to {place.size / 2**30:.3g} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
         )
     with open_regular(place.file) as file:
         if place.size is None:

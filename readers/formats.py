@@ -75,7 +75,7 @@ def check(place, found, limit):
     if size > limit:
         shape = f"{found.width}×{found.height}, {found.channels} channels"
         raise BadImage(
-            place, f"its {shape} take {size:.1f} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
+            place, f"its {shape} take {size:.3g} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
         )
 
 

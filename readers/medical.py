@@ -138,7 +138,7 @@ def nifti(file, ways, suffix):
     between = (count - 1) * math.prod(shape[:axis]) * volume.get_data_dtype().itemsize
     whole = math.prod(shape) * volume.get_data_dtype().itemsize / 2**30
     if between <= READ_OVER and whole > ways.limit:
-        raise ValueError(f"for one slice all its {whole:.1f} GiB are read, and --decoded_limit is {ways.limit:g}")
+        raise ValueError(f"for one slice all its {whole:.3g} GiB are read, and --decoded_limit is {ways.limit:g}")
 
     def load(part):
         chosen = [slice(None)] * len(volume.shape)

@@ -41,4 +41,4 @@ class BadClip(BadImage):
 
     def __str__(self):
         path, reason = self.args
-        return f"{path} is not a readable video ({reason})"
+        return f"{path} is no image, and not a readable video ({reason})"

@@ -117,7 +117,7 @@ def load_image(path, channels=3, limit=float("inf")):
         if place.part:
             image.seek(place.part)
         if (size := image.width * image.height * len(image.getbands()) / 2**30) > limit:
-            raise BadImage(place, f"it would take {size:.1f} GiB, and --decoded_limit is {limit:g}; raise that")
+            raise BadImage(place, f"it would take {size:.3g} GiB, and --decoded_limit is {limit:g}; raise that")
         return as_seen(image, channels)
 
 

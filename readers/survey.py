@@ -82,6 +82,14 @@ def check_known(side, headers, domain):
             )
 
 
+def idle_ways(ways, given, headers):
+    """A line for each flag ``given`` by hand that means nothing for files with these ``headers``: path → header."""
+    if "slice_axis" in given and not any(suffix_of(name_of(path)) in VOLUMES for path in headers):
+        yield "--slice_axis does nothing here: it is for volumes, and there are none"
+    if "pages" in given and ways.pages == "images" and all(header.count == 1 for header in headers.values()):
+        yield "--pages images does nothing here: each file holds one image"
+
+
 def name_of(path):
     return getattr(path, "name", str(path))
 
@@ -101,6 +109,8 @@ def picture_domain(side, headers, picture, ways, channels, span, skip_bad):
         )
     if deep:
         tell(f"side {side}: {deep} of {len(headers)} images have more than 8 bits, and are read with 8 as the others")
+    if channels == 1 and any(header.channels > 1 for header in headers.values()):
+        tell(f"side {side}: colours are read as grey, for --channels_{side} 1 or the networks of --init_from")
     found = ways._replace(channels=channels or 3, suffix=suffix_of(name_of(picture)))
     return found if span == AUTO else find_range(side, found, headers, span, skip_bad)
 

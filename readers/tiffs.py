@@ -23,6 +23,7 @@ ALPHA = (1,), (2,)  # extra samples
 UNPACKED = 1
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what stops it is raised as well
 TO_A_SIZE = {2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}  # unpacked to what the file around them says
+FEW = 16  # more channels are rare, and so are images that are no wider
 STREAMS = {7, 33003, 33004, 33005, 33007, 34712, 34892}  # JPEG and JPEG 2000, which say themselves how large they are
 
 
@@ -89,11 +90,16 @@ def stack(series, ways, viewable):
     inner = [i for i in range(len(axes)) if i not in upright + outer]
     height, width = (shape[i] for i in upright)
     many, channels = (math.prod(shape[i] for i in places) for places in (outer, inner))
+    if ways.pages == "channels" and channels > width and width <= FEW and height > FEW:
+        raise ValueError(
+            f"its {channels} pages are of {width}×{height}, as tifffile writes {channels}×{height}×{width}: "
+            f"write it with planarconfig='contig' if the {width} are its channels, or read it with --pages images"
+        )
     orientation = series.keyframe.tags.valueof(pictures.ORIENTATION)
     pages = pages_of(series, outer, many) if many > 1 else None
     whole = math.prod(shape) * series.dtype.itemsize / 2**30
     if pages is None and many > 1 and whole > ways.limit:
-        raise ValueError(f"for one image all its {whole:.1f} GiB are read, and --decoded_limit is {ways.limit:g}")
+        raise ValueError(f"for one image all its {whole:.3g} GiB are read, and --decoded_limit is {ways.limit:g}")
 
     def load(part):
         chosen = series.pages if pages is None else [series.pages[place] for place in pages[part]]

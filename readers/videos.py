@@ -60,7 +60,7 @@ def clip(path, domain):
         if video.codec_context is None:
             raise BadClip(path, "this PyAV does not have its codec")
         if (size := video.width * video.height * 4 / 2**30) > domain.limit:
-            raise BadClip(path, f"a frame takes {size:.1f} GiB, and --decoded_limit is {domain.limit:g}; raise that")
+            raise BadClip(path, f"a frame takes {size:.3g} GiB, and --decoded_limit is {domain.limit:g}; raise that")
         rate = video.average_rate or video.guessed_rate or Fraction(25)
         seconds = video.duration * video.time_base if video.duration else Fraction(source.duration or 0, 10**6)
         found = Clip(rate, video.frames or round(seconds * rate) or None, None)

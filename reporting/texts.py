@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from readers.folders import find_side, has_images
-from registry import PENALTIES
 from reporting.metrics import best_so_far
 from runtime import checkpoints, distributed
 from runtime.device import smaller_crop
@@ -41,7 +40,7 @@ def summary(run):
         f"{'decoded once' if dataset.cached else anew}\n"
         f"networks    {networks(options)}: {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"
-        f"objective   {objective(options)}\n"
+        f"objective   {objective(run)}\n"
         f"training    {start}, {until(options)}, on {name}{precision}\n"
         f"output      {run.images}/ and {run.saves}/"
     )
@@ -53,12 +52,17 @@ def networks(options):
     return " ".join(as_flag(flag, getattr(options, flag)) for flag in flags)
 
 
-def objective(options):
+def objective(run):
     """What is minimised, with its weights, in words."""
-    terms = [options.gan_mode, f"cycle {options.lambda_cyc:g}", f"identity {options.lambda_id:g}"]
-    if chosen := PENALTIES[options.penalty]:
-        terms.append(f"{options.penalty} penalty {getattr(options, chosen.weight):g}")
-    return f"{', '.join(terms)} ({options.recipe} recipe)"
+    options, model = run.options, run.model
+    terms = {**model.generator_objective.terms, **model.critic_objective.terms}
+    weights = {name: weight for name, (weight, _) in terms.items() if not name.startswith("adversarial")}
+    said = [options.gan_mode, *(f"{name} {weight:g}" for name, weight in weights.items() if name != "penalty")]
+    if "penalty" in weights:
+        said.append(f"{options.penalty} penalty {weights['penalty']:g}")
+    if options.diffaugment != "none":
+        said.append(f"critics see {options.diffaugment} varied")
+    return f"{', '.join(said)} ({options.recipe} recipe)"
 
 
 def until(options):

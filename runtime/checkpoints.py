@@ -84,7 +84,8 @@ def load(folder, epoch, resume=False):
     if epoch != "latest":
         if (path := path_of(folder, epoch)) not in [name.path for name in names]:
             whole = ", ".join(str(name.epoch) for name in names if not name.sample)
-            raise UserError(f"there is no checkpoint after epoch {epoch} in {folder}; there are {whole or 'none'}")
+            others = f"; those there are: {whole}" if whole else "; take --epoch latest"
+            raise UserError(f"there is no checkpoint after epoch {epoch} in {folder}{others}")
         return path, load_file(path, resume)
     for name in reversed(names):
         try:

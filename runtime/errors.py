@@ -58,6 +58,8 @@ def describe(error):
     """What went wrong, in a line; an OSError about a file in the words of the operating system."""
     if not isinstance(error, OSError):
         return first_line(error, type(error).__name__)
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:
+        return f"{error.filename}: {error.strerror}, and a folder is needed there; move it, or name another folder"
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 

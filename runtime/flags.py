@@ -64,16 +64,24 @@ def epoch(text, words=("latest", "best")):
 
 
 def start(text):
-    """A check for argparse: where a training begins, an epoch's number, ``latest``, ``best`` or ``auto``."""
-    return epoch(text, ("latest", "best", "auto"))
+    """A check for argparse: where a training begins, an epoch's number, ``latest`` or ``auto``."""
+    if text == "best":
+        raise argparse.ArgumentTypeError(
+            "must not be best, which keeps only the generators; give latest, or start a new run from best.pth "
+            "(--init_from)"
+        )
+    return epoch(text, ("latest", "auto"))
 
 
 def interval(text):
     """A check for argparse: a number of steps, or of minutes with an m behind it."""
-    if text.endswith("m"):
-        number(float, 0.01, MANY)(text[:-1])
-        return text
-    return str(number(int, 0, MANY)(text))  # 0 in one spelling
+    try:
+        if text.endswith("m"):
+            number(float, 0.01, MANY)(text[:-1])
+            return text
+        return str(number(int, 0, MANY)(text))  # 0 in one spelling
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a number of steps, or of minutes as in 10m, not {text!r}") from None
 
 
 def folder_name(text):
@@ -86,19 +94,21 @@ def folder_name(text):
 
 
 def words(text):
-    """A check for argparse: any text but none, as of a shell's variable that is not set."""
+    """A check for argparse: any text but none, as of a shell's variable that is not set. A folder's name is the same
+    with a slash behind it."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
-    return text
+    return text.rstrip("/") or "/"
 
 
 def some_of(table):
     """A check for argparse: ``none``, or names of ``table`` with commas between them."""
 
     def check(text):
-        if text != "none" and not set(text.split(",")) <= set(table):
+        names = text.split(",")
+        if text != "none" and not (set(names) <= set(table) and len(set(names)) == len(names)):
             raise argparse.ArgumentTypeError(
-                f"must be some of {','.join(table)} with commas between, or none, not {text!r}"
+                f"must be some of {','.join(table)} with commas between, each once, or none, not {text!r}"
             )
         return text
 

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from runtime.download import PRETRAINED
+from runtime.errors import UserError
 from runtime.flags import WEIGHT, Derived, gpu
 
 
@@ -72,13 +73,18 @@ def flags_in(text):
 
 
 def spelt_here(given):
-    """``given`` in the words of the tables."""
-    meant, ours = {}, {}
+    """``given`` in the words of the tables. Raises UserError where two of them speak of the same flag."""
+    ours, said = {}, {}
     for name, value in given.items():
         if alias := OTHER_FLAGS.get(name):
-            ours[alias.stands_for] = alias.meaning(value)
+            meant = {alias.stands_for: alias.meaning(value)}
         elif not isinstance(value, list) and (name, value) in OTHER_VALUES:
-            meant |= OTHER_VALUES[name, value]
+            meant = OTHER_VALUES[name, value]
         else:
-            ours[name] = value
-    return {**meant, **ours}
+            meant = {name: value}
+        for flag in meant:
+            if flag in said:
+                raise UserError(f"--{said[flag]} and --{name} both speak of --{flag}; leave one of them out")
+            said[flag] = name
+        ours |= meant
+    return ours

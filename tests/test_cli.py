@@ -17,6 +17,7 @@ from PIL import Image
 
 import datasets
 import options
+import trainer
 from options import parse_training
 from readers.pictures import load_image
 from registry import CRITICS, Network
@@ -44,6 +45,7 @@ def saved_epochs(workplace):
     [
         ["--amp=off"],
         ["--amp=bf16"],
+        ["--amp=fp16"],
         ["--amp=bf16", "--recipe=notebook", "--img_height=32", "--img_width=32"],
         ["--gan_mode=lsgan", "--batch_size=2"],
         ["--n_critic=2", "--no_attention"],
@@ -375,7 +377,16 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--phase=train"], "docs/migration.md those of other CycleGANs"),
         (["--dataroot=x"], "for --dataroot, give --dataset_dir and, of the folder in it, --dataset_name"),
         (["--gpu_ids=0,1"], "for several: torchrun --nproc_per_node N"),
-        (["--epoch=last"], "must be latest, best, auto or an epoch's number, not 'last'"),
+        (["--epoch=last"], "must be latest, auto or an epoch's number, not 'last'"),
+        (["--epoch=best"], "best, which keeps only the generators; give latest, or start a new run from best.pth"),
+        (["--checkpoint_every=10s"], "must be a number of steps, or of minutes as in 10m, not '10s'"),
+        (["--diffaugment=color,color"], "with commas between, each once, or none, not 'color,color'"),
+        (["--decoded_limit=0"], "--decoded_limit: must be a number of at least 1e-06"),
+        (
+            ["--rotate90", "--preprocess=none"],
+            "needs square crops: --img_height as large as --img_width, and no --prep",
+        ),
+        (["--images_dir=mine.txt"], "mine.txt: File exists, and a folder is needed there; move it, or name another"),
         (["--dataset_name=horse2zebr"], "did you mean horse2zebra?"),
         (["--dataset_name=tinyy"], "did you mean tiny?"),
         (["--epoch=3"], "there is no checkpoint in saved_models/tiny"),
@@ -391,6 +402,7 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
     ],
 )
 def test_bad_flags(workplace, refused, flags, expected):
+    (workplace / "mine.txt").touch()
     assert expected in refused("cycle_gan", *TINY, *flags)
     assert not (workplace / "saved_models").exists()
 
@@ -463,10 +475,26 @@ def test_flags_that_would_do_nothing_are_refused(trained, refused):
     assert "--output out.mp4 looks like a file" in line and not Path("out.mp4").exists()
 
 
+def test_the_first_lines_tell_every_term_and_what_critics_see(workplace, run, monkeypatch):
+    def with_another(options, terms=trainer.generator_terms):
+        return terms(options) | {"edges": (0.25, lambda direction: direction.reconstructed.mean()), "none": (0.0, None)}
+
+    monkeypatch.setattr(trainer, "generator_terms", with_another)
+    flags = ["--n_epochs=1", "--recipe=lsgan", "--dis_net=attention", "--penalty=r1", "--diffaugment=color,cutout"]
+    result = run("cycle_gan", *TINY, *flags)
+    said = "lsgan, cycle 10, identity 10, edges 0.25, r1 penalty 0.01, critics see color,cutout varied (lsgan recipe)"
+    assert result.code == 0 and f"objective   {said}" in result.out
+
+
+def test_a_checkpoint_contradicts_a_flag_that_it_was_trained_without():
+    with pytest.raises(UserError, match="--init_from a contradicts the checkpoint, which was trained with no --init_f"):
+        options.check_agreement(["init_from"], {"init_from": "a"}, {"init_from": None}, "leave it out")
+
+
 def test_missing_epochs_are_answered_with_those_there_are(trained, refused):
     for script in ("cycle_gan", "test"):
         assert "no checkpoint after epoch 7" in (line := refused(script, "--dataset_name=tiny", "--epoch=7"))
-        assert line.endswith("there are 1")
+        assert line.endswith("; those there are: 1")
 
 
 def test_a_damaged_checkpoint_is_named_and_left_alone(trained, refused):

@@ -758,3 +758,18 @@ def test_each_recipe_does_what_its_commands_say(workplace, run, title, kind, tra
 def test_the_page_names_every_format():
     assert [suffix for suffix in READERS if suffix[1:] not in ("jpeg", "jpe", "jfif", "j2k", "tiff")
             and f"`{suffix}`" not in PAGE] == []  # fmt: skip
+
+
+def test_flags_for_stacks_and_volumes_are_idle_where_there_are_none(workplace, run):
+    idle = [
+        "--slice_axis does nothing here: it is for volumes",
+        "--pages images does nothing here: each file holds one",
+    ]
+    result = run("cycle_gan", *TINY, "--n_epochs=1", "--slice_axis=1", "--pages=images")
+    assert result.code == 0 and all(line in result.out for line in idle)
+    for name in ("trainA", "trainB", "testA", "testB"):
+        shutil.rmtree(f"datasets/tiny/{name}")
+        Path(f"datasets/tiny/{name}").mkdir()
+        tifffile.imwrite(f"datasets/tiny/{name}/0.tif", np.eye(20, dtype=np.uint16)[None].repeat(5, 0))
+    result = run("cycle_gan", *TINY, "--name=more", "--n_epochs=1", "--pages=images")
+    assert result.code == 0 and "does nothing" not in result.out

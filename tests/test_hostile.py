@@ -1075,7 +1075,7 @@ def test_a_volume_that_is_read_whole_for_one_slice_is_bounded(tmp_path):
     with contents(tmp_path / "a.nii.gz", ways) as found:
         assert found.load(0).shape[0] == 300
     with (
-        pytest.raises(UserError, match=r"for one slice all its 0\.0 GiB are read, and --decoded_limit is 0\.001"),
+        pytest.raises(UserError, match=r"for one slice all its 0\.\d+ GiB are read, and --decoded_limit is 0\.001"),
         contents(tmp_path / "a.nii.gz", ways._replace(slice_axis=0)),
     ):
         pass
@@ -1087,7 +1087,7 @@ def test_a_thin_strip_is_not_scaled_beyond_the_limit(tmp_path, picture):
     np.save(tmp_path / "a.npy", np.zeros((1, 6000, 3), np.uint8))
     wide = lambda size: PREPROCESS["scale_shorter_and_crop"](size, (100, 100))  # noqa: E731
     domain = PICTURES._replace(picture=picture, limit=0.1)
-    with pytest.raises(UserError, match=r"a\.\w+ .*resized to 600000×100 it would take 0\.2 GiB"):
+    with pytest.raises(UserError, match=r"a\.\w+ .*resized to 600000×100 it would take 0\.\d+ GiB"):
         load_pixels(tmp_path / ("a.png" if picture else "a.npy"), domain, wide)
 
 

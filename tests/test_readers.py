@@ -329,8 +329,30 @@ def test_a_stack_that_is_read_as_a_whole_is_so_only_below_the_limit(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", values, **ways)  # whose pages are volumes
     _, images = read_file(tmp_path / "a.tif", pages="images")
     assert np.array_equal(np.stack(images)[..., 0], values.reshape(64, 32, 32))
-    with pytest.raises(BadImage, match="for one image all its 0.0 GiB are read, and --decoded_limit is 1e-05"):
+    with pytest.raises(BadImage, match="for one image all its 0.000122 GiB are read, and --decoded_limit is 1e-05"):
         read_file(tmp_path / "a.tif", pages="images", limit=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 44, 5), (20, 20, 16)])
+def test_an_array_whose_rows_became_pages_is_not_taken_for_one_of_many_channels(tmp_path, shape):
+    """What tifffile makes of H×W×C where nothing says that the last axis are channels."""
+    values = np.random.default_rng(2).integers(0, 9999, shape).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    with pytest.raises(BadImage, match=rf"its {shape[0]} pages are of {shape[2]}×{shape[1]}.*planarconfig='contig'"):
+        read_file(tmp_path / "a.tif")
+    _, images = read_file(tmp_path / "a.tif", pages="images")
+    assert np.array_equal(np.stack(images)[..., 0], values)
+    tifffile.imwrite(tmp_path / "a.tif", values, planarconfig="contig")
+    _, (image,) = read_file(tmp_path / "a.tif")
+    assert np.array_equal(image, values)
+
+
+@pytest.mark.parametrize("shape", [(20, 44, 17), (16, 44, 16), (5, 40, 16)])
+def test_pages_that_may_well_be_channels_are(tmp_path, shape):
+    values = np.random.default_rng(2).integers(0, 9999, shape).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    found, images = read_file(tmp_path / "a.tif")
+    assert np.array_equal(np.moveaxis(images[0], -1, 0), values) and found.channels == shape[0]
 
 
 def test_axes_without_a_name_are_channels_or_images(tmp_path):

@@ -19,6 +19,7 @@ from options import RECIPES, parse_training, resume
 from readers.domains import to_tensor
 from registry import GENERATORS
 from runtime import checkpoints
+from runtime.errors import UserError
 from trainer import CycleGAN
 from translators import GivenMasks, LearnedMasks, NoMasks, Translators, compose
 
@@ -418,6 +419,69 @@ def test_critics_see_the_foreground_alone_once_the_masks_are_fixed():
 # ---- options of the seeds ----
 
 
+def full_of_holes(monkeypatch, *flags):
+    """A model whose learned masks are fixed, and of which half of the pixels count as background."""
+    monkeypatch.setattr(LearnedMasks, "FIRST_LOGIT", 0.0)
+    monkeypatch.setattr(LearnedMasks, "FOREGROUND", 0.5)
+    torch.manual_seed(0)
+    flags = [*SMALL, "--mask=learned", "--mask_freeze_epoch=0", *flags]
+    model = CycleGAN(options_of("classic", *flags), torch.device("cpu"))
+    model.set_schedule(0)
+    return model
+
+
+def test_translations_for_the_critics_alone_are_those_of_the_generators_step(monkeypatch):
+    model, batch = full_of_holes(monkeypatch, "--amp=off"), fixed_batch()
+    alone = model._translate(batch)
+    model.update_G(batch)
+    for name, images in alone.items():
+        torch.testing.assert_close(images, batch[name])
+        assert 0.05 < (images == 0).float().mean() < 0.95
+
+
+def test_masks_of_real_images_and_of_translations_have_one_precision(monkeypatch):
+    model, batch, seen = full_of_holes(monkeypatch, "--amp=bf16"), fixed_batch(), []
+    first = next(module for module in model.translators.masks.A.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    for update in model.updates(1):
+        update(batch)
+    assert seen == 3 * [torch.bfloat16]  # there, on the way back of the other direction, and of real images
+
+
+def test_the_way_back_has_a_learned_mask_of_its_own():
+    translators = CycleGAN(options_of("classic", *SMALL, "--mask=learned"), torch.device("cpu")).translators.double()
+    x = fixed_batch()["A"].double()
+
+    def textbook(x, mask, generator):
+        mask = torch.sigmoid(mask(x) + 3)
+        return mask * generator(x) + (1 - mask) * x
+
+    fake = textbook(x, translators.masks.A, translators.G_AB)
+    back = textbook(fake, translators.masks.B, translators.G_BA)
+    torch.testing.assert_close(translators.cycle("A", x)[1:], (fake, back))
+
+
+def test_the_penalty_comes_at_each_kth_step_with_k_times_its_weight():
+    model = CycleGAN(options_of("attention", *SMALL, "--amp=off", "--penalty_interval=3"), torch.device("cpu"))
+    for step in range(1, 7):
+        told, batch = {}, fixed_batch()
+        for update in model.updates(step):
+            told |= update(batch)
+        assert ("penalty" in told) == (step % 3 == 0)
+        of_both = told["adversarial of D"] + 3 * model.options.lambda_gp * told.get("penalty", 0)
+        torch.testing.assert_close(told["D"], 2 * of_both)
+
+
+def test_a_history_of_other_crops_is_left_behind():
+    model = CycleGAN(options_of("classic", *SMALL), torch.device("cpu"))
+    model.update_D(fixed_batch())
+    state = model.state_dict()
+    images = state["processes"][0]["buffer_A"]["images"]
+    images[0] = images[0][:, :, :-4]
+    model.load_state_dict(state)
+    assert [len(buffer.images) for buffer in (model.buffer_A, model.buffer_B)] == [len(images) - 1, len(images)]
+
+
 def test_other_spellings_are_understood():
     flags = "--epochs 40 --decay_epoch 20 --crop_height 64 --crop_width 32 --load_height 80 --load_width 72 --lamda 7"
     parsed, given = parse_training(
@@ -432,6 +496,20 @@ def test_other_spellings_are_understood():
     assert CycleGAN(tiny, torch.device("cpu")).generator_objective.terms["identity"][0] == 3.5
     later, given = parse_training(["--epoch=latest", "--idt_coef=0.5"])
     assert resume(later, given, {**vars(parsed), "lambda_cyc": 20.0}, []).lambda_id == 10  # a multiple of the run's own
+
+
+@pytest.mark.parametrize(
+    ("flags", "first", "second", "flag"),
+    [
+        ("--lambda_id 3 --lambda_identity 0.5", "lambda_id", "lambda_identity", "lambda_id"),
+        ("--lambda_identity 0.5 --idt_coef 0.5", "lambda_identity", "idt_coef", "lambda_id"),
+        ("--gpu_ids 0 --device cpu", "gpu_ids", "device", "device"),
+        ("--gen_net resnet_9blocks --n_residual_blocks 1", "gen_net", "n_residual_blocks", "n_residual_blocks"),
+    ],
+)
+def test_two_flags_that_mean_the_same_do_not_overrule_each_other(flags, first, second, flag):
+    with pytest.raises(UserError, match=f"--{first} and --{second} both speak of --{flag}; leave one of them out"):
+        parse_training(flags.split())
 
 
 def test_a_flag_given_by_hand_wins_over_the_recipe():

@@ -661,7 +661,8 @@ ERRORS = {
     "translations would overwrite their input": (
         nothing, [*TRANSLATE, "--input=datasets/tiny/testA", "--output=datasets/tiny/testA"], "would overwrite"),
     "a video that cannot be read, is empty, or only names other files": (
-        junk_video, [*TRANSLATE, "--input=clip.mp4", "--output=out.mp4"], "clip.mp4 is not a readable video"),
+        junk_video, [*TRANSLATE, "--input=clip.mp4", "--output=out.mp4"],
+        "clip.mp4 is no image, and not a readable video"),
     "a video to a name of no known kind": (
         animation, [*TRANSLATE, "--input=clip.gif", "--output=out.xyz"], "no kind of video is called .xyz"),
     "an encoder that is not there, or does not go with the container": (

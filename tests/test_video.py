@@ -299,7 +299,7 @@ def test_bad_videos_and_outputs_are_one_line(says, monkeypatch):
     for name, content in (("empty.mp4", b""), ("junk.mp4", os.urandom(4000)), ("text.mkv", b"hello\n" * 50)):
         with open(name, "wb") as file:
             file.write(content)
-        assert f"{name} is not a readable video" in says(f"--input={name}", "--output=out.mp4")
+        assert f"{name} is no image, and not a readable video" in says(f"--input={name}", "--output=out.mp4")
     with open("sound.m4a", "wb") as file, av.open(file, "w", format="mp4") as sink:
         stream = sink.add_stream("aac", rate=48000, layout="mono")
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
@@ -367,7 +367,7 @@ def test_a_playlist_opens_no_other_file(says, name):
     if name != "x.txt":  # so these do lead there, where nothing forbids it
         with av.open(name, options={"safe": "0"} if "concat" in name else {"allowed_extensions": "ALL"}) as source:
             assert len(list(source.decode(video=0))) == 20
-    assert f"{name} is not a readable video" in says(f"--input={name}", "--output=out.mp4")
+    assert f"{name} is no image, and not a readable video" in says(f"--input={name}", "--output=out.mp4")
 
 
 @pytest.mark.parametrize("kind", ["matroska", "mpegts", "mp4"])

@@ -178,7 +178,7 @@ def test_without_the_runtime(page, browser, tmp_path, capsys):
     until(browser, lambda: "onnxruntime-web is missing" in status(browser))
 
 
-def test_files_of_the_page(workplace):
+def test_files_of_the_page(workplace, capsys):
     """An address for the runtime is kept as it is; examples are a choice, and go when they are no longer wanted."""
     translators = Translators(parse_training(["--ngf=4", "--recipe=lsgan"])[0])
     folder = workplace / "web"
@@ -191,7 +191,10 @@ def test_files_of_the_page(workplace):
         return about["models"][0]["examples"]
 
     assert write("--examples=2") == ["examples/A0.png", "examples/A1.png"]
-    assert len(list((folder / "examples").iterdir())) == 2
+    assert len(list((folder / "examples").iterdir())) == 2 and "fewer" not in capsys.readouterr().out
+    assert len(write("--examples=300")) == 3
+    assert "has fewer test images than --examples 300: the page gets all 3" in capsys.readouterr().out
+    assert len(write("--examples=2")) == 2
     (folder / "examples/A7.png").write_bytes(b"somebody's own")
     assert write() == [] and [path.name for path in (folder / "examples").iterdir()] == ["A7.png"]
     with pytest.raises(UserError, match="AtoB.onnx is there already"):

@@ -23,6 +23,7 @@ from options import parse_training, start_from
 from runtime import checkpoints, download
 from runtime.errors import UserError
 from runtime.weights import load_tensors
+from trainer import CycleGAN
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The other program's networks, rebuilt from the appendix of https://arxiv.org/abs/1703.10593: c7s1-64, d128, d256, nine
@@ -530,7 +531,7 @@ def test_a_run_starts_from_another_run(workplace, run, refused):
         "file": "saved_models/first/epoch_1.pth", "epoch": 1, "steps": 3, "data": before["data"],
     }  # fmt: skip
     assert '"init_from": "saved_models/first"' in Path("images/tiny/data.js").read_text()
-    again = ["--init_from=saved_models/first", "--epoch=latest", "--n_epochs=2"]
+    again = ["--init_from=saved_models/first/", "--epoch=latest", "--n_epochs=2"]
     assert run("cycle_gan", *NEW, *again).code == 0  # the same command, resumed
 
     assert "--ngf 8 contradicts the checkpoint" in refused(
@@ -539,7 +540,16 @@ def test_a_run_starts_from_another_run(workplace, run, refused):
     assert "no checkpoint in saved_models/none" in refused("cycle_gan", *NEW, "--init_from=saved_models/none")
     (workplace / "foreign.pth").write_bytes(b"PK")
     assert "import_weights.py" in refused("cycle_gan", *NEW, "--init_from=foreign.pth")
-    assert "contradicts" in refused("cycle_gan", *NEW, "--init_from=other", "--epoch=latest")
+    assert "trained with saved_models/first; " in refused("cycle_gan", *NEW, "--init_from=other", "--epoch=latest")
+
+
+def test_the_averaged_generators_start_from_those_of_the_checkpoint_too():
+    options = parse_training([*TINY, "--recipe=lsgan", "--dis_net=attention"])[0]
+    source, begun = (CycleGAN(options, torch.device("cpu")) for _ in range(2))
+    generators = source.translators.state_dict()
+    begun.start_from({"generators": generators, "options": vars(options)})
+    for network in (begun.translators, begun.average.module):
+        assert all(torch.equal(weights, generators[name]) for name, weights in network.state_dict().items())
 
 
 def test_a_recipe_given_by_hand_brings_its_critics():
@@ -555,6 +565,7 @@ def test_networks_of_one_channel_take_pictures_of_one_and_another_range(workplac
     Path("saved_models/tiny").rename("saved_models/grey")
     result = run("cycle_gan", *NEW, "--init_from=saved_models/grey", "--range_A", 0, 100)
     assert result.code == 0, result.err
+    assert "side B: colours are read as grey, for --channels_B 1 or the networks of --init_from" in result.out
     state = trained()
     assert state["domains"]["A"]["channels"] == state["domains"]["B"]["channels"] == 1
     assert [state["domains"][side]["high"] for side in "AB"] == [100, 255]
