@@ -37,7 +37,7 @@ MACHINE = [
         "decoded_limit",
         1.0,
         "GiB that an image may take when decoded; larger ones are refused",
-        number(float, 1e-6, MANY),
+        number(float, 1e-9, MANY),
     ),
 ]
 FEATURE_FLAG = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+from argparse import Namespace
 
 import pytest
 import torch
@@ -238,3 +239,18 @@ def test_what_older_checkpoints_do_not_say_is_what_was_before(tmp_path):
     assert fresh.penalty_interval == 4 and resumed.penalty_interval == 1
     assert options.resume(fresh, {}, vars(resumed), []).penalty_interval == 1
     assert options.resume(fresh, {"penalty_interval": 2}, saved, []).penalty_interval == 2
+
+
+def test_minutes_count_from_the_last_checkpoint(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("runtime.saver.time.monotonic", lambda: now[0])
+    saver = Saver(tmp_path, Namespace(checkpoint_every="2m", checkpoint_interval=0, n_epochs=9, keep=1))
+    monkeypatch.setattr(saver, "_write", lambda run, write: None)
+    run = Namespace(sample=1, epoch=0, steps=1, state_dict=dict)
+    for seconds, due in ((119, False), (120, True), (121, True)):
+        now[0] = seconds
+        assert saver.due(run) == due
+    saver.save(run)
+    for seconds, due in ((122, False), (240, False), (241, True)):
+        now[0] = seconds
+        assert saver.due(run) == due

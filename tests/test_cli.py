@@ -381,7 +381,7 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--epoch=best"], "best, which keeps only the generators; give latest, or start a new run from best.pth"),
         (["--checkpoint_every=10s"], "must be a number of steps, or of minutes as in 10m, not '10s'"),
         (["--diffaugment=color,color"], "with commas between, each once, or none, not 'color,color'"),
-        (["--decoded_limit=0"], "--decoded_limit: must be a number of at least 1e-06"),
+        (["--decoded_limit=0"], "--decoded_limit: must be a number of at least 1e-09"),
         (
             ["--rotate90", "--preprocess=none"],
             "needs square crops: --img_height as large as --img_width, and no --prep",

@@ -32,6 +32,7 @@ from readers import headers
 from readers.domains import PICTURES, load_pixels
 from readers.files import Contents
 from readers.folders import find_side, list_images
+from readers.geometry import centre_crop
 from readers.headers import FILE, KnownHeaders, check_headers
 from readers.pictures import load_image
 from runtime.errors import UserError
@@ -221,7 +222,7 @@ def training_options(**more):
     ]
 
 
-@pytest.mark.parametrize(("n_A", "n_B"), [(5, 3), (3, 5), (4, 4)])
+@pytest.mark.parametrize(("n_A", "n_B"), [(5, 3), (3, 5), (4, 4), (3, 6)])
 def test_an_epoch_shows_A_in_shuffled_order_and_draws_B(tmp_path, monkeypatch, n_A, n_B):
     dataset = unpaired(tmp_path, n_A, n_B, cache=0)
     assert len(dataset) == max(n_A, n_B)
@@ -239,7 +240,25 @@ def test_an_epoch_shows_A_in_shuffled_order_and_draws_B(tmp_path, monkeypatch, n
         assert max(counts) - min(counts) <= (n_A < n_B) and sum(counts) == len(dataset)
     assert len({tuple(order_A) for order_A, _ in epochs}) > 5
     assert len({tuple(order_B) for _, order_B in epochs}) > 5
+    if 2 * n_A <= n_B:  # the second time through A has an order of its own
+        assert any(order_A[:n_A] != order_A[n_A : 2 * n_A] for order_A, _ in epochs)
     assert any(len(set(order_B)) < len(order_B) for _, order_B in epochs)  # drawn, not shuffled
+
+
+@pytest.mark.parametrize(
+    ("flags", "views"),
+    [
+        (dict(flip="none"), 1),
+        (dict(flip="horizontal"), 2),
+        (dict(flip="both"), 4),
+        (dict(flip="none", rotate90=True), 4),
+    ],
+)
+def test_the_flags_of_crops_decide_in_how_many_ways_an_image_is_shown(tmp_path, flags, views):
+    whole = dict(img_height=8, img_width=8, load_height=8, load_width=8)
+    dataset = unpaired(tmp_path, 1, 1, **whole, **flags)
+    for side in "AB":
+        assert len({dataset[n][side].numpy().tobytes() for n in range(60)}) == views
 
 
 @pytest.mark.parametrize("n_cpu", [0, 2])
@@ -358,6 +377,22 @@ def test_the_images_of_the_grids_are_the_same_at_each_call(tmp_path):
     assert sample_images(paths[:2], 4, PICTURES, training_options()).shape[0] == 2
     Path(paths[0]).write_bytes(Path(paths[0]).read_bytes()[:200])
     assert sample_images(paths, 4, PICTURES, training_options(skip_bad_images=True)).shape[0] == 3
+
+
+def test_the_grids_show_images_from_all_of_the_folder_whole(tmp_path):
+    """Spread evenly; squashed to the crop, not cut, which a white border tells."""
+    for i in range(10):
+        array = np.full((40, 60, 3), 20 * i, np.uint8)
+        array[:, 50:] = 255
+        Image.fromarray(array).save(tmp_path / f"{i}.png")
+    seen = sample_images(list_images(tmp_path), 4, PICTURES, training_options())
+    values = (seen.add(1) * 127.5).round()
+    assert values[:, 0, 4, 2].tolist() == [0, 60, 120, 180] and (values[:, :, :, 11] == 255).all()
+
+
+def test_a_centre_crop_is_of_the_middle():
+    crop = centre_crop(np.arange(35).reshape(5, 7, 1), (3, 3))
+    assert crop[..., 0].tolist() == [[9, 10, 11], [16, 17, 18], [23, 24, 25]]
 
 
 def test_names_of_any_bytes(tmp_path):

@@ -6,6 +6,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from argparse import Namespace
 from pathlib import Path
 
 import imagecodecs
@@ -17,20 +18,30 @@ import tifffile
 import torch
 from conftest import ROOT, TINY, noise_image, read_file
 from nibabel.testing import data_path as NIBABEL_FILES
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, JpegImagePlugin
 from pydicom.data import get_testdata_file
 
 from datasets import Cache
 from inference.output import Output
 from inference.writers import save_image
 from readers import geometry
-from readers.domains import PICTURES, Domain, load_array, load_pixels, to_colours, to_pixels, to_tensor, to_unit
+from readers.domains import (
+    PICTURES,
+    Domain,
+    count_outside,
+    load_array,
+    load_pixels,
+    to_colours,
+    to_pixels,
+    to_tensor,
+    to_unit,
+)
 from readers.files import BadImage
 from readers.folders import list_images
 from readers.formats import READERS, contents
 from readers.headers import check_headers
 from readers.pictures import turned
-from readers.survey import find_domain
+from readers.survey import SAMPLE_PIXELS, check_sizes, find_domain, sample_pixels
 from runtime import checkpoints
 from runtime.errors import UserError
 
@@ -773,3 +784,55 @@ def test_flags_for_stacks_and_volumes_are_idle_where_there_are_none(workplace, r
         tifffile.imwrite(f"datasets/tiny/{name}/0.tif", np.eye(20, dtype=np.uint16)[None].repeat(5, 0))
     result = run("cycle_gan", *TINY, "--name=more", "--n_epochs=1", "--pages=images")
     assert result.code == 0 and "does nothing" not in result.out
+
+
+def test_what_lies_on_either_side_of_the_range_is_counted():
+    domain = Domain(channels=1, low=-1.0, high=2.0, dtype="float32", picture=False)
+    assert count_outside(np.float32([-5, -1, 0, 2, 3]), domain) == 2
+
+
+def test_a_range_is_looked_for_in_files_and_pixels_from_first_to_last(tmp_path):
+    domain = Domain(channels=1, dtype="int32", suffix=".npy", picture=False)
+    for i in range(100):
+        np.save(tmp_path / f"{i:03}.npy", np.full((4, 4), i, np.int32))
+    assert sample_pixels(list_images(tmp_path, domain), domain, False).max() == 99
+    np.save(tmp_path / "large.npy", np.arange(360_000, dtype=np.int32).reshape(600, 600))
+    seen = sample_pixels([tmp_path / "large.npy"], domain, False)
+    assert len(seen) <= SAMPLE_PIXELS and seen.min() < 1_000 and seen.max() > 359_000
+
+
+@pytest.mark.parametrize(("most", "told"), [(200, True), (8191, True), (8192, False)])
+def test_a_small_part_of_the_range_is_pointed_out(tmp_path, capsys, most, told):
+    tifffile.imwrite(tmp_path / "a.tif", np.linspace(0, most, 64).round().astype(np.uint16).reshape(8, 8))
+    domain_of(tmp_path)
+    assert (f"try --range_A 0 {most}" in capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 64), (64, 16), (31, 31)])
+def test_an_image_that_is_too_small_on_one_side_is_refused_where_it_is_to_be(tmp_path, height, width):
+    noise_image(0, height, width).save(tmp_path / "a.png")
+    found = check_headers(list_images(tmp_path), False)
+    options = Namespace(small="refuse", preprocess="crop")
+    with pytest.raises(UserError, match=f"is {width}×{height} pixels, less than the crop of 32×32"):
+        check_sizes(found, lambda size: size, (32, 32), options)
+    check_sizes(found, lambda size: size, (16, 16), options)
+
+
+def test_pictures_are_written_with_as_little_loss_as_their_format_has(tmp_path):
+    array = np.asarray(noise_image(0, 40, 40))
+    for suffix in (".webp", ".bmp", ".png", ".tif"):
+        save_image(array, tmp_path / f"a{suffix}")
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"a{suffix}")), array), suffix
+    save_image(array, tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image, Image.open(ROOT / "docs/demo.png") as reference:
+        best = io.BytesIO()
+        reference.convert("RGB").crop((0, 0, 16, 16)).save(best, "JPEG", quality=95)
+        assert JpegImagePlugin.get_sampling(image) == 0
+        assert image.quantization == Image.open(best).quantization
+
+
+def test_a_tiff_of_three_channels_is_one_of_colours(tmp_path):
+    save_image(np.zeros((4, 4, 3), np.uint16), tmp_path / "a.tif")
+    save_image(np.zeros((4, 4, 5), np.uint16), tmp_path / "b.tif")
+    kinds = [tifffile.TiffFile(tmp_path / name).pages[0].photometric.name for name in ("a.tif", "b.tif")]
+    assert kinds == ["RGB", "MINISBLACK"]

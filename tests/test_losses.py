@@ -277,3 +277,15 @@ def test_each_half_step_lowers_its_own_loss(networks, gan_mode):
             optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < losses[0]
+
+
+def test_what_is_told_of_the_critics_is_the_mean_of_both():
+    torch.manual_seed(0)
+    objective = CriticObjective(Linear(), Linear(), terms_of_D("lsgan", "none"))
+    losses = objective(*(torch.randn(2, 3, 8, 8) for _ in range(4)))
+    torch.testing.assert_close(losses.terms["adversarial of D"], losses.total.detach() / 2)
+
+
+class Linear(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 1, 1)

@@ -17,7 +17,7 @@ from PIL import Image
 from datasets import unpadded
 from options import parse_evaluation
 from readers.domains import PICTURES, to_unit
-from reporting import metrics
+from reporting import metrics, monitor, pages
 from reporting.metrics import Best, pair_distances, set_distances
 from reporting.scalars import Curve
 from runtime import checkpoints
@@ -119,6 +119,77 @@ def test_padding_is_no_part_of_what_is_measured(tmp_path):
             assert torch.equal(to_unit(image, folder.domain), folder.whole(index))
             heights[index] = image.shape[1]
     assert heights == {0: 71, 1: 72, 2: 71, 3: 70, 4: 72}
+
+
+def test_features_see_images_enlarged_without_ringing_and_in_the_scale_of_their_training():
+    network, seen = metrics.build_features("efficientnet_lite0", "cpu"), []
+    network.network.extract_features = lambda x: (seen.append(x), torch.zeros(len(x), network.width, 7, 7))[1]
+    stripes = (torch.arange(896) + 1) // 2 % 2 * 255  # of two pixels, about each of the 224 places
+    network(stripes.expand(1, 3, 896, -1).byte())
+    assert (seen[-1] - 0.5 / 128)[..., 2:-2].abs().max() < 0.1
+    edge = torch.zeros(1, 3, 100, 100, dtype=torch.uint8)
+    edge[..., 50:] = 255
+    network(edge)
+    assert seen[-1].min().item() == -127 / 128 and seen[-1].max().item() == 1
+    for value in (0, 127, 255):
+        network(torch.full((1, 3, 64, 64), value, dtype=torch.uint8))
+        torch.testing.assert_close(seen[-1], torch.full((1, 3, 224, 224), (value - 127) / 128), rtol=0, atol=1e-3)
+
+
+class Means(torch.nn.Module):
+    """Features: the mean of each channel."""
+
+    width = 3
+
+    def forward(self, images):
+        return images.float().mean((2, 3))
+
+
+class Copies:
+    """Generators that copy, and on the way back add an eighth of the range."""
+
+    multiple = min_size = 1
+
+    def cycle(self, side, x):
+        return None, x, x + 0.25
+
+
+@pytest.fixture
+def evaluation(tmp_path, monkeypatch):
+    """``evaluation(domain_B, save)``: four images in A, and the same in B by ``save(image, path without suffix)``.
+    By their names those of B come in another order; one is smaller than the window of SSIM."""
+
+    def build(domain_B, save):
+        monkeypatch.setattr(metrics, "build_features", lambda name, device: Means())
+        for side in "AB":
+            (tmp_path / side).mkdir()
+        for i, name in enumerate(("a", "a.q", "b", "c")):
+            image = Image.fromarray(np.asarray(noise_image(i, *((5, 5) if name == "c" else (16, 16)))) // 2)
+            image.save(tmp_path / "A" / f"{name}.png")
+            save(image, tmp_path / "B" / name)
+        folders, domains = {side: tmp_path / side for side in "AB"}, {"A": PICTURES, "B": domain_B}
+        options = Namespace(features="none", batch_size=2, skip_bad_images=False)
+        return metrics.Evaluation(folders, options, torch.device("cpu"), Copies(), "off", domains)
+
+    return build
+
+
+def test_each_translation_is_compared_with_its_namesake_and_small_ones_have_no_ssim(evaluation):
+    suffixes = {"a": ".tif", "a.q": ".png", "b": ".png", "c": ".png"}
+    measure = evaluation(PICTURES, lambda image, path: image.save(f"{path}{suffixes[path.name]}"))
+    assert measure.namesake["B"] == [1, 0, 2, 3]
+    for numbers in measure(Copies()).values():
+        assert numbers["L1"] == 0 and numbers["PSNR"] == 100 and numbers["SSIM"] == pytest.approx(1)
+    assert measure.compared == {"AtoB": 4, "BtoA": 4}
+
+
+def test_the_cycle_is_measured_where_it_began(evaluation):
+    """In whole numbers of 255 from A, and in any from B, whose range is another one."""
+    floats = PICTURES._replace(picture=False, dtype="float32", low=-1.0, high=3.0, suffix=".npy")
+    measure = evaluation(floats, lambda image, path: np.save(f"{path}.npy", np.float32(image) / 255 * 4 - 1))
+    numbers = measure(Copies())
+    assert numbers["AtoB"]["cycle L1"] == pytest.approx(32 / 255, abs=1e-6)  # 31.875 of them
+    assert numbers["BtoA"]["cycle L1"] == pytest.approx(1 / 8, abs=1e-6)
 
 
 # ---- evaluate.py ----
@@ -402,3 +473,23 @@ def test_a_curve_is_thinned_evenly_and_passes_over_what_is_no_number(length, hol
     assert len(curve.points) <= Curve.MOST
     assert curve.points[-1:] == finite[-1:]
     assert curve.points[:-1] in [finite[:-1][:: 2**k] for k in range(5)]
+
+
+def test_the_rate_is_that_of_this_start_and_of_all_processes(monkeypatch):
+    shown = dict(rate=None, n=110, initial=100, elapsed=5)
+    assert monitor.rate(Namespace(format_dict=shown)) == 2
+    assert monitor.rate(Namespace(format_dict={**shown, "rate": 7.0})) == 7
+    moved = []
+    bar = Namespace(update=moved.append, set_description_str=lambda *_, **__: None)
+    monkeypatch.setattr(monitor.distributed, "WORLD", 4)
+    monkeypatch.setattr(monitor, "place", lambda run: "")
+    one = Namespace(skipped=set(), bar=bar, forecast=Namespace(after=lambda run: ""))
+    monitor.Monitor.count(one, None, {"skipped": [], "A": torch.zeros(3, 1)})
+    assert moved == [12]
+
+
+def test_what_a_run_wrote_at_a_step_is_not_after_it(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=2").code == 0
+    written = Namespace(folder=Path("images/tiny"))
+    last = max(*(row["step"] for row in lines()), *pages.grids_in(written.folder))
+    assert monitor.Monitor.has_later(written, last - 1) and not monitor.Monitor.has_later(written, last)

@@ -250,3 +250,10 @@ def test_flags_of_something_else(refused, flags, told):
 
 def test_flags_that_do_not_go_together(refused):
     assert "--io uint8" in refused("export", "--web", "--io=float")
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("AtoB", ("1", "3")), ("BtoA", ("3", "1"))])
+def test_a_file_says_how_many_channels_go_in_and_come_out(direction, expected):
+    translators = translators_of(["--recipe=lsgan", "--channels_A=1", "--channels_B=3"])
+    about = onnx_export.facts(Namespace(words=""), translators, direction, parse_export([]))
+    assert (about["channels_in"], about["channels_out"]) == expected

@@ -66,6 +66,10 @@ def test_frames_are_rescaled_together_or_one_by_one(tmp_path, pages):
     found, images = read_file(shared, pages=pages)
     assert (found.low, found.high, found.dtype) == (-1024, 3071, np.int16)
     assert np.array_equal(np.concatenate(images, -1), np.moveaxis(frames.astype(int) - 1024, 0, -1))
+    beside = dict(NumberOfFrames=2, PerFrameFunctionalGroupsSequence=[pydicom.Dataset(), pydicom.Dataset()])
+    beside["SharedFunctionalGroupsSequence"] = [group(1, -1024)]  # whose own groups tell other things
+    found, _ = read_file(scan(tmp_path / "beside.dcm", frames, **beside), pages=pages)
+    assert (found.low, found.high) == (-1024, 3071)
     groups = [group(1, 5), group(2, -3)]
     own = scan(tmp_path / "own.dcm", frames, NumberOfFrames=2, PerFrameFunctionalGroupsSequence=groups)
     found, images = read_file(own, pages=pages)

@@ -86,3 +86,19 @@ def test_contrast_is_the_matter_of_sharpness_and_not_of_patches():
 def test_images_too_small_for_a_patch_have_no_such_distance():
     small = noise(size=6)
     assert math.isnan(numbers(small, small)["SWD"])
+
+
+def test_patches_of_the_last_row_and_column_count():
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    images[:, :, -1] = images[:, :, :, -1] = 255
+    finest = statistics.laplacian_patches(images, torch.Generator().manual_seed(0))[0].float()
+    assert len({patch.numpy().tobytes() for patch in finest}) == 4  # a patch of 7×7 has four places
+
+
+def test_of_the_larger_set_patches_of_all_images_are_compared():
+    """Half of the real images are smooth, and of three times as many translations the last half."""
+    real = torch.cat([noise(20), smooth(20, seed=1)])
+    fake = torch.cat([noise(60, seed=2), smooth(60, seed=3)])
+    alike, backwards = numbers(fake, real)["SWD"], numbers(fake.flip(0), real)["SWD"]
+    noise_alone = numbers(noise(120, seed=2), real)["SWD"]
+    assert max(alike, backwards) < noise_alone / 3

@@ -182,6 +182,21 @@ def test_a_still_clip_is_translated_as_its_first_frame(flags):
     assert torch.allclose(result, translators.translate("A", padded)[0][:, :, :32, :36].expand_as(result), atol=1e-4)
 
 
+def test_a_shot_begins_where_the_grid_does_and_a_second_pass_with_the_first_shot():
+    """The last shot goes on with the first one's scene, as in a clip that loops."""
+    home, away = (lambda y, x: scene(1)[:, y : y + 48, x : x + 48]), scene(2)[:, :48, :48] * -1 + 0.4
+    steady, ways, shots = Steady(translators_of("--recipe=lsgan"), 0.9, passes=2), [], []
+    for clip in range(2):
+        for frame in (home(10, 10), home(10, 15), away, home(10, 14)):
+            steady.translate(frame[None], lambda images: images)
+            ways.append(steady.way)
+            shots += steady.past.frames
+        if clip == 0:
+            steady.again()
+    assert ways[0] == ways[2] == ways[3] == (0.0, 0.0) != ways[1]
+    assert ways[4:] == ways[:4] and shots == 2 * [(0, 0), (0, 1), (1, 0), (2, 0)]
+
+
 def test_weights_are_shared_and_clips_do_not_meet():
     translators = translators_of("--mask=learned")
     one, other = Steady(translators, 0.9), Steady(translators, 0.9)

@@ -377,7 +377,11 @@ def test_sides_of_unlike_channels_come_in_and_go_out(workplace, run, refused):
     for theirs, side, channels in zip(both, "AB", (1, 3), strict=True):
         assert difference(theirs, ours.generator(side), images((2, channels, 32, 40))) < 2e-6
     assert [state["domains"][side]["channels"] for side in "AB"] == [1, 3]
-    assert run("export", "--dataset_name=mine", "--format=pytorch-cyclegan").code == 0
+    sent = run("export", "--dataset_name=mine", "--format=pytorch-cyclegan")
+    assert sent.code == 0
+    for direction, channels in (("AtoB", "--input_nc 1 --output_nc 3"), ("BtoA", "--input_nc 3 --output_nc 1")):
+        (line,) = (line for line in sent.out.splitlines() if direction in line)
+        assert f"--ngf 4 --norm instance {channels} " in line
     again = [f"exports/mine/latest_net_G_{side}.pth" for side in "AB"]
     assert run("import_weights", again[0], "--name=again").code == 0
     assert run("import_weights", again[1], "--name=other", "--direction=AtoB").code == 0  # it is named B: from B to A
