@@ -56,7 +56,7 @@ RECIPES = {
     "attention": {},
     "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
     "features": dict(PLAIN, dis_net="features", lambda_id=10.0),
-    "features+patch": dict(PLAIN, dis_net="features+patch", lambda_id=10.0),
+    "features+patch": dict(PLAIN, dis_net="features+patch", lambda_id=10.0, batch_size=4, lr=4e-4),
     "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
     "notebook": dict(
         PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,

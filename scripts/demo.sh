@@ -4,7 +4,7 @@
 set -e
 python=${1:-python}
 name=topo2relief
-"$python" cycle_gan.py --dataset_name $name --recipe features+patch --batch_size 4 --lr 4e-4 \
+"$python" cycle_gan.py --dataset_name $name --recipe features+patch \
     --img_height 64 --img_width 64 --ngf 16 --ndf 16 --n_residual_blocks 3 \
     --minutes 4 --sample_interval 88 --checkpoint_every 1m
 "$python" test.py --dataset_name $name
