@@ -95,7 +95,7 @@ def test_checkpoints_are_found_by_number_or_as_the_latest(tmp_path):
     (tmp_path / "epoch_x.pth").touch()
     assert checkpoints.load(tmp_path, "latest")[0].name == "epoch_10_sample_30.pth"  # by number, not by name
     assert checkpoints.load(tmp_path, 2)[0].name == "epoch_2.pth"
-    with pytest.raises(UserError, match="there are 2, 10"):
+    with pytest.raises(UserError, match="those there are: 2, 10"):
         checkpoints.load(tmp_path, 3)
 
 
