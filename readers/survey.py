@@ -40,7 +40,7 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
                 f"{first} has {of_first.channels} channels and {path} has {header.channels}; "
                 f"the images of a side need the same number"
             )
-    volumes = {path: header for path, header in headers.items() if suffix_of(name_of(path)) in VOLUMES}
+    volumes = {path: header for path, header in headers.items() if is_volume(path)}
     flat = next((path for path, header in volumes.items() if header.count == 1), None)
     if flat and max(header.count for header in headers.values()) > 1:
         raise UserError(f"{flat} has one slice along --slice_axis {ways.slice_axis}, and others have many; remove it")
@@ -84,7 +84,7 @@ def check_known(side, headers, domain):
 
 def idle_ways(ways, given, headers):
     """A line for each flag ``given`` by hand that means nothing for files with these ``headers``: path → header."""
-    if "slice_axis" in given and not any(suffix_of(name_of(path)) in VOLUMES for path in headers):
+    if "slice_axis" in given and not any(map(is_volume, headers)):
         yield "--slice_axis does nothing here: it is for volumes, and there are none"
     if "pages" in given and ways.pages == "images" and all(header.count == 1 for header in headers.values()):
         yield "--pages images does nothing here: each file holds one image"
@@ -92,6 +92,10 @@ def idle_ways(ways, given, headers):
 
 def name_of(path):
     return getattr(path, "name", str(path))
+
+
+def is_volume(path):
+    return suffix_of(name_of(path)) in VOLUMES
 
 
 def picture_domain(side, headers, picture, ways, channels, span, skip_bad):

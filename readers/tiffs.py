@@ -23,8 +23,8 @@ ALPHA = (1,), (2,)  # extra samples
 UNPACKED = 1
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what stops it is raised as well
 TO_A_SIZE = {2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}  # unpacked to what the file around them says
-FEW = 16  # more channels are rare, and so are images that are no wider
 STREAMS = {7, 33003, 33004, 33005, 33007, 34712, 34892}  # JPEG and JPEG 2000, which say themselves how large they are
+FEW = 16  # more channels are rare, and so are images that are no wider
 
 
 def contents(file, ways, suffix):

@@ -55,11 +55,10 @@ def networks(options):
 def objective(run):
     """What is minimised, with its weights, in words."""
     options, model = run.options, run.model
-    terms = {**model.generator_objective.terms, **model.critic_objective.terms}
-    weights = {name: weight for name, (weight, _) in terms.items() if not name.startswith("adversarial")}
-    said = [options.gan_mode, *(f"{name} {weight:g}" for name, weight in weights.items() if name != "penalty")]
-    if "penalty" in weights:
-        said.append(f"{options.penalty} penalty {weights['penalty']:g}")
+    said, names = [options.gan_mode], {"penalty": f"{options.penalty} penalty"}
+    for name, (weight, _) in {**model.generator_objective.terms, **model.critic_objective.terms}.items():
+        if not name.startswith("adversarial"):
+            said.append(f"{names.get(name, name)} {weight:g}")
     if options.diffaugment != "none":
         said.append(f"critics see {options.diffaugment} varied")
     return f"{', '.join(said)} ({options.recipe} recipe)"
