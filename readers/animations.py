@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from readers.files import as_place, opened, reading
+from readers.files import as_place, opened, over, reading
 from readers.moving import BadClip, Clip, Frame
 from readers.pictures import as_seen, open_image
 
@@ -23,7 +23,7 @@ def clip(path, domain):
         still = int(bool(image.info.get("default_image")))  # of a PNG: shown where it cannot move, and no frame
         numbers, loops = range(still, image.n_frames), image.info.get("loop", 1)
         if (size := image.width * image.height * 4 / 2**30) > domain.limit:
-            raise BadClip(path, f"a frame takes {size:.3g} GiB, and --decoded_limit is {domain.limit:g}; raise that")
+            raise BadClip(path, f"a frame takes {over(domain.limit, size)}")
         image.seek(1)
         with contextlib.suppress(Exception):  # of a damaged frame, which the reading of it tells
             image.load()  # only then does a WebP say how long it is shown

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from readers import geometry
-from readers.files import BadImage, as_place
+from readers.files import BadImage, as_place, over
 from readers.formats import contents
 from readers.pictures import load_image
 from runtime.errors import UserError
@@ -141,9 +141,7 @@ def resized_size(path, size, size_of, domain):
     height, width = size_of(size)
     gib = height * width * domain.channels * np.dtype(domain.dtype).itemsize / 2**30
     if (height, width) != tuple(size) and gib > domain.limit:
-        raise BadImage(
-            path, f"resized to {width}×{height} it would take {gib:.3g} GiB, and --decoded_limit is {domain.limit:g}"
-        )
+        raise BadImage(path, f"resized to {width}×{height} it would take {over(domain.limit, gib)}")
     return height, width
 
 

@@ -95,6 +95,11 @@ def files_of(places):
     return sorted({as_place(place).file for place in places})
 
 
+def over(limit, size):
+    """How errors end where something takes ``size`` GiB, and more than ``limit`` are not to be taken."""
+    return f"{size:.3g} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
+
+
 @contextlib.contextmanager
 def opened(place, limit=float("inf")):
     """The bytes of an image file, to be read: the only place where one is opened.
@@ -103,9 +108,7 @@ def opened(place, limit=float("inf")):
     packed member of an archive may grow. Raises ValueError above it.
     """
     if place.deflated and place.size > limit * 2**30:
-        raise ValueError(
-            f"it unpacks to {place.size / 2**30:.3g} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
-        )
+        raise ValueError(f"it unpacks to {over(limit, place.size / 2**30)}")
     with open_regular(place.file) as file:
         if place.size is None:
             yield file

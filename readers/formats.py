@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from readers.files import BadImage, as_place, opened, reading
+from readers.files import BadImage, as_place, opened, over, reading
 
 
 class Reader(NamedTuple):
@@ -74,9 +74,7 @@ def check(place, found, limit):
     size = math.prod((found.height, found.width, found.channels, dtype.itemsize)) / 2**30
     if size > limit:
         shape = f"{found.width}×{found.height}, {found.channels} channels"
-        raise BadImage(
-            place, f"its {shape} take {size:.3g} GiB, and --decoded_limit is {limit:g}; raise that if you trust it"
-        )
+        raise BadImage(place, f"its {shape} take {over(limit, size)}")
 
 
 def expand(places, ways):

@@ -9,7 +9,7 @@ import numpy as np
 
 from readers import integers
 from readers.codestreams import check_size
-from readers.files import Contents, library, opened
+from readers.files import Contents, library, opened, over
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
@@ -138,7 +138,7 @@ def nifti(file, ways, suffix):
     between = (count - 1) * math.prod(shape[:axis]) * volume.get_data_dtype().itemsize
     whole = math.prod(shape) * volume.get_data_dtype().itemsize / 2**30
     if between <= READ_OVER and whole > ways.limit:
-        raise ValueError(f"for one slice all its {whole:.3g} GiB are read, and --decoded_limit is {ways.limit:g}")
+        raise ValueError(f"for one slice all of it is read, {over(ways.limit, whole)}")
 
     def load(part):
         chosen = [slice(None)] * len(volume.shape)

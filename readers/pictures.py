@@ -8,7 +8,7 @@ import math
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from readers.files import BadImage, Contents, as_place, library, opened, reading
+from readers.files import BadImage, Contents, as_place, library, opened, over, reading
 from readers.geometry import squeezed
 from runtime.errors import UserError
 
@@ -117,7 +117,7 @@ def load_image(path, channels=3, limit=float("inf")):
         if place.part:
             image.seek(place.part)
         if (size := image.width * image.height * len(image.getbands()) / 2**30) > limit:
-            raise BadImage(place, f"it would take {size:.3g} GiB, and --decoded_limit is {limit:g}; raise that")
+            raise BadImage(place, f"it would take {over(limit, size)}")
         return as_seen(image, channels)
 
 

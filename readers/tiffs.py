@@ -10,7 +10,7 @@ from PIL import UnidentifiedImageError
 
 from readers import pictures
 from readers.codestreams import check_size
-from readers.files import Contents, Nameless, library
+from readers.files import Contents, Nameless, library, over
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
 CHANNELS = "C"  # and pages that are channels
@@ -99,7 +99,7 @@ def stack(series, ways, viewable):
     pages = pages_of(series, outer, many) if many > 1 else None
     whole = math.prod(shape) * series.dtype.itemsize / 2**30
     if pages is None and many > 1 and whole > ways.limit:
-        raise ValueError(f"for one image all its {whole:.3g} GiB are read, and --decoded_limit is {ways.limit:g}")
+        raise ValueError(f"for one image all of it is read, {over(ways.limit, whole)}")
 
     def load(part):
         chosen = series.pages if pages is None else [series.pages[place] for place in pages[part]]

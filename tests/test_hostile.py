@@ -1075,7 +1075,7 @@ def test_a_volume_that_is_read_whole_for_one_slice_is_bounded(tmp_path):
     with contents(tmp_path / "a.nii.gz", ways) as found:
         assert found.load(0).shape[0] == 300
     with (
-        pytest.raises(UserError, match=r"for one slice all its 0\.\d+ GiB are read, and --decoded_limit is 0\.001"),
+        pytest.raises(UserError, match=r"for one slice all of it is read, 0\.\d+ GiB, and --decoded_limit is 0\.001"),
         contents(tmp_path / "a.nii.gz", ways._replace(slice_axis=0)),
     ):
         pass

@@ -333,7 +333,7 @@ def test_a_stack_that_is_read_as_a_whole_is_so_only_below_the_limit(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", values, **ways)  # whose pages are volumes
     _, images = read_file(tmp_path / "a.tif", pages="images")
     assert np.array_equal(np.stack(images)[..., 0], values.reshape(64, 32, 32))
-    with pytest.raises(BadImage, match="for one image all its 0.000122 GiB are read, and --decoded_limit is 1e-05"):
+    with pytest.raises(BadImage, match="for one image all of it is read, 0.000122 GiB, and --decoded_limit is 1e-05"):
         read_file(tmp_path / "a.tif", pages="images", limit=1e-5)
 
 
