@@ -76,7 +76,7 @@ def eager_float32_on_a_cpu(x):
 
 def rows_pay(x, weight):
     """Whether ``RowByRow`` is faster than torch's convolution: from 8 channels or more to at most 4, by a large kernel
-    (docs/performance.md)."""
+    (docs/performance-notes.md)."""
     filters, channels, size, _ = weight.shape
     return eager_float32_on_a_cpu(x) and filters <= 4 and channels >= 8 and size >= 5
 
@@ -111,7 +111,7 @@ class RowByRow(torch.autograd.Function):
 def patches_pay(x, weight, padding=0):
     """Whether ``weight_gradient`` is faster than torch's: from 64 channels on one side on, where the padding is more
     than half the kernel, or the processor has AVX2 and no AVX-512. There torch's takes two to three times as long as
-    all the rest (docs/performance.md)."""
+    all the rest (docs/performance-notes.md)."""
     if not eager_float32_on_a_cpu(x):  # first: a compiler cannot read the rest
         return False
     return max(weight.shape[:2]) >= 64 and (padding > weight.shape[2] // 2 or has_avx2_alone())
@@ -205,7 +205,7 @@ def convolve_doubled(x, weight, bias):
 
 class Decoder(nn.Sequential):
     """Layers one after the other; an upsampling by nearest neighbours and the 3×3 convolution behind it as one, where
-    that is faster (docs/performance.md)."""
+    that is faster (docs/performance-notes.md)."""
 
     def forward(self, x):
         layers = iter(self)
@@ -233,7 +233,7 @@ def folding_pays(x):
 
 def winograd_pays(x, weight):
     """Whether ``Winograd``, which is made of matrix products, is faster than torch's convolution: 3×3, wide, of many
-    pixels (docs/performance.md)."""
+    pixels (docs/performance-notes.md)."""
     if not eager_float32_on_a_cpu(x):  # first: a compiler cannot read the rest
         return False
     n, _, height, width = x.shape

@@ -27,7 +27,7 @@ def flush_denormals():
     """From here on a CPU takes numbers below the least normal one of their type (1.2e-38 in float32) as 0.
 
     The softmax of an attention that is not scaled is full of them, and an Intel CPU takes a hundred times as long for
-    a product with one (docs/performance.md). To be called before anything else: torch's other threads take over what
+    a product with one (docs/performance-notes.md). To be called before anything else: torch's other threads take what
     holds in the first one when they start.
     """
     torch.set_flush_denormal(True)
@@ -68,7 +68,7 @@ def computes_bf16(device):
     """Whether ``device`` multiplies matrices in bf16 by instructions of its own, which on a CPU means AMX, or
     AVX512-BF16 on an AMD processor.
 
-    Without, bf16 is slower than float32, with an Intel's AVX512-BF16 too (docs/performance.md): that makes as many
+    Without, bf16 is slower than float32, even with an Intel's AVX512-BF16 (docs/performance-notes.md): it makes as many
     products in a cycle as in float32, an AMD's twice as many. (ARM processors, some of which have such instructions,
     have not been measured.)
     """
@@ -116,7 +116,7 @@ def memory_format(network, device):
     Tensor cores want channels last (NVIDIA, Convolutional Layers User's Guide, "Tensor Layouts"). But torch's instance
     norm views N×C×H×W as 1×NC×H×W, for which it copies to the usual order and back, so that networks with one lose
     more than they gain; ours does so on a GPU alone. On a CPU all gain where it has AVX2 or AVX-512, in float32 and in
-    bf16 (docs/performance.md), and on others those with batch norm.
+    bf16 (docs/performance-notes.md), and on others those with batch norm.
     """
     kinds = {type(module) for module in network.modules()}
     copies = any(issubclass(kind, nn.InstanceNorm2d) for kind in kinds)
