@@ -1,6 +1,7 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import changed, check, fit, idle, parse_training, resume, start_from
+from options import check, fit, parse_training, without_effect
+from resuming import changed, resume, start_from
 from runtime.errors import UserError, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
@@ -29,7 +30,7 @@ from trainer import CycleGAN, check_critics
 from translators import check_generators
 from utils import TimeBudget
 
-ROLLBACKS = 3
+ROLLBACKS = 3  # how often a run may go back to a checkpoint before it stops
 
 
 def main():
@@ -195,7 +196,7 @@ class Run:
         if distributed.is_main():
             self.make_room(saved, bool(change))
         self.time.go_on(saved.get("seconds", 0) if saved else 0)  # from here on: fetching and looking took some, too
-        tell(*texts.summary(self).splitlines(), *idle(self.options, self.given))
+        tell(*texts.summary(self).splitlines(), *without_effect(self.options, self.given))
         tell(*filter(None, (change, texts.schedule_change(before, self.options, self.epoch))))
         if saved is None and self.options.on_nan == "rollback":
             self.saver.save(self)  # something to go back to

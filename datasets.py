@@ -34,7 +34,7 @@ from runtime.errors import UserError, tell
 def find_training_images(folder, options, given, known, header):
     """All training images of a data set: ({side: path → header}, {side: Domain}, size). Says what is done to them.
 
-    ``size``, (height, width), is given by ``--preprocess none``, and else None.
+    ``size`` is (height, width) with ``--preprocess none``, otherwise None.
 
     ``given``: the names of options given by hand. ``known``: the domains of the checkpoint that a run goes on from, or
     None. ``header``: a function as ``read_header``.
@@ -179,7 +179,7 @@ class UnpairedImages(Dataset):
 
 @functools.lru_cache(maxsize=8)
 def shuffled(n, seed):
-    """A permutation of range(n) that depends on ``seed`` alone. The bit marks it off from the draws of a sample."""
+    """A permutation of range(n) that depends on ``seed`` alone. The 1 keeps its draws apart from those of a sample."""
     return np.random.default_rng([*seed, 1]).permutation(n)
 
 

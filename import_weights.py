@@ -6,7 +6,7 @@
 From then on test.py, evaluate.py and ``cycle_gan.py --init_from`` know no difference. One direction alone is enough.
 """
 
-from options import RECIPES, TRAIN, parse_import
+from options import TRAIN, parse_import
 from runtime.errors import UserError, exit_cleanly, tell
 
 if __name__ == "__main__":
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from inference.pytorch_cyclegan import read_pytorch_cyclegan
 from readers.domains import pictures_of, plain
+from registry import RECIPES
 from reporting.texts import command
 from runtime import checkpoints, download, files
 from runtime.flags import complete

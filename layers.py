@@ -1,4 +1,4 @@
-"""What networks are made with beside convolutions: norms, and activations that are computed twice.
+"""What networks are made with beside convolutions: norms, and activation checkpointing.
 
 Images and feature maps are N×C×H×W.
 """
@@ -15,7 +15,7 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     """Torch's, but on a CPU by kernels that compute the same faster: that of group norm or, in channels_last, that of
     batch norm for one image at a time. (Not on a GPU: there autocast would make it float32.)"""
 
-    SMALL = 1024  # pixels below which group norm's kernel in channels_last goes number by number; its backward does
+    SMALL = 1024  # pixels; below, group norm's kernel in channels_last is not vectorised (its backward never is)
 
     def forward(self, x):
         if x.device.type != "cpu" or self.affine or self.track_running_stats:
@@ -68,7 +68,7 @@ def standardize(x, eps):
 
 def norm_layer(norm, channels):
     """The norm of that name for N×channels×H×W; see NORMS in registry.py."""
-    return load(NORMS[norm])(channels)
+    return load(NORMS[norm])(channels, **NORMS[norm].keywords)
 
 
 def norm_classes():

@@ -97,7 +97,8 @@ def gradient_penalty(critic, real, fake):
 
     Why the norm is taken per RMS distance: the gradient of the cycle loss has norm λ_cyc/√d (an L1 mean), 0.02 at
     256×256, and a critic of ‖∇C‖₂ = 1 would drown it. Taken on the sum of the patches instead, the norm per patch
-    falls with their number. In RMS distance the adversarial and the cycle gradient stand 1 to λ_cyc at every size.
+    falls with their number. In RMS distance the adversarial and the cycle gradient have the ratio 1 to λ_cyc at every
+    size.
     """
     return (gradient_norm(critic, interpolate(real, fake)) - 1).square().mean()
 
@@ -113,15 +114,17 @@ def r1_penalty(critic, real, fake):
 
 
 class Direction(NamedTuple):
-    """One direction of the generators' update, as its terms see it: images N×C×H×W in [-1, 1] of the source domain,
-    there and back; real images of the target domain, and those through the same generator; the critic's scores."""
+    """One direction of the generators' update, as its terms see it. Images are N×C×H×W in [-1, 1]; with G the generator
+    from ``source``, "A" or "B", to the other domain, F the one back, and D the critic of the other domain:"""
 
-    real: torch.Tensor
-    fake: torch.Tensor
-    reconstructed: torch.Tensor
-    target: torch.Tensor
-    same: torch.Tensor | None  # the target images translated; None where there is no identity loss
-    scores: torch.Tensor  # patch map of ``fake``
+    source: str
+    real: torch.Tensor  # x, of the source domain
+    fake: torch.Tensor  # G(x), as the critic sees it
+    reconstructed: torch.Tensor  # F(G(x))
+    target: torch.Tensor  # y, real images of the other domain
+    identity: torch.Tensor | None  # G(y); None where there is no identity loss
+    scores: torch.Tensor  # D(G(x)), a patch map
+    mask: torch.Tensor | None  # N×1×H×W in [0, 1]: where x is translated; None for everywhere
 
 
 def cycle(direction):
@@ -131,7 +134,7 @@ def cycle(direction):
 
 def identity(direction):
     """L1 between an image and its translation to the domain that it is of already (same paper, section 5.2)."""
-    return F.l1_loss(direction.same, direction.target)
+    return F.l1_loss(direction.identity, direction.target)
 
 
 def generator_terms(options):
@@ -170,8 +173,8 @@ def critic_terms(options):
 
 
 def due(terms, intervals, step):
-    """``terms`` as they are at ``step``: one with an interval of k is there at each k-th step alone, with k times its
-    weight (lazy regularization, section 3.1 of https://arxiv.org/abs/1912.04958)."""
+    """The terms that count at ``step``: one with an interval of k counts at each k-th step, with k times its weight
+    (lazy regularization, section 3.1 of https://arxiv.org/abs/1912.04958)."""
     intervals = {name: intervals.get(name, 1) for name in terms}
     return {
         name: (weight * intervals[name], function)
@@ -204,7 +207,7 @@ class CriticLosses(NamedTuple):
 
 @contextmanager
 def frozen(*networks):
-    """What is computed inside collects no gradients for the networks' weights, only through them for the images."""
+    """Inside, the networks' weights get no gradients; gradients still flow through the networks to the images."""
     parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -259,7 +262,7 @@ class GeneratorObjective(nn.Module):
             return self._losses(source, target, x, y)
 
     def _losses(self, source, target, x, y):
-        """A function of its own, which torch.compile takes in one piece: it cannot see through what is around it."""
+        """Apart from ``forward``, whose context managers would break the graph that torch.compile makes of this."""
         direction = self._direction(source, target, x, y)
         values = {name: term(direction) for name, (_, term) in self.terms.items()}
         total = weighted_sum(self.terms, values) / 2
@@ -269,13 +272,13 @@ class GeneratorObjective(nn.Module):
         """x goes from ``source`` to ``target`` and back; y, of ``target``, goes through the same generator."""
         masks, there, back = self.translators.masks, *map(self.translators.generator, (source, target))
         mask = masks.mask(source, x)
-        translated, same = forward_joined(there, x, y) if "identity" in self.terms else (forward_as(there, x), None)
+        translated, of_y = forward_joined(there, x, y) if "identity" in self.terms else (forward_as(there, x), None)
         fake = masks.for_critic(compose(mask, translated, x), mask)
         scores = forward_as(self._critics[target], fake)
         cycled = compose(masks.for_cycle(mask), translated, x)
         mask_back = masks.for_cycle(masks.mask_back(target, cycled, mask))
         reconstructed = compose(mask_back, forward_as(back, cycled), cycled)
-        return Direction(x, fake, reconstructed, y, same, scores)
+        return Direction(source, x, fake, reconstructed, y, of_y, scores, mask)
 
 
 class CriticObjective(nn.Module):

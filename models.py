@@ -50,11 +50,11 @@ class SelfAttention(nn.Module):
     """Every position looks at every other one (SAGAN, https://arxiv.org/abs/1805.08318): N×C×H×W to the same shape.
 
     y = x + gamma · softmax(q kᵀ) v, with C//8 channels in query and key, C in value, and gamma starting at 0, so that
-    a new network begins with local evidence alone. The softmax is not scaled by 1/√d, as in SAGAN. ``seen``, N×C×H'×W',
-    holds other positions to look at than those of x.
+    a new network begins with local evidence alone. The softmax is not scaled by 1/√d, as in SAGAN. ``seen``, N×C×H'×W':
+    the features that keys and values come from, where these are not those of x.
     """
 
-    SMALL = 32 * 32  # positions up to which the matrix of all by all is cheaper than the zeros that avoid it
+    SMALL = 32 * 32  # positions; up to here unfused attention is cheaper than padding q and k for the fused kernel
 
     def __init__(self, channels):
         super().__init__()

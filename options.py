@@ -1,4 +1,4 @@
-"""Every flag of the command line, once: name, default, check and help; the recipes; other projects' spellings.
+"""Every flag of the command line, once: name, default, check and help; other projects' spellings.
 
 Flags can be written with _ or -, on/off flags as --attention and --no_attention. What leaves this file is complete:
 every option has its value, and those that depend on others are worked out.
@@ -18,6 +18,7 @@ from registry import (
     MASKS,
     NORMS,
     PENALTIES,
+    RECIPES,
     networks_with,
     parameters,
     sizes_for,
@@ -32,12 +33,10 @@ from runtime.flags import (
     POSITIVE,
     WEIGHT,
     Flag,
-    as_flag,
     build_parser,
     complete,
     interval,
     number,
-    shown,
     some_of,
     start,
     underscored,
@@ -48,31 +47,13 @@ from runtime.spellings import ELSEWHERE, OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES,
 __version__ = "1.0.0"
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Recipes: sets of defaults
-# ---------------------------------------------------------------------------------------------------------------------
-
-PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5.0)
-RECIPES = {
-    "attention": {},
-    "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
-    "features": dict(PLAIN, dis_net="features", lambda_id=10.0),
-    "features+patch": dict(PLAIN, dis_net="features+patch", lambda_id=10.0, batch_size=4, lr=4e-4),
-    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
-    "notebook": dict(
-        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
-        critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
-    ),
-    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
-}  # fmt: skip
-
-# ---------------------------------------------------------------------------------------------------------------------
 # The flags of training; those of the other programs stand in inference/flags.py
 # ---------------------------------------------------------------------------------------------------------------------
 
 ENDLESS = 10**6  # epochs
-SCALED_BOTH = "preprocess", "resize_and_crop", "scale_shorter_and_crop"  # it scales height and width,
-SCALED = *SCALED_BOTH, "scale_width_and_crop"  # or one of them,
-CUT = *SCALED, "crop"  # or cuts at least
+SCALED_BOTH = "preprocess", "resize_and_crop", "scale_shorter_and_crop"  # the choices that use --load_height, too
+SCALED = *SCALED_BOTH, "scale_width_and_crop"  # those that use --load_width
+CUT = *SCALED, "crop"  # those that cut a crop
 
 TRAIN = {
     "data": [
@@ -86,8 +67,9 @@ TRAIN = {
         Flag("load_width", lambda options: round(options.load_factor * options.img_width),
              "the width to which they are resized (default: by --load_factor)", PIXELS, needs=SCALED),
         *SIDES,
-        Flag("preprocess", "resize_and_crop", "how an image comes to its crop: squashed to the load size; its width or "
-             "its shorter side scaled to that; not resized; or whole, cut to a multiple of what the networks take", str,
+        Flag("preprocess", "resize_and_crop", "how an image comes to its crop: resize_and_crop squashes it to the load "
+             "size; scale_width… and scale_shorter… keep its aspect ratio; crop does not resize; none takes whole "
+             "images, cut to a multiple of what the networks take", str,
              ("resize_and_crop", "scale_width_and_crop", "scale_shorter_and_crop", "crop", "none")),
         Flag("small", "pad", "images smaller than the crop: padded by reflection, or refused", str, ("pad", "refuse"),
              needs=CUT),
@@ -105,11 +87,12 @@ TRAIN = {
              tuple(RECIPES), fixed=True),
         Flag("gen_net", "attention", "the generators", str, tuple(GENERATORS), fixed=True),
         Flag("dis_net", "attention", "the critics", str, tuple(CRITICS), fixed=True),
-        Flag("backbone", "efficientnet_lite1", "the frozen network that the critics features and features+patch look "
-             "through", str, tuple(BACKBONES), fixed=True),
-        Flag("feature_size", 0, "pixels to which it sees the shorter side of crops resized; 0 for as they are",
+        Flag("backbone", "efficientnet_lite1", "the frozen network of the critics features and features+patch", str,
+             tuple(BACKBONES), fixed=True),
+        Flag("feature_size", 0, "resize crops for the backbone, to so many pixels of the shorter side; 0: as they are",
              zero_or(number(int, 16, 2**12)), fixed=True),
-        Flag("feature_mixing", False, "mix its channels and depths by fixed random convolutions", bool, fixed=True),
+        Flag("feature_mixing", False, "mix the backbone's channels and depths by fixed random convolutions", bool,
+             fixed=True),
         Flag("ngf", 64, "filters in the generators' first convolution", FILTERS, fixed=True),
         Flag("ndf", 64, "filters in the critics' first convolution", FILTERS, fixed=True),
         Flag("n_residual_blocks", 9, "residual blocks in the generators", BLOCKS, fixed=True),
@@ -130,13 +113,14 @@ TRAIN = {
              "the critics' penalty (default: wgan-gp with that loss, else none)", str, tuple(PENALTIES)),
         Flag("lambda_gp", 10.0, "weight of the wgan-gp penalty", WEIGHT, needs=("penalty", *weighted_by("lambda_gp"))),
         Flag("lambda_r1", 0.01, "weight of the r1 penalty", WEIGHT, needs=("penalty", *weighted_by("lambda_r1"))),
-        Flag("penalty_interval", 4, "steps from one penalty to the next; each has so many times its weight", POSITIVE,
+        Flag("penalty_interval", 4, "k: take the penalty at each k-th step, with k times its weight", POSITIVE,
              needs=("penalty",)),
         Flag("lambda_cyc", 10.0, "weight of the cycle loss", WEIGHT),
         Flag("lambda_id", 10.0, "weight of the identity loss", WEIGHT),
         Flag("diffaugment", "none", "vary what the critics see, where images are few: " + ",".join(AUGMENTATIONS) +
              ", or some of them", some_of(AUGMENTATIONS)),
-        Flag("n_critic", 1, "critic steps for each generator step", POSITIVE),
+        Flag("n_critic", 1, "critic steps for each generator step, each on a new batch: an epoch has so many times "
+             "fewer generator steps", POSITIVE),
         Flag("critic_first", False, "the critics' step comes before the generators'", bool),
     ],
     "training": [
@@ -264,29 +248,8 @@ def parse(groups, description, argv=None, files=None):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Resuming, starting from another run's networks, and what must fit together
+# What the images decide, and what must fit together
 # ---------------------------------------------------------------------------------------------------------------------
-
-FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
-# Never taken from a checkpoint, which may be a stranger's: where files are read, fetched and written, and by what.
-HERE_AND_NOW = (
-    "dataset_name", "dataset_dir", "dataset_url", "name", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch",
-)  # fmt: skip
-
-
-def resume(options, given, saved, given_before):
-    """The options of a resumed run: those it was ``saved`` with, overruled by what is ``given`` by hand now.
-
-    What follows from other options is worked out again, unless given by hand, now or earlier (``given_before``, names).
-    Raises UserError where a given option contradicts the networks or the random draws of the checkpoint.
-    """
-    check_agreement(FIXED, given, saved, "leave the flag out to resume, or leave --epoch out to start from scratch")
-    derived = {flag.name for group in TRAIN.values() for flag in group if callable(flag.default)} - set(given_before)
-    kept = {name: value for name, value in saved.items() if name not in derived}
-    here = {name: getattr(options, name) for name in HERE_AND_NOW}
-    resumed = complete(TRAIN, {**kept, **here, **given})
-    check(resumed)
-    return resumed
 
 
 def fit(options, given, channels, size=None):
@@ -315,50 +278,16 @@ def fit(options, given, channels, size=None):
     check(options)
 
 
-def start_from(given, saved):
-    """The options of a new run with the networks of a checkpoint, ``saved`` with these, and the names of those given.
-
-    Its recipe, what shapes networks and how files are read come from there, unless ``given`` by hand. Channels count as
-    given: files do not decide them. Raises UserError where a given option contradicts the generators.
-    """
-    anew = {"seed", "init_from"} | ({"dis_net"} if "recipe" in given else set())  # a recipe has critics of its own
-    shape = {name: saved[name] for name in FIXED if name in saved and name not in anew}
-    of_critics = "recipe", "dis_net", "ndf", "backbone", "feature_size", "feature_mixing"
-    of_files = "range_A", "range_B", "pages", "slice_axis", "nan", "mask_threshold"
-    of_generators = [name for name in shape if name not in of_critics + of_files]
-    check_agreement(of_generators, given, saved, "leave the flag out to start from it, or leave --init_from out")
-    recipe = RECIPES[{**shape, **given}["recipe"]]
-    options = complete(TRAIN, {**recipe, **shape, **given})
-    check(options)
-    return options, {*given, "channels_A", "channels_B"}
-
-
-def check_agreement(names, given, saved, remedy):
-    """Raise UserError where an option of these ``names`` is ``given`` otherwise than a checkpoint has it."""
-    for name in names:
-        if name in given and given[name] != saved.get(name):
-            now, then = as_flag(name, given[name]), f"no --{name}" if saved.get(name) is None else shown(saved[name])
-            raise UserError(f"{now} contradicts the checkpoint, which was trained with {then}; {remedy}")
-
-
-def changed(before, options):
-    """The flags of a resumed run whose values are others than those of the options ``before``: one line, or ""."""
-    names = [name for name in vars(options) if name not in HERE_AND_NOW and hasattr(before, name)]
-    now, then = vars(options), vars(before)
-    told = [f"{as_flag(name, now[name])} (was {shown(then[name])})" for name in names if now[name] != then[name]]
-    return f"changed     {', '.join(told)}" if told else ""
-
-
-def idle(options, given):
+def without_effect(options, given):
     """A line for each flag ``given`` by hand that does nothing beside the others."""
     for flag in (flag for flag in chain(*TRAIN.values()) if flag.name in given):
         needs = [flag.needs] if flag.needs else networks_with(flag.name) if flag in TRAIN["networks"] else []
-        if needs and not any(counts(options, *need) for need in needs):
+        if needs and not any(in_use(options, *need) for need in needs):
             needed = (f"--{other} {' or '.join(values)}".rstrip() for other, *values in needs)
             yield f"--{flag.name} does nothing here: it goes with {', or with '.join(needed)}"
 
 
-def counts(options, other, *values):
+def in_use(options, other, *values):
     """Whether the option ``other`` has one of ``values``; anything but none, 0 and off where there are none."""
     value = getattr(options, other)
     return value in values if values else value not in (0, "none")

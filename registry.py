@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """``where`` is "module:name"; ``keywords`` are given to it besides those that come from the options."""
+    """``where`` is "module:name"; ``keywords`` are given to it besides what else it takes (but not to GAN losses,
+    augmentations and formats, which have none)."""
 
     where: str
     keywords: dict = {}
@@ -98,6 +99,21 @@ FORMATS = {  # functions (translators, direction, metadata, options) → name of
     "onnx": Entry("inference.onnx_export:encode"),
     "pytorch-cyclegan": Entry("inference.pytorch_cyclegan:encode"),
 }
+
+# Recipes: sets of defaults of the command line
+PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5.0)
+RECIPES = {
+    "attention": {},
+    "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
+    "features": dict(PLAIN, dis_net="features", lambda_id=10.0),
+    "features+patch": dict(PLAIN, dis_net="features+patch", lambda_id=10.0, batch_size=4, lr=4e-4),
+    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
+    "notebook": dict(
+        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
+        critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
+    ),
+    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
+}  # fmt: skip
 
 
 def weighted_by(flag):

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from contextlib import nullcontext
+from textwrap import shorten
 
 import torch
 from torch.nn.utils import parametrize
@@ -20,10 +21,13 @@ from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
 
 class CycleGAN:
-    """Two generators, two critics, and all that a training step of theirs depends on. ``options``: complete, and of the
-    data, as ``options.fit`` leaves them."""
+    """Two generators, two critics, and all that a training step of theirs depends on.
 
-    SHARED = [
+    ``options``: complete, and behind ``options.fit``, which sets each side's channels and, with ``--preprocess none``,
+    the crop.
+    """
+
+    SHARED = [  # saved once for all processes; a new one is to be restored in ``_load``
         "generator_objective",
         "critic_objective",
         "optimizer_G",
@@ -115,7 +119,9 @@ class CycleGAN:
         """
         networks = {"G_AB": self.translators.G_AB, "G_BA": self.translators.G_BA}
         directions = both_directions(batch["A"], batch["B"])
-        (to_B, to_A), norms = self._descend(self._parallel_G, directions, self.optimizer_G, self.scaler_G, networks)
+        (to_B, to_A), norms = self._optimizer_step(
+            self._parallel_G, directions, self.optimizer_G, self.scaler_G, networks
+        )
         self.average.update_parameters(self.translators)
         batch |= {"fake_A": to_A.fake, "fake_B": to_B.fake}
         terms = {name: (term + to_A.terms[name]) / 2 for name, term in to_B.terms.items()}
@@ -131,10 +137,10 @@ class CycleGAN:
         fake_B = self.buffer_B.push_and_pop(batch["fake_B"])
         images = real_A, fake_A, real_B, fake_B
         networks = {"D_A": self.critic_objective.D_A, "D_B": self.critic_objective.D_B}
-        (losses,), norms = self._descend(self._parallel_D, [images], self.optimizer_D, self.scaler_D, networks)
+        (losses,), norms = self._optimizer_step(self._parallel_D, [images], self.optimizer_D, self.scaler_D, networks)
         return {"D": losses.total, **losses.terms, **losses.scores, **norms}
 
-    def _descend(self, objective, parts, optimizer, scaler, networks):
+    def _optimizer_step(self, objective, parts, optimizer, scaler, networks):
         """One optimizer step on the sum of ``objective(*part)`` over ``parts``; returns the losses of each, and the
         norm of each network's gradient."""
         optimizer.zero_grad()
@@ -187,7 +193,7 @@ class CycleGAN:
         except UserError:
             raise
         except Exception as error:  # torch raises what it likes: RuntimeError, KeyError, TypeError …
-            reason = first_line(error, type(error).__name__)
+            reason = shorten(first_line(error, type(error).__name__), 200, placeholder=" …")
             raise UserError(f"the checkpoint does not fit its networks ({reason}); choose another --epoch") from error
 
     def _load(self, state):
@@ -224,9 +230,8 @@ def plain_numbers(state):
 
 
 def restore_moments(optimizer, moments):
-    """Give Adam the ``moments`` of another one; its settings stay those of the options. They get the order of memory of
-    their weights, since fused kernels go through both as they lie. Raises ValueError where they are not those of these
-    weights."""
+    """Give Adam the ``moments`` of another one; its settings stay those of the options. They get the memory format of
+    their weights, which the fused kernel needs. Raises ValueError where they are not those of these weights."""
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     for weight, moment in optimizer.state.items():
         shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
@@ -246,8 +251,8 @@ def check_critics(state):
 def gradient_norms(networks, scaler):
     """The norm of each network's gradient: "gradient of NAME" → scalar tensor.
 
-    A gradient that overflows in fp16 is no news while ``scaler`` can still lower its scale: it skips the step, and 0
-    stands here.
+    A gradient may overflow in fp16 while ``scaler`` can still lower its scale: that step is skipped, and the norm is
+    logged as 0.
     """
     norms = {}
     for name, network in networks.items():

@@ -47,7 +47,7 @@ class NoMasks(nn.Module):
         return None
 
     def for_cycle(self, mask):
-        """``mask`` as it enters the cycle loss: the same values, but its gradient may be another."""
+        """``mask`` as the cycle loss uses it: the same values, but its gradient may be scaled."""
         return mask
 
     def for_critic(self, image, mask):
@@ -182,7 +182,7 @@ class Translators(nn.Module):
 def load_translators(state, device, reordered=False):
     """The averaged generators of a checkpoint, ready to translate. Raises UserError where it does not hold them.
 
-    ``reordered``: their weights lie in the order of memory that is fastest there.
+    ``reordered``: put the weights into the memory format that is fastest on ``device``.
     """
     check_generators(state)
     translators = assemble(state)

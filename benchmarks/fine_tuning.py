@@ -18,10 +18,11 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from experiment import SMALL, keep, train
 
-from options import parse_evaluation, parse_training, start_from
+from options import parse_evaluation, parse_training
 from readers.domains import pictures_of, plain
 from readers.folders import find_side
 from reporting.metrics import Evaluation
+from resuming import start_from
 from runtime import checkpoints
 from trainer import CycleGAN
 

@@ -14,7 +14,7 @@ from common import show  # first: it makes the folder above importable
 from torch.profiler import ProfilerActivity, profile
 from train_step import SMALL, stepper
 
-from options import RECIPES
+from registry import RECIPES
 from runtime.device import pick_device
 from trainer import CycleGAN
 

@@ -20,7 +20,8 @@ import torch
 from textbook import Textbook
 from torch.utils.flop_counter import FlopCounterMode
 
-from options import RECIPES, parse_training
+from options import parse_training
+from registry import RECIPES
 from reporting.loss_log import LossLog
 from runtime.device import AMP_TYPES, pick_amp, pick_device, set_tf32
 from trainer import CycleGAN

@@ -109,7 +109,10 @@ def encode(translators, direction, about, options):
         needs(name)
     for domain in json.loads(about["domains"]).values():
         if options.io == "uint8" and not (domain["picture"] and (domain["low"], domain["high"]) == (0, 255)):
-            raise UserError(f"{Domain(**domain)} is no uint8; export with --io float, which takes the range as -1 to 1")
+            raise UserError(
+                f"{Domain(**domain)}: --io uint8 is for 8-bit pictures; export with --io float, which takes the range "
+                "as -1 to 1"
+            )
     network = IO[options.io](translators, direction[0]).eval()
     model = convert(network)
     model.metadata_props.update(about | facts(network, translators, direction, options))

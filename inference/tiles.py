@@ -82,6 +82,8 @@ class LayerByLayer(fx.Interpreter):
     def call_function(self, function, args, kwargs):
         if function is getattr and args[1] == "dtype":
             return args[0].read(0, 1).dtype
+        if function is torch.cat and (args[1:] or tuple(kwargs.values())) == (1,):  # channels, as in a U-Net
+            return across(lambda *rows: torch.cat(rows, 1), *args[0])
         if function.__name__ not in POINTWISE:
             raise cannot_follow(function.__name__)
         return across(function, *args, **kwargs)

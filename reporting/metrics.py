@@ -168,12 +168,13 @@ class Description:
     def __init__(self, network, device):
         self.network, self.device = network, device
         self.features, self.described = [], {name: [] for name in MEASURES}
-        self.draw = torch.Generator().manual_seed(0)  # so that equal sets are described alike
+        # Equal sets are described alike, and no measure's draws depend on those of another.
+        self.draws = {name: torch.Generator().manual_seed(0) for name in MEASURES}
 
     def add(self, images):
         self.features.append(self.network(images.to(self.device)).cpu())
         for name, measure in MEASURES.items():
-            self.described[name].append(measure.describe(images.cpu(), self.draw))
+            self.described[name].append(measure.describe(images.cpu(), self.draws[name]))
 
     def distances(self, real):
         """Name → number: how far the images added are from those of the Description ``real``."""

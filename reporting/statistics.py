@@ -1,8 +1,8 @@
 """Distances between sets of images that need no pretrained network: no critic can have learned to please one.
 
-A measure is a pair of functions and an entry in ``MEASURES``: the first describes images, uint8 N×3×H×W, by a list of
-tensors, one for each scale, whose first axis may be of any length; the second compares two such lists, those of
-translations and of real images, and returns numbers by name.
+A measure is a pair of functions and an entry in ``MEASURES``. The first describes images, uint8 N×3×H×W, by a list of
+tensors, one for each scale, whose first axis may be of any length; its other argument is the torch.Generator for its
+random draws. The second compares two such lists, those of translations and of real images, and returns numbers by name.
 """
 
 import math

@@ -50,8 +50,11 @@ def did_you_mean(name, known, share=0.8):
 
 
 def first_line(text, instead):
-    """The first line of ``text``, whatever that is; ``instead`` where it has none."""
-    return next(iter(str(text).splitlines()), instead)
+    """The first line of ``text``, whatever that is, or the second where that one only heads a list; ``instead`` where
+    there is none."""
+    lines = str(text).splitlines()
+    heads_a_list = len(lines) > 1 and lines[0].endswith(":")
+    return next((line.strip() for line in lines[heads_a_list:]), instead)
 
 
 def describe(error):

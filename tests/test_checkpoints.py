@@ -11,7 +11,7 @@ from conftest import equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import options
+import resuming
 from options import parse_training
 from readers.domains import PICTURES, plain
 from runtime import checkpoints
@@ -232,13 +232,13 @@ def test_the_folders_of_a_run_are_set_aside_with_one_number(tmp_path):
 
 def test_what_older_checkpoints_do_not_say_is_what_was_before(tmp_path):
     """And stays so when they are resumed again."""
-    fresh = options.parse_training([])[0]
+    fresh = parse_training([])[0]
     older = {name: value for name, value in vars(fresh).items() if name != "penalty_interval"}
     saved = checkpoints.load_file(checkpoints.save(tmp_path, state(1, options=older), keep=1))["options"]
-    resumed = options.resume(fresh, {}, saved, [])
+    resumed = resuming.resume(fresh, {}, saved, [])
     assert fresh.penalty_interval == 4 and resumed.penalty_interval == 1
-    assert options.resume(fresh, {}, vars(resumed), []).penalty_interval == 1
-    assert options.resume(fresh, {"penalty_interval": 2}, saved, []).penalty_interval == 2
+    assert resuming.resume(fresh, {}, vars(resumed), []).penalty_interval == 1
+    assert resuming.resume(fresh, {"penalty_interval": 2}, saved, []).penalty_interval == 2
 
 
 def test_minutes_count_from_the_last_checkpoint(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from PIL import Image
 
 import datasets
 import options
+import resuming
 import trainer
 from options import parse_training
 from readers.pictures import load_image
@@ -488,7 +489,7 @@ def test_the_first_lines_tell_every_term_and_what_critics_see(workplace, run, mo
 
 def test_a_checkpoint_contradicts_a_flag_that_it_was_trained_without():
     with pytest.raises(UserError, match="--init_from a contradicts the checkpoint, which was trained with no --init_f"):
-        options.check_agreement(["init_from"], {"init_from": "a"}, {"init_from": None}, "leave it out")
+        resuming.check_agreement(["init_from"], {"init_from": "a"}, {"init_from": None}, "leave it out")
 
 
 def test_missing_epochs_are_answered_with_those_there_are(trained, refused):
@@ -627,7 +628,7 @@ def test_a_flag_with_nothing_behind_it_is_not_one_that_was_not_given(workplace, 
     ],
 )
 def test_flags_given_by_hand_that_do_nothing_are_named(flags, idle):
-    assert list(options.idle(*parse_training(flags))) == idle
+    assert list(options.without_effect(*parse_training(flags))) == idle
 
 
 def test_flags_that_a_network_of_ones_own_does_not_take_are_named(monkeypatch):
@@ -637,9 +638,9 @@ def test_flags_that_a_network_of_ones_own_does_not_take_are_named(monkeypatch):
     given[0].dis_net = "own"
     monkeypatch.setitem(options.GENERATORS, "wide", Network("critics:Wide", 8))
     monkeypatch.setattr("critics.Wide", lambda channels, batch_size: None, raising=False)
-    assert not list(options.idle(*parse_training(["--batch_size=2"])))  # which is no flag of networks alone
+    assert not list(options.without_effect(*parse_training(["--batch_size=2"])))  # which is no flag of networks alone
     others = " or ".join(name for name in CRITICS if name != "own")
-    assert list(options.idle(*given)) == [f"--ndf does nothing here: it goes with --dis_net {others}"]
+    assert list(options.without_effect(*given)) == [f"--ndf does nothing here: it goes with --dis_net {others}"]
 
 
 def test_flags_of_pytorch_cyclegan_mean_what_they_mean_there():

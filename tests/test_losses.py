@@ -31,7 +31,8 @@ from translators import Translators
 
 
 def terms_of_G(gan_mode="wgan-gp", lambda_cyc=10.0, lambda_id=5.0):
-    return generator_terms(Namespace(gan_mode=gan_mode, lambda_cyc=lambda_cyc, lambda_id=lambda_id))
+    flags = [f"--gan_mode={gan_mode}", f"--lambda_cyc={lambda_cyc}", f"--lambda_id={lambda_id}"]
+    return generator_terms(parse_training(flags)[0])
 
 
 def terms_of_D(gan_mode="wgan-gp", penalty="wgan-gp", weight=10.0):

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from convolutions import ReflectConv2d, pad
 from critics import CriticAttention
-from layers import LayerNorm2d, standardize
+from layers import LayerNorm2d, norm_layer, standardize
 from models import GeneratorResNet, SelfAttention, upsample_resize, weights_init_normal
 from registry import NORMS, Entry
 from spectral_norm import add_spectral_norm, fold_spectral_norm, normalise
@@ -255,3 +255,8 @@ def test_fused_attention_equals_the_explicit_softmax_with_its_gradients(channels
     torch.testing.assert_close(
         torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(theirs, inputs, upstream), rtol=1e-9, atol=1e-9
     )
+
+
+def test_an_entry_of_a_norm_may_have_keywords(monkeypatch):
+    monkeypatch.setitem(NORMS, "fast", Entry("torch.nn:BatchNorm2d", dict(momentum=0.5)))
+    assert norm_layer("fast", 4).momentum == 0.5

@@ -15,9 +15,10 @@ import registry
 from critics import PatchGAN, build_critic
 from losses import both_directions
 from models import SelfAttention, build_generator
-from options import RECIPES, parse_training, resume
+from options import parse_training
 from readers.domains import to_tensor
-from registry import GENERATORS
+from registry import GENERATORS, RECIPES
+from resuming import resume
 from runtime import checkpoints
 from runtime.errors import UserError
 from trainer import CycleGAN
@@ -546,3 +547,9 @@ def test_a_recipe_cannot_be_changed_on_the_way(segmentation_set, run, refused):
     assert run("cycle_gan", "--dataset_name=soccer", *SMALL, "--n_epochs=1", "--n_cpu=0", "--recipe=classic").code == 0
     line = refused("cycle_gan", "--dataset_name=soccer", "--epoch=1", "--n_epochs=2", "--recipe=notebook")
     assert "--recipe notebook contradicts the checkpoint, which was trained with classic" in line
+
+
+def test_what_does_not_fit_is_named():
+    model, wider = (CycleGAN(options_of("classic", *SMALL, f"--ngf={ngf}"), torch.device("cpu")) for ngf in (4, 8))
+    with pytest.raises(UserError, match=r"does not fit its networks \(size mismatch for translators"):
+        wider.load_state_dict(model.state_dict())

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cycle_gan
-from options import RECIPES, parse_training
+from options import parse_training
 from readers.folders import list_images
 from readers.pictures import load_image
+from registry import RECIPES
 from runtime import checkpoints, distributed, saver
 from runtime.errors import UserError
 from runtime.lock import FolderLock

@@ -19,7 +19,8 @@ from datasets import epoch_batches
 from layers import InstanceNorm2d
 from losses import both_directions
 from models import SelfAttention
-from options import RECIPES, parse_training
+from options import parse_training
+from registry import RECIPES
 from reporting.loss_log import LossLog, NotFinite
 from runtime.device import autocast, memory_format, pick_amp
 from spectral_norm import SpectralNorm

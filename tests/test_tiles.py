@@ -308,3 +308,29 @@ def test_translations_do_not_depend_on_workers_and_batches(workplace, run):
         same = workplace / "again/tiny/epoch_1/AtoB" / path.name
         one, other = (np.asarray(Image.open(p)).astype(int) for p in (path, same))
         assert np.abs(one - other).max() <= 1
+
+
+class UNet(nn.Module):
+    """Down by a convolution of stride 2, up again, and on beside what was there before."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 8, 4, stride=2, padding=1), nn.Upsample(scale_factor=2)
+        self.norm, self.out = nn.InstanceNorm2d(8), nn.Conv2d(11, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.out(torch.cat([x, self.up(self.norm(self.down(x)))], dim=1))
+
+
+def test_channels_may_be_joined_as_in_a_unet():
+    torch.manual_seed(0)
+    as_if_whole(UNet().double(), torch.rand(3, 36, 20, dtype=torch.double), 8)
+
+
+def test_rows_are_not_joined():
+    class Twice(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x], dim=2)
+
+    with pytest.raises(UserError, match="knows no way through cat"):
+        translate_in_tiles(Twice(), torch.rand(3, 16, 16), 8, CPU)

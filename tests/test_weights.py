@@ -19,7 +19,8 @@ import translators
 from critics import build_critic
 from inference.pytorch_cyclegan import read_pytorch_cyclegan
 from models import build_generator
-from options import parse_training, start_from
+from options import parse_training
+from resuming import start_from
 from runtime import checkpoints, download
 from runtime.errors import UserError
 from runtime.weights import load_tensors
