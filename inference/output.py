@@ -44,8 +44,9 @@ class Output:
         else:
             check_format(wanted, self.target)
             self.names = output_names(self.places, root, self.origin, self.target, wanted)
-        named = self.folder if self.folder.name else Path(os.path.abspath(self.folder))  # "." has no name
-        previews = named.with_name(f"{named.name}_previews")
+        unnamed = self.folder.name in ("", "..")  # as "." is
+        named = Path(os.path.abspath(self.folder)) if unnamed else self.folder
+        previews = named.parent / f"{named.name}_previews"
         self.previews = Previews(previews, self.origin, self.target)
 
     def sources(self):

@@ -72,6 +72,9 @@ class LayerByLayer(fx.Interpreter):
         self.extra_traceback = False  # messages stay as they are
 
     def run_node(self, node):
+        in_place = node.op == "call_module" and getattr(self.fetch_attr(node.target), "inplace", False)
+        if in_place and any(len(source.users) > 1 for source in node.all_input_nodes):
+            raise cannot_follow(f"{node.target}, which overwrites what others read")
         value = super().run_node(node)
         computed_often = node.op != "placeholder" and len(node.users) > 1
         return kept(value) if computed_often and isinstance(value, Activation) else value
@@ -139,7 +142,7 @@ POINTWISE = {
     "sigmoid",
     "to",
 }  # what masks and residual blocks call
-for kind in (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.BatchNorm2d, nn.Identity):
+for kind in (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity):
     advance.register(kind, across)
 
 
@@ -193,9 +196,10 @@ def one_by_one(layers: Decoder, x):
 
 @advance.register
 def enlarge(layer: nn.Upsample, x):
-    if layer.mode != "nearest":
-        raise cannot_follow(f"{layer.mode} upsampling")
-    scale = int(layer.scale_factor)
+    by = layer.scale_factor
+    if layer.mode != "nearest" or not (isinstance(by, float) and by.is_integer()):
+        raise cannot_follow(layer)
+    scale = int(by)
 
     def read(top, bottom):
         first = top // scale
@@ -205,7 +209,16 @@ def enlarge(layer: nn.Upsample, x):
 
 
 @advance.register
+def batch_norm(layer: nn.BatchNorm2d, x):
+    if layer.running_mean is None:  # it takes those of its images
+        raise cannot_follow(layer)
+    return across(layer, x)
+
+
+@advance.register
 def instance_norm(layer: nn.InstanceNorm2d, x):
+    if layer.affine or layer.track_running_stats:
+        raise cannot_follow(layer)
     return normalize(x, (2, 3), layer.eps)
 
 

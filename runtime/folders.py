@@ -154,12 +154,13 @@ def remove_others(folder, names, below=""):
     prefix or several, and are not among ``names``."""
     gone = set()
     for name in read_written(folder) - set(names):
-        inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
-        if name.startswith(below) and inside:
-            (folder / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # unless it was the last one
-                (folder / name).parent.rmdir()
-            gone.add(name)
+        with contextlib.suppress(ValueError):  # at a name that none can have
+            inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
+            if name.startswith(below) and inside and not (folder / name).is_dir():
+                (folder / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # unless it was the last one
+                    (folder / name).parent.rmdir()
+                gone.add(name)
     note(folder, read_written(folder) - gone)
 
 

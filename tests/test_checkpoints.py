@@ -16,7 +16,7 @@ from options import parse_training
 from readers.domains import PICTURES, plain
 from runtime import checkpoints
 from runtime.errors import UserError
-from runtime.folders import set_aside
+from runtime.folders import make_ready, set_aside
 from runtime.saver import Saver
 
 OPTIONS = vars(parse_training([])[0])
@@ -228,6 +228,34 @@ def test_the_folders_of_a_run_are_set_aside_with_one_number(tmp_path):
     set_aside(tmp_path / "images/run", tmp_path / "saves/run", tmp_path / "none")
     assert os.listdir(tmp_path / "images") == ["run.2"]
     assert sorted(os.listdir(tmp_path / "saves")) == ["run.1", "run.2"]
+
+
+@pytest.mark.parametrize("name", ["runs.jsonl", "scalars.jsonl", "epoch_3.pth", "headers.jsonl"])
+def test_a_run_is_known_by_any_of_its_files(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).touch()
+    (tmp_path / "run.1").symlink_to("nowhere")
+    set_aside(tmp_path / "run")
+    assert os.listdir(tmp_path / "run.2") == [name]
+
+
+@pytest.mark.parametrize("name", [None, ".DS_Store", ".0123456789abcdef.tmp"])
+def test_what_holds_no_run_yet_stays_where_it_is(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    if name:
+        (tmp_path / "run" / name).touch()
+    make_ready(tmp_path / "run", anew=True)
+    assert os.listdir(tmp_path) == ["run"]
+    assert os.listdir(tmp_path / "run") == [name] * (name == ".DS_Store")
+
+
+def test_no_run_is_set_aside_beside_somebodys_files(tmp_path):
+    for folder, name in (("run", "runs.jsonl"), ("mine", "notes.txt")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    with pytest.raises(UserError, match="mine holds files that are no run"):
+        set_aside(tmp_path / "run", tmp_path / "mine")
+    assert sorted(os.listdir(tmp_path)) == ["mine", "run"]
 
 
 def test_what_older_checkpoints_do_not_say_is_what_was_before(tmp_path):

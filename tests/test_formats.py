@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, JpegImagePlugin
 from pydicom.data import get_testdata_file
 
 from datasets import Cache
-from inference.output import Output
+from inference.output import Output, tell_outside
 from inference.writers import save_image
 from readers import geometry
 from readers.domains import (
@@ -36,7 +36,7 @@ from readers.domains import (
     to_tensor,
     to_unit,
 )
-from readers.files import BadImage
+from readers.files import BadImage, Place
 from readers.folders import list_images
 from readers.formats import READERS, contents
 from readers.headers import check_headers
@@ -610,6 +610,75 @@ def test_volumes_of_half_precision_and_packed_ones(tmp_path):
     made = nibabel.load(tmp_path / "out/a.nii.gz")
     assert made.get_data_dtype() == np.float32
     assert np.unique(made.get_fdata()).tolist() == [index / 4 for index in range(len(places))]
+
+
+DEEP = Domain(channels=1, low=0.0, high=1.0, dtype="float32", suffix=".npy", picture=False)
+SCAN = DEEP._replace(dtype="int16", low=0.0, high=99.0, suffix=".nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("folder", "previews"),
+    [("out", "out_previews"), ("a/out", "a/out_previews"), (".", "{}/here_previews"), ("..", "{}_previews"),
+     ("../there/..", "{}_previews"), ("/", "/_previews")],
+)  # fmt: skip
+def test_previews_lie_beside_the_folder_of_translations(tmp_path, monkeypatch, folder, previews):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    out, previews = Path(folder), Path(previews.format(tmp_path))
+    pictures = Output("AtoB", folder, ["a.png"], Path("."), {"A": PICTURES, "B": PICTURES}, "trained")
+    assert list(pictures.files()) == [out / "a.png"] and pictures.folders() == {out}
+    mixed = Output("AtoB", folder, ["a.png"], Path("."), {"A": PICTURES, "B": DEEP}, "trained")
+    assert list(mixed.files()) == [out / "a.npy", previews / "translations/a.npy.png"]
+    assert mixed.folders() == {out, previews}
+    back = Output("BtoA", folder, ["a.npy"], Path("."), {"A": PICTURES, "B": DEEP}, "trained")
+    assert list(back.files()) == [out / "a.png", previews / "inputs/a.png.png"]
+
+
+def test_a_translation_is_saved_with_previews_of_both_sides(tmp_path):
+    saved, array = [], np.zeros((2, 2, 1), np.float32)
+    output = Output("AtoB", tmp_path / "out", ["a.npy"], Path("."), {"A": DEEP, "B": DEEP}, "trained")
+    writers = Namespace(save=lambda array, path: saved.append((path, array)))
+    row = output.save(writers, 0, array, torch.full((1, 2, 2), -1.0), torch.ones(1, 2, 2))
+    shown = [tmp_path / "out_previews" / kind / "a.npy.png" for kind in ("inputs", "translations")]
+    assert row == (Path("a.npy"), *shown) and [path for path, _ in saved] == [tmp_path / "out/a.npy", *shown]
+    assert saved[0][1] is array and saved[1][1].max() == 0 and saved[2][1].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("files", "target", "wanted", "made"),
+    [
+        ({"a.nii": 2, "b.NII": 1}, SCAN, "trained", ["a.nii", "b.NII"]),
+        ({"a.nii": 2, "b.NII": 1}, SCAN, "nii.gz", ["a.nii.gz", "b.NII.gz"]),
+        ({"a.nii.gz": 2}, DEEP, "nii.gz", ["a.nii.gz"]),
+        ({"a.nii": 2}, DEEP, "trained", None),
+        ({"a.nii": 2}, SCAN, "npy", None),
+        ({"a.nii": 2, "b.npy": 1}, SCAN, "trained", None),
+    ],
+)
+def test_slices_become_volumes_where_both_sides_are_or_it_is_asked_for(files, target, wanted, made):
+    places = [place for name, count in files.items() for place in (Place(name).parts(count) if count > 1 else [name])]
+    sides = {"A": SCAN._replace(slice_axis=1), "B": target}
+    output = Output("AtoB", "out", places, Path("."), sides, wanted)
+    if made is None:
+        assert output.volumes is None
+    else:
+        assert output.volumes.axis == 1
+        assert {path for path in output.files() if path.parent.name == "out"} == {Path("out") / name for name in made}
+
+
+def test_two_volumes_of_one_name_and_files_that_are_none_are_refused():
+    sides = {"A": SCAN, "B": SCAN}
+    with pytest.raises(UserError, match="a.nii and a.nii.gz would both become out/a.nii.gz"):
+        Output("AtoB", "out", Place("a.nii").parts(2) + Place("a.nii.gz").parts(2), Path("."), sides, "nii.gz")
+    with pytest.raises(UserError, match="nii.gz puts slices of NIfTI volumes together"):
+        Output("AtoB", "out", ["a.nii", "b.npy"], Path("."), sides, "nii.gz")
+
+
+def test_values_outside_of_the_range_are_told_where_there_are_any(capsys):
+    tell_outside(0, 9, SCAN)
+    assert capsys.readouterr().out == ""
+    tell_outside(2, 9, SCAN)
+    assert capsys.readouterr().out == "2 of 9 values lay outside of 0 to 99, and were clipped\n"
 
 
 def test_what_contradicts_a_16_bit_model_is_refused(workplace, run, refused):

@@ -46,7 +46,7 @@ from reporting import pages
 from reporting.scalars import Scalars
 from runtime import checkpoints, download, files, jsonl, pickles
 from runtime.errors import UserError
-from runtime.folders import check_writable, claimed, write_ours
+from runtime.folders import WRITTEN, check_apart, check_free, check_writable, claimed, remove_others, write_ours
 from runtime.weights import load_tensors
 from translators import load_translators
 
@@ -348,6 +348,7 @@ def test_what_another_process_is_about_to_write_stays_its_own(tmp_path):
     with claimed(tmp_path, paths, ()):
         paths[0].touch()
         write_ours(tmp_path, {"metrics.json": b"{}"})
+        assert paths[0].exists()
         paths[1].touch(), paths[2].touch()
     with claimed(tmp_path, paths, ()):
         pass
@@ -390,9 +391,89 @@ def test_what_was_not_written_is_nobodys(tmp_path):
         pass
 
 
+def test_what_was_written_stays_ours(tmp_path):
+    """When others of ours are written beside it, when it is not written again, and in the middle of the work."""
+    write_ours(tmp_path, {"a.png": b"1"})
+    write_ours(tmp_path, {"b.png": b"1"})
+    with contextlib.suppress(OSError), claimed(tmp_path, [tmp_path / "a.png"], ()):
+        raise OSError
+    with claimed(tmp_path, [tmp_path / "a.png", tmp_path / "c.png"], ()):
+        files.write(tmp_path / "c.png", b"1")
+        with claimed(tmp_path, [tmp_path / "c.png"], ()):  # as after a sudden death
+            pass
+
+
+def test_a_link_that_leads_nowhere_is_somebodys(tmp_path):
+    (tmp_path / "a.png").symlink_to("nowhere")
+    with pytest.raises(UserError, match="is there already"):
+        write_ours(tmp_path, {"a.png": b"1"})
+    write_ours(tmp_path, {"a.png": b"1"}, overwrite=True)
+    assert (tmp_path / "a.png").read_bytes() == b"1" and not (tmp_path / "nowhere").exists()
+
+
+def test_an_input_that_is_gone_is_in_nobodys_way(tmp_path):
+    check_free(tmp_path, [tmp_path / "a.png"], [tmp_path / "gone.png", tmp_path / "no\0name"])
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_an_input_under_another_name_is_not_overwritten(tmp_path, link):
+    (tmp_path / "a.png").touch()
+    link(tmp_path / "a.png", tmp_path / "b.png")
+    with pytest.raises(UserError, match="b.png would be read and overwritten"):
+        check_free(tmp_path, [tmp_path / "b.png"], [tmp_path / "a.png"], overwrite=True)
+
+
+def test_a_link_is_no_way_round_into_a_source(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "link").symlink_to("source")
+    for output, source in (("source", "link"), ("link/sub", "source"), ("source/../link", "link")):
+        with pytest.raises(UserError, match="name another folder"):
+            check_apart(tmp_path / output, [tmp_path / source])
+    check_apart(tmp_path / "sources", [tmp_path / "source", tmp_path / "link"])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no folder in which none can write")
+def test_a_folder_in_which_none_can_write_is_found_at_the_start():
+    with pytest.raises(OSError):
+        check_writable("/proc/self")
+    with pytest.raises(OSError):
+        check_free("/proc/self", ["/proc/self/a.png"], ())
+
+
+def test_what_goes_takes_its_empty_folder_along(tmp_path):
+    write_ours(tmp_path, {"a/1.png": b"1", "a/2.png": b"1", "b/1.png": b"1", "ab.png": b"1"})
+    (tmp_path / "ab.png").unlink()  # by hand
+    remove_others(tmp_path, ["a/1.png"], below=("a/", "ab"))
+    assert tree(tmp_path).keys() == {tmp_path / name for name in ("a/1.png", "b/1.png", WRITTEN)}
+    assert json.loads((tmp_path / WRITTEN).read_text()) == ["a/1.png", "b/1.png"]
+    remove_others(tmp_path, ())
+    assert os.listdir(tmp_path) == [WRITTEN]
+
+
+@pytest.mark.parametrize("name", ["../mine.png", "link/mine.png", "a\0b", "\ud800", "", ".", "sub", 3])
+def test_a_list_of_ones_own_files_is_not_believed_too_much(tmp_path, name):
+    folder = tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link").symlink_to("..")
+    (tmp_path / "mine.png").write_text("mine")
+    (folder / WRITTEN).write_text(json.dumps(["old.png", name]))
+    (folder / "old.png").touch()
+    write_ours(folder, {"a.png": b"1"}, alone=True)
+    assert (tmp_path / "mine.png").exists() and (folder / "sub").exists() and not (folder / "old.png").exists()
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "3", "{", "\xff", '["a.png"', "[[]]"])
+def test_a_list_of_ones_own_files_that_is_damaged_is_none(tmp_path, content):
+    (tmp_path / WRITTEN).write_text(content, encoding="latin-1")
+    (tmp_path / "a.png").touch()
+    with pytest.raises(UserError, match="is there already"):
+        write_ours(tmp_path, {"a.png": b"1"})
+
+
 def test_a_page_leaves_what_was_put_in_the_place_of_an_old_file(tmp_path):
     write_ours(tmp_path, {"index.html": b"1", "A1.png": b"1"}, alone=True)
     write_ours(tmp_path, {"index.html": b"2"}, alone=True)
+    assert not (tmp_path / "A1.png").exists()
     (tmp_path / "A1.png").write_text("somebody's")
     write_ours(tmp_path, {"index.html": b"3"}, alone=True)
     assert (tmp_path / "A1.png").read_text() == "somebody's" and (tmp_path / "index.html").read_bytes() == b"3"

@@ -313,6 +313,11 @@ def test_decoders_fold_wide_layers_in_bf16_on_a_cpu_and_all_in_float32(monkeypat
     with torch.autocast("cpu", torch.bfloat16):
         folded, unfolded = decoder(x), nn.Sequential.forward(decoder, x)
     assert calls == [128, 64, 128]  # and not the one behind it, of 64
+    with torch.autocast("cpu", torch.float16):
+        decoder(x)
+    assert calls == [128, 64, 128]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not convolutions.folding_pays(x.to("meta"))
     error = (folded - plain).abs().mean()
     assert 0 < error < 1.5 * (unfolded - plain).abs().mean()
     decoder[0] = nn.Upsample(scale_factor=2, mode="bilinear")
@@ -350,7 +355,8 @@ def test_convolutions_to_an_image_in_float32_on_a_cpu_go_row_by_row():
     result = last(x)
     assert result.grad_fn.name() == "RowByRowBackward"
     assert (result - expected).abs().max() < 1e-5 * expected.std()
-    assert not rows_pay(x.double(), last.weight)
+    assert rows_pay(x, convolutions.ReflectConv2d(8, 4, 5).weight)
+    assert not rows_pay(x.double(), last.weight) and not rows_pay(x.to("meta"), last.weight)
     assert not rows_pay(x, convolutions.ReflectConv2d(8, 5, 7).weight)
     assert not rows_pay(x, convolutions.ReflectConv2d(8, 3, 3).weight)
     assert not rows_pay(x[:, :7], convolutions.ReflectConv2d(7, 3, 7).weight)
@@ -390,6 +396,24 @@ def test_a_convolution_with_gradients_by_patches_is_torchs(
         found.append((result, *gradients, *torch.autograd.grad(sum(g.sin().sum() for g in gradients), inputs)))
     assert result.grad_fn.name() == "ByPatchesBackward"
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-9)
+
+
+def test_what_needs_no_gradient_costs_none(monkeypatch):
+    """As the weights of critics in a generator's step, or the images that a network begins with."""
+    monkeypatch.setattr(convolutions, "has_avx2_alone", lambda: True)
+    asked, plain = [], torch.ops.aten.convolution_backward
+
+    def backward(*arguments):
+        asked.append(list(arguments[-1]))
+        return plain(*arguments)
+
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", backward)
+    x, layer = torch.randn(1, 64, 8, 8), convolutions.Conv2d(64, 8, 3, padding=1)
+    layer(x).sum().backward()
+    assert x.grad is None and asked == [[False, False, False]]  # the rest by patches
+    monkeypatch.setattr(convolutions, "weight_gradient", None)
+    layer.requires_grad_(False)(x.requires_grad_()).sum().backward()
+    assert x.grad is not None and asked[1:] == [[True, False, False]]
 
 
 @pytest.mark.parametrize("recipe", ["attention", "classic"])
@@ -465,7 +489,10 @@ def test_wide_convolutions_in_float32_on_a_cpu_are_winograds(monkeypatch):
     result = wide(x)
     assert result.grad_fn.name() == "WinogradBackward" and result.is_contiguous(memory_format=torch.channels_last)
     assert (result - expected).abs().max() < 1e-4 * expected.std()
-    assert not winograd_pays(x[..., :22], wide.weight)
+    (gradient,) = torch.autograd.grad(wide(probe := x.clone().requires_grad_()).sum(), probe)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    assert not winograd_pays(x[..., :22], wide.weight) and not winograd_pays(x[:, :, :30], wide.weight)
+    assert not winograd_pays(x.to("meta"), wide.weight)
     assert not winograd_pays(x[..., :12], wide.weight)
     assert not winograd_pays(x.double(), wide.weight)
     assert not winograd_pays(x, convolutions.ReflectConv2d(128, 64, 3).weight)

@@ -29,7 +29,9 @@ CPU = torch.device("cpu")
 def in_strips(network, image, tile):
     """As translate_in_tiles, of a network that may change an image's size."""
     activation = activation_of(network, image, tile, CPU)
-    return torch.cat([activation.read(*strip) for strip in activation.strips()], dim=2)[0]
+    result = torch.cat([activation.read(*strip) for strip in activation.strips()], dim=2)[0]
+    assert result.shape[1:] == (activation.height, activation.width)
+    return result
 
 
 def as_if_whole(network, image, tile, **tolerance):
@@ -50,12 +52,16 @@ LAYERS = {
     "no padding": lambda: nn.Conv2d(3, 5, (3, 2)),
     "stride 2": lambda: nn.Conv2d(3, 5, 3, stride=2, padding=1),
     "4×4 stride 2": lambda: nn.Conv2d(3, 5, 4, stride=2, padding=1, bias=False),
+    "rows unlike columns": lambda: nn.Conv2d(3, 5, (3, 5), (1, 2), (1, 3), (2, 1)),
+    "edges repeated": lambda: nn.Conv2d(3, 5, 5, padding=2, padding_mode="replicate"),
     "dilation, groups": lambda: nn.Conv2d(3, 6, 3, padding=2, dilation=2, groups=3),
     "up by 2": lambda: nn.ConvTranspose2d(3, 5, 3, stride=2, padding=1, output_padding=1),
     "4×4 up by 2": lambda: nn.ConvTranspose2d(3, 5, 4, stride=2, padding=1, bias=False),
     "up by 3": lambda: nn.ConvTranspose2d(3, 6, 5, stride=3, dilation=2, groups=3),
+    "up, rows unlike columns": lambda: nn.ConvTranspose2d(3, 5, (4, 3), (2, 3), (1, 0), (0, 1)),
     "nearest": lambda: nn.Upsample(scale_factor=3),
     "instance norm": lambda: nn.InstanceNorm2d(3),
+    "another eps": lambda: nn.InstanceNorm2d(3, eps=0.5),
     "layer norm": lambda: LayerNorm2d(3),
     "batch norm": lambda: nn.BatchNorm2d(3),
     "dropout": lambda: nn.Dropout(),
@@ -128,6 +134,13 @@ def test_half_precision_loses_no_more_than_that_of_the_whole():
     assert (strips - exact).abs().mean() < 1.5 * (whole - exact).abs().mean()
 
 
+def test_half_precision_has_its_mean_and_variance_in_float32():
+    image = (torch.randn(3, 40, 40, generator=torch.Generator().manual_seed(0)) + 30).bfloat16()
+    exact = nn.functional.instance_norm(image[None].float())[0]
+    strips = in_strips(nn.Sequential(nn.InstanceNorm2d(3)), image, 16)
+    torch.testing.assert_close(strips.float(), exact, rtol=0.01, atol=0.01)
+
+
 def seeing_attention(channels):
     torch.manual_seed(0)
     attention = SelfAttention(channels).eval().requires_grad_(False)
@@ -145,6 +158,24 @@ def test_attention_looks_at_the_whole_image(monkeypatch):
     alone = torch.cat([attention(image[None, :, top : top + 8])[0] for top in range(0, 32, 8)], dim=1)
     error, alone = (strips - whole).abs().mean(), (alone - whole).abs().mean()
     assert 0 < error < alone / 2
+
+
+class Noting(SelfAttention):
+    """Keeps the positions that it was given to look at."""
+
+    def forward(self, x, seen=None):
+        self.seen = seen
+        return super().forward(x, seen)
+
+
+@pytest.mark.parametrize("tall", [True, False])
+def test_the_grid_lies_in_the_middle_of_narrow_images_too(tall, monkeypatch):
+    monkeypatch.setattr(SelfAttention, "SMALL", 4)
+    attention = Noting(8)
+    image = torch.arange(300.0).expand(8, 2 if tall else 1, 300)
+    in_strips(nn.Sequential(attention.eval()), image.mT if tall else image, 1 if tall else 9)
+    rows = attention.seen[0, 0, :, 0] if tall else attention.seen[0, 0, 0]
+    assert rows.tolist() == ([37, 112, 187, 262] if tall else list(range(300)))
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), limit=st.integers(1, 5000))
@@ -171,7 +202,7 @@ class Spy(nn.Identity):
 def test_a_layer_holds_no_more_than_a_tile_however_large_the_image():
     spy = Spy()
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.InstanceNorm2d(8), spy, nn.Conv2d(8, 3, 3, padding=1))
-    for height in (32, 256):
+    for height in (32, 36, 256):
         in_strips(network.eval(), torch.randn(3, height, 32), 16)
     two_more_rows = 2 * 32
     assert max(spy.sizes) == 8 * (16 * 16 + two_more_rows)
@@ -183,6 +214,28 @@ def test_each_convolution_before_a_norm_runs_once():
     blocks = [(spy, nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3)) for spy in spies]
     in_strips(nn.Sequential(*(layer for block in blocks for layer in block)).eval(), torch.randn(3, 16, 16), 8)
     assert all(sum(spy.sizes) == 3 * 16 * 16 for spy in spies)
+
+
+class Added(nn.Module):
+    """x + layers(x)"""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+@pytest.mark.parametrize("layers", [[Added(nn.Conv2d(8, 8, 1)) for _ in range(3)], [SelfAttention(8)]], ids=str)
+def test_what_is_read_more_than_once_is_computed_once(layers):
+    spy = Spy()
+    in_strips(nn.Sequential(nn.Conv2d(3, 8, 1), spy, *layers).eval(), torch.randn(3, 16, 16), 8)
+    assert sum(spy.sizes) == 8 * 16 * 16
+
+
+def test_translations_hold_nothing_for_a_backward_pass():
+    assert not translate_in_tiles(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.randn(3, 16, 16), 8, CPU).requires_grad
 
 
 @pytest.mark.parametrize("count", [inference.activations.IN_MEMORY, inference.activations.IN_MEMORY + 1])
@@ -232,14 +285,33 @@ class Shrinks(nn.Module):
         return x[:, :, ::2]
 
 
+class Measures(nn.Module):
+    def forward(self, x):
+        return x * x.shape[2]
+
+
+class Narrows(nn.Module):
+    def forward(self, x):
+        return x[..., ::2]
+
+
 @pytest.mark.parametrize(
     "network",
     [
         Depends(),
         Reverses(),
         Shrinks(),
+        Measures(),
+        Narrows(),
+        Added(nn.ReLU(inplace=True)),
         nn.AvgPool2d(3, 1, 1),
         nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Upsample(scale_factor=1.5),
+        nn.Upsample(scale_factor=(2, 2)),
+        nn.Upsample(size=(32, 32)),
+        nn.InstanceNorm2d(3, affine=True),
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.BatchNorm2d(3, track_running_stats=False),
         nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"),
         nn.Conv2d(3, 3, 3, padding="same"),
     ],
