@@ -41,7 +41,7 @@ def summary(run):
         f"networks    {networks(options)}: {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"
         f"objective   {objective(run)}\n"
-        f"training    {start}, {until(options)}, on {name}{precision}\n"
+        f"training    {start}, {until(options)}, {batches(run)}, on {name}{precision}\n"
         f"output      {run.images}/ and {run.saves}/"
     )
 
@@ -62,6 +62,12 @@ def objective(run):
     if options.diffaugment != "none":
         said.append(f"critics see {options.diffaugment} varied")
     return f"{', '.join(said)} ({options.recipe} recipe)"
+
+
+def batches(run):
+    """How many images of each side are in a step, and the learning rate that it begins with, in words."""
+    count = min(run.options.batch_size, len(run.dataset))  # a data set may have fewer
+    return f"in batches of {count} at a learning rate of {run.options.lr:g}"
 
 
 def until(options):
