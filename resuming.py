@@ -1,6 +1,7 @@
 """The options of a run that begins with a checkpoint: one that is resumed, or one that starts from its networks."""
 
-from options import RECIPES, TRAIN, check
+from options import TRAIN, check
+from registry import RECIPES
 from runtime.errors import UserError
 from runtime.flags import as_flag, complete, shown
 
