@@ -91,7 +91,7 @@ def gradients(flags):
     found = []
     steps = (model._parallel_G, both_directions(*images[:2])), (model._parallel_D, [images])
     for objective, parts in steps:
-        model._descend(objective, parts, torch.optim.SGD(objective.parameters(), lr=0.0), model.scaler_G, {})
+        model._optimizer_step(objective, parts, torch.optim.SGD(objective.parameters(), lr=0.0), model.scaler_G, {})
         found.append([p.grad for p in objective.parameters()])
     return found
 

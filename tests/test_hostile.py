@@ -34,6 +34,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 import options as tables
+import resuming
 from readers.codestreams import check_size
 from readers.domains import PICTURES, domains_of, load_pixels, restored
 from readers.files import opened
@@ -499,7 +500,7 @@ def opens_or_says_so(path, state):
     with contextlib.suppress(UserError):
         loaded = checkpoints.load_file(path, resume=True)
         domains_of(loaded)
-        tables.resume(tables.parse_training([])[0], {}, loaded["options"], loaded["given"])
+        resuming.resume(tables.parse_training([])[0], {}, loaded["options"], loaded["given"])
         load_translators(loaded, "cpu")
 
 
