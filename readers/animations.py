@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from readers.files import as_place, opened, over, reading
-from readers.moving import BadClip, Clip, Frame
+from readers.files import as_place, opened, reading
+from readers.moving import BadClip, Clip, Frame, check_frame
 from readers.pictures import as_seen, open_image
 
 SUFFIXES = (".gif", ".webp", ".png", ".avif")
@@ -22,8 +22,7 @@ def clip(path, domain):
     with reading(path), opened(as_place(path)) as file, open_image(file) as image:
         still = int(bool(image.info.get("default_image")))  # of a PNG: shown where it cannot move, and no frame
         numbers, loops = range(still, image.n_frames), image.info.get("loop", 1)
-        if (size := image.width * image.height * 4 / 2**30) > domain.limit:
-            raise BadClip(path, f"a frame takes {over(domain.limit, size)}")
+        check_frame(path, image.width, image.height, domain.limit)
         image.seek(1)
         with contextlib.suppress(Exception):  # of a damaged frame, which the reading of it tells
             image.load()  # only then does a WebP say how long it is shown

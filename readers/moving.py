@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from readers.files import BadImage
+from readers.files import BadImage, over
 
 
 class Frame(NamedTuple):
@@ -42,3 +42,9 @@ class BadClip(BadImage):
     def __str__(self):
         path, reason = self.args
         return f"{path} is no image, and not a readable video ({reason})"
+
+
+def check_frame(path, width, height, limit):
+    """Raise BadClip where a frame, of 4 bytes a pixel, would take more than ``limit`` GiB."""
+    if (size := width * height * 4 / 2**30) > limit:
+        raise BadClip(path, f"a frame takes {over(limit, size)}")

@@ -10,8 +10,8 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from readers.files import Nameless, as_place, opened, over
-from readers.moving import BadClip, Clip, Frame
+from readers.files import Nameless, as_place, opened
+from readers.moving import BadClip, Clip, Frame, check_frame
 from readers.pictures import as_seen
 from runtime.libraries import library
 
@@ -59,8 +59,7 @@ def clip(path, domain):
         video = source.streams.video[0]
         if video.codec_context is None:
             raise BadClip(path, "this PyAV does not have its codec")
-        if (size := video.width * video.height * 4 / 2**30) > domain.limit:
-            raise BadClip(path, f"a frame takes {over(domain.limit, size)}")
+        check_frame(path, video.width, video.height, domain.limit)
         rate = video.average_rate or video.guessed_rate or Fraction(25)
         seconds = video.duration * video.time_base if video.duration else Fraction(source.duration or 0, 10**6)
         found = Clip(rate, video.frames or round(seconds * rate) or None, None)

@@ -154,14 +154,21 @@ def remove_others(folder, names, below=""):
     prefix or several, and are not among ``names``."""
     gone = set()
     for name in read_written(folder) - set(names):
-        with contextlib.suppress(ValueError):  # at a name that none can have
-            inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
-            if name.startswith(below) and inside and not (folder / name).is_dir():
-                (folder / name).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # unless it was the last one
-                    (folder / name).parent.rmdir()
-                gone.add(name)
+        if name.startswith(below) and may_go(folder, name):
+            (folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # unless it was the last one
+                (folder / name).parent.rmdir()
+            gone.add(name)
     note(folder, read_written(folder) - gone)
+
+
+def may_go(folder, name):
+    """Whether ``name``, which ``folder`` has on its list, is that of no folder and of nothing outside of it."""
+    try:
+        inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
+    except ValueError:  # a name that none can have
+        return False
+    return inside and not (folder / name).is_dir()
 
 
 def read_written(folder):

@@ -290,3 +290,21 @@ def test_what_is_told_of_the_critics_is_the_mean_of_both():
 class Linear(nn.Conv2d):
     def __init__(self):
         super().__init__(3, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["none", "given"])
+def test_a_term_sees_the_domain_and_the_mask_of_its_images(networks, kind):
+    translators = Translators(parse_training(["--ngf=4", "--n_residual_blocks=1", f"--mask={kind}"])[0]).double()
+    seen = []
+    terms = {"seen": (1.0, lambda direction: (seen.append(direction), direction.fake.mean())[1])}
+    objective = GeneratorObjective(translators, *networks[1:], terms)
+    black = images(1)
+    black[:, :, :4] = -1
+    for source, x, y in both_directions(black, images(2)):
+        objective(source, x, y)
+    assert [direction.source for direction in seen] == ["A", "B"]
+    if kind == "none":
+        assert all(direction.mask is None for direction in seen)
+    else:
+        of_A, of_B = (direction.mask for direction in seen)
+        assert not of_A[:, :, :4].any() and of_A[:, :, 4:].any() and of_B.min() == 1
