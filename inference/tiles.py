@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from convolutions import Decoder, pad
+from convolutions import Conv2d, ConvTranspose2d, Decoder, ReflectConv2d, pad
 from inference.activations import Activation, kept
-from layers import LayerNorm2d
+from layers import InstanceNorm2d, LayerNorm2d
 from models import SelfAttention
 from runtime.errors import UserError
 
@@ -80,7 +80,10 @@ class LayerByLayer(fx.Interpreter):
         return kept(value) if computed_often and isinstance(value, Activation) else value
 
     def call_module(self, target, args, kwargs):
-        return advance(self.fetch_attr(target), *args, **kwargs)
+        given = [*args, *kwargs.values()]
+        if len(given) != 1:
+            raise cannot_follow(f"{target}, which takes {len(given)} arguments")
+        return advance(self.fetch_attr(target), *given)
 
     def call_function(self, function, args, kwargs):
         if function is getattr and args[1] == "dtype":
@@ -99,7 +102,8 @@ class Layers(fx.Tracer):
     """Takes networks apart into the layers that ``advance`` knows."""
 
     def is_leaf_module(self, module, name):
-        known = advance.dispatch(type(module)) is not advance.dispatch(object)
+        """A class that derives from one of those layers and computes otherwise is taken apart, as any network."""
+        known = any(type(module).forward is kind.forward for kind in advance.registry.keys() - {object})
         return known or super().is_leaf_module(module, name)
 
 
@@ -146,8 +150,10 @@ for kind in (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity
     advance.register(kind, across)
 
 
-@advance.register
-def convolve(layer: nn.Conv2d, x):
+@advance.register(nn.Conv2d)
+@advance.register(Conv2d)
+@advance.register(ReflectConv2d)
+def convolve(layer, x):
     if layer.padding_mode == "circular" or isinstance(layer.padding, str):
         raise cannot_follow(layer)
     (reach, stride, padding), (reach_x, stride_x, padding_x) = geometry(layer)
@@ -163,8 +169,9 @@ def convolve(layer: nn.Conv2d, x):
     return Activation(height, (x.width + 2 * padding_x - reach_x) // stride_x + 1, x.count, read)
 
 
-@advance.register
-def convolve_transposed(layer: nn.ConvTranspose2d, x):
+@advance.register(nn.ConvTranspose2d)
+@advance.register(ConvTranspose2d)
+def convolve_transposed(layer, x):
     (reach, stride, padding), (reach_x, stride_x, padding_x) = geometry(layer)
     more, more_x = layer.output_padding
     rest = layer.stride, (0, padding_x), layer.output_padding, layer.groups, layer.dilation
@@ -215,8 +222,9 @@ def batch_norm(layer: nn.BatchNorm2d, x):
     return across(layer, x)
 
 
-@advance.register
-def instance_norm(layer: nn.InstanceNorm2d, x):
+@advance.register(nn.InstanceNorm2d)
+@advance.register(InstanceNorm2d)
+def instance_norm(layer, x):
     if layer.affine or layer.track_running_stats:
         raise cannot_follow(layer)
     return normalize(x, (2, 3), layer.eps)

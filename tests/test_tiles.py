@@ -15,7 +15,7 @@ from torch import nn
 import inference.activations
 import inference.tiles
 from inference.activations import Activation, kept
-from inference.tiles import OneWay, activation_of, grid_step, merge, translate_in_tiles
+from inference.tiles import OneWay, across, activation_of, advance, attend, grid_step, merge, translate_in_tiles
 from layers import LayerNorm2d
 from models import GeneratorResNet, SelfAttention
 from registry import GENERATORS, build
@@ -168,6 +168,9 @@ class Noting(SelfAttention):
         return super().forward(x, seen)
 
 
+advance.register(Noting, attend)
+
+
 @pytest.mark.parametrize("tall", [True, False])
 def test_the_grid_lies_in_the_middle_of_narrow_images_too(tall, monkeypatch):
     monkeypatch.setattr(SelfAttention, "SMALL", 4)
@@ -197,6 +200,9 @@ class Spy(nn.Identity):
     def forward(self, x):
         self.sizes.append(x.numel())
         return x
+
+
+advance.register(Spy, across)
 
 
 def test_a_layer_holds_no_more_than_a_tile_however_large_the_image():
@@ -295,6 +301,29 @@ class Narrows(nn.Module):
         return x[..., ::2]
 
 
+class Centred(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.layer(input=x)
+
+
+class Looks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = SelfAttention(3)
+
+    def forward(self, x):
+        return self.attention(x, seen=2 * x)
+
+
 @pytest.mark.parametrize(
     "network",
     [
@@ -303,6 +332,8 @@ class Narrows(nn.Module):
         Shrinks(),
         Measures(),
         Narrows(),
+        Centred(3, 3, 3, padding=1),
+        Looks(),
         Added(nn.ReLU(inplace=True)),
         nn.AvgPool2d(3, 1, 1),
         nn.Upsample(scale_factor=2, mode="bilinear"),
@@ -397,6 +428,10 @@ class UNet(nn.Module):
 def test_channels_may_be_joined_as_in_a_unet():
     torch.manual_seed(0)
     as_if_whole(UNet().double(), torch.rand(3, 36, 20, dtype=torch.double), 8)
+
+
+def test_a_layer_may_be_given_its_input_by_name():
+    as_if_whole(Named(), torch.rand(3, 16, 12), 8)
 
 
 def test_rows_are_not_joined():
