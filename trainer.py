@@ -198,7 +198,7 @@ class CycleGAN:
 
     def _load(self, state):
         for name in ("generator_objective", "critic_objective", "average"):
-            getattr(self, name).load_state_dict(state[name])
+            load_weights(getattr(self, name), state[name])
         for name in ("optimizer_G", "optimizer_D"):
             restore_moments(getattr(self, name), state[name]["state"])
         for name in ("scaler_G", "scaler_D"):

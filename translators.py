@@ -212,10 +212,19 @@ def check_shapes(network, weights):
         {name: x.shape for name, x in part.items() if torch.is_tensor(x)} for part in (network.state_dict(), weights)
     )
     if differing := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
+        first = differing[0]
+        there, here = (size_of(shapes.get(first)) for shapes in (found, wanted))
         raise UserError(
-            f"the checkpoint's weights do not have the shape that its options say: {len(differing)} tensors differ, "
-            f"such as {reprlib.repr(differing[0])}; choose another --epoch"
+            f"the checkpoint does not fit the networks of its options: {len(differing)} tensors differ, such as "
+            f"{reprlib.repr(first)}, {there} in it and {here} in the network; choose another --epoch"
         )
+
+
+def size_of(shape):
+    """A tensor's ``shape`` in words; None is that of one that is missing."""
+    if shape is None:
+        return "absent"
+    return "×".join(map(str, shape)) or "a number"
 
 
 def load_weights(network, weights):

@@ -639,4 +639,4 @@ def test_weights_that_contradict_their_options_are_refused(files, workplace, run
     path, state = checkpoints.find("saved_models/tiny")
     state["options"]["ngf"] = 5
     checkpoints.write(path, state)
-    assert "do not have the shape that its options say" in refused("test", "--dataset_name=tiny")
+    assert "does not fit the networks of its options" in refused("test", "--dataset_name=tiny")
