@@ -19,7 +19,7 @@ from readers.domains import domains_of, plain
 from registry import FORMATS, load
 from runtime import checkpoints, provenance
 from runtime.errors import printable, tell
-from runtime.folders import check_writable, write_ours
+from runtime.folders import write_ours
 from translators import load_translators
 
 
@@ -28,7 +28,6 @@ def main():
     check_export(options)
     saves, folder = (Path(root) / options.name for root in (options.checkpoint_dir, options.exports_dir))
     path, state = checkpoints.load(saves, options.epoch)
-    check_writable(folder)
     translators = load_translators(state, "cpu")
     directions = translators.pick(options.direction)
     encode = load(FORMATS[options.format])

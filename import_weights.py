@@ -7,7 +7,7 @@ From then on test.py, evaluate.py and ``cycle_gan.py --init_from`` know no diffe
 """
 
 from options import TRAIN, parse_import
-from runtime.errors import UserError, exit_cleanly, tell
+from runtime.errors import UserError, counted, exit_cleanly, tell
 
 if __name__ == "__main__":
     exit_cleanly(parse_import)  # answers --help and bad flags, before torch is imported
@@ -140,7 +140,7 @@ def report(state, options):
     """What was found in the files, and what can be done with it."""
     for name, source in sorted(state["imported"].items(), reverse=True):
         tell(f"{source['file']} → {name}")
-    channels = f"{options.channels_A} channels in A, {options.channels_B} in B"
+    channels = f"{counted(options.channels_A, 'channel')} in A, {options.channels_B} in B"
     tell(
         f"generators with --ngf {options.ngf}, {options.n_residual_blocks} residual blocks, {options.norm} norm, "
         f"{'' if options.dropout else 'no '}dropout, transposed convolutions; {channels}"

@@ -5,6 +5,8 @@ Their decoders allocate by what the stream says, not by the file around it.
 
 import struct
 
+from runtime.errors import counted
+
 STANDALONE = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a length
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # those in front of height and width; the last is JPEG-LS's
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its first marker, and that of its size
@@ -19,7 +21,8 @@ def check_size(stream, most):
         raise ValueError("what is packed in it does not say how large it is; save it with another compression")
     height, width, channels = said
     if height * width * channels > most:
-        raise ValueError(f"what is packed in it is of {width}×{height}, {channels} channels: more than fits in it")
+        promised = f"{width}×{height}, {counted(channels, 'channel')}"
+        raise ValueError(f"what is packed in it is of {promised}: more than fits in it")
 
 
 def size(stream):

@@ -13,7 +13,7 @@ from readers import geometry
 from readers.files import BadImage, as_place, over
 from readers.formats import contents
 from readers.pictures import load_image
-from runtime.errors import UserError
+from runtime.errors import UserError, counted
 
 MOST_CHANNELS = 2**16
 PAGES, AXES = ("channels", "images"), (0, 1, 2)
@@ -58,7 +58,7 @@ class Domain(NamedTuple):
         return (self.dtype, self.low, self.high) == ("uint8", 0, 255)
 
     def __str__(self):
-        channels = f"{self.channels} channel{'s' if self.channels > 1 else ''}"
+        channels = counted(self.channels, "channel")
         kind = "8-bit pictures" if self.picture else f"{self.dtype} ({self.suffix})"
         return f"{channels} of {kind}, range {self.low:g} to {self.high:g}"
 
@@ -82,7 +82,8 @@ def domains_of(state, limit=PICTURES.limit):
     domains = {side: restored(fields)._replace(limit=limit) for side, fields in state["domains"].items()}
     for side, domain in domains.items():
         if domain.channels != (taken := state.get("options", {}).get(f"channels_{side}", domain.channels)):
-            raise UserError(f"the checkpoint has images of {domain.channels} channels and networks for {taken}")
+            channels = counted(domain.channels, "channel")
+            raise UserError(f"the checkpoint has images of {channels} and networks for {taken}")
     return domains
 
 
@@ -100,7 +101,7 @@ def restored(fields):
         if not finite or len(counts) != 4 or not all(type(n) is int and 1 <= n <= MOST_CHANNELS for n in counts):
             raise ValueError(f"channels and range are {counts}, {domain.low} to {domain.high}")
         if domain.picture and (domain.dtype, domain.channels) not in (("uint8", 1), ("uint8", 3)):
-            raise ValueError(f"pictures are of {domain.channels} channels of {domain.dtype}")
+            raise ValueError(f"pictures are of {counted(domain.channels, 'channel')} of {domain.dtype}")
         if np.dtype(domain.dtype).kind not in "uif" or domain.pages not in PAGES or domain.slice_axis not in AXES:
             raise ValueError(f"files are read as {domain.dtype}, {domain.pages}, {domain.slice_axis}")
         if domain.nan != "refuse":
@@ -152,7 +153,8 @@ def load_array(path, domain):
         if found.picture:
             raise BadImage(place, f"it is an 8-bit picture, and images of this side are {domain}")
         if found.channels != domain.channels:
-            raise BadImage(place, f"it has {found.channels} channels, and images of this side {domain.channels}")
+            channels = counted(found.channels, "channel")
+            raise BadImage(place, f"it has {channels}, and images of this side {domain.channels}")
         array = np.asarray(found.load(place.part))
         if array.shape[:2] != (found.height, found.width):
             raise BadImage(place, f"its header says {found.width}×{found.height}, and its pixels are something else")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from readers.files import BadImage, as_place, opened, over, reading
+from runtime.errors import counted
 
 
 class Reader(NamedTuple):
@@ -75,7 +76,7 @@ def check(place, found, limit):
         raise BadImage(place, f"its header promises {found.count} images, more than it has bytes")
     size = math.prod((found.height, found.width, found.channels, dtype.itemsize)) / 2**30
     if size > limit:
-        shape = f"{found.width}×{found.height}, {found.channels} channels"
+        shape = f"{found.width}×{found.height}, {counted(found.channels, 'channel')}"
         raise BadImage(place, f"its {shape} take {over(limit, size)}")
 
 

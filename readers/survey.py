@@ -9,7 +9,7 @@ from readers.domains import Domain, load_pixels
 from readers.files import BadImage
 from readers.formats import suffix_of
 from readers.headers import none_readable
-from runtime.errors import UserError, tell
+from runtime.errors import UserError, counted, tell
 
 SAMPLE_FILES, SAMPLE_PIXELS = 64, 65536  # looked at for the range, and of each of them
 PERCENTILES = 0.1, 99.9
@@ -37,7 +37,7 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
     for path, header in headers.items():
         if header.channels != of_first.channels:
             raise UserError(
-                f"{first} has {of_first.channels} channels and {path} has {header.channels}; "
+                f"{first} has {counted(of_first.channels, 'channel')} and {path} has {header.channels}; "
                 f"the images of a side need the same number"
             )
     volumes = {path: header for path, header in headers.items() if is_volume(path)}
@@ -46,8 +46,8 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
         raise UserError(f"{flat} has one slice along --slice_axis {ways.slice_axis}, and others have many; remove it")
     if channels not in (None, of_first.channels):
         raise UserError(
-            f"{first} has {of_first.channels} channels, not the {channels} of --channels_{side} or of the networks of "
-            "--init_from; leave that out"
+            f"{first} has {counted(of_first.channels, 'channel')}, not the {channels} of --channels_{side} or of the "
+            "networks of --init_from; leave that out"
         )
     floats = {np.dtype(header.dtype).kind == "f": path for path, header in headers.items()}
     if len(floats) > 1 and span == AUTO:
@@ -65,7 +65,7 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
 def check_show(side, show, channels):
     """Raise UserError where ``--show_channels`` names one that images of so many ``channels`` lack."""
     if max(show) > channels > 3 and tuple(show) != (1, 2, 3):
-        raise UserError(f"--show_channels {max(show)} is more than the {channels} channels of side {side}")
+        raise UserError(f"--show_channels {max(show)} is more than the {counted(channels, 'channel')} of side {side}")
 
 
 def check_known(side, headers, domain):
@@ -77,8 +77,8 @@ def check_known(side, headers, domain):
             fits = header.channels == domain.channels and (domain.floats or np.dtype(header.dtype).kind != "f")
         if not fits:
             raise UserError(
-                f"{path} has {header.channels} channels of {header.dtype}, and the checkpoint was trained with "
-                f"{domain} on side {side}; start anew without --epoch"
+                f"{path} has {counted(header.channels, 'channel')} of {header.dtype}, and the checkpoint was trained "
+                f"with {domain} on side {side}; start anew without --epoch"
             )
 
 

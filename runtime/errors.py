@@ -42,6 +42,11 @@ def printable(text):
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def counted(number, thing):
+    """``number`` of a ``thing``: "1 channel", "3 channels"."""
+    return f"{number} {thing}{'s' if number != 1 else ''}"
+
+
 def did_you_mean(name, known, share=0.8):
     """A question to end a message with, where ``name`` has so large a ``share`` of its letters in common with one of
     ``known``; else ""."""

@@ -779,7 +779,7 @@ def test_a_run_on_whole_numbers_does_not_go_on_with_floats(workplace, run, refus
     assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1").code == 0
     npy((24, 26), np.float32)(workplace / "datasets/any/trainA/0.npy", 0)
     line = refused("cycle_gan", "--dataset_name=any", "--epoch=latest", "--n_epochs=2")
-    assert "trainA/0.npy has 1 channels of float32, and the checkpoint was trained with 1 channel of uint16" in line
+    assert "trainA/0.npy has 1 channel of float32, and the checkpoint was trained with 1 channel of uint16" in line
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [("uint8", True), ("uint16", True), ("int32", False), ("float32", False)])

@@ -1031,7 +1031,7 @@ def test_a_stream_says_how_large_it_is(kind, height, width, channels):
     image = np.zeros((height, width, channels), np.uint8)
     stream = STREAMS[kind](image.squeeze(2) if channels == 1 else image)
     check_size(stream, height * width * channels)
-    with pytest.raises(ValueError, match=f"{width}×{height}, {channels} channels: more than fits in it"):
+    with pytest.raises(ValueError, match=f"{width}×{height}, {channels} channels?: more than fits in it"):
         check_size(stream, height * width * channels - 1)
 
 
@@ -1069,14 +1069,14 @@ def test_a_packed_image_larger_than_its_file_says_is_not_decoded(tmp_path):
             assert found.load(0).shape[:2] == (16, 16)
         scan.PixelData = pydicom.encaps.encapsulate([stream(30000)])
         scan.save_as(tmp_path / "a.dcm")
-        with pytest.raises(UserError, match="is of 30000×30000, 1 channels: more than fits in it"):
+        with pytest.raises(UserError, match="is of 30000×30000, 1 channel: more than fits in it"):
             load_first(tmp_path / "a.dcm")
 
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16), np.uint16), compression="jpeg2000")
     content = (tmp_path / "a.tif").read_bytes()
     assert load_first(tmp_path / "a.tif").shape[:2] == (16, 16)
     (tmp_path / "a.tif").write_bytes(content.replace(struct.pack(">II", 16, 16), struct.pack(">II", 30000, 30000)))
-    with pytest.raises(UserError, match="is of 30000×30000, 1 channels: more than fits in it"):
+    with pytest.raises(UserError, match="is of 30000×30000, 1 channel: more than fits in it"):
         load_first(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 16), np.uint16), compression="jpeg2000", photometric=1)
     content = (tmp_path / "a.tif").read_bytes()
@@ -1115,7 +1115,7 @@ def test_a_packed_page_takes_no_more_memory_than_it_has_pixels(tmp_path):
     as_tiff(
         path, imagecodecs.jpeg2k_encode(np.zeros((9000, 9000), np.uint8), codecformat="j2k"), "jpeg2000", samples=200
     )
-    with pytest.raises(UserError, match="is of 9000×9000, 1 channels: more than fits"):
+    with pytest.raises(UserError, match="is of 9000×9000, 1 channel: more than fits"):
         load_first(path)
 
 

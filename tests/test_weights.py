@@ -372,7 +372,7 @@ def test_sides_of_unlike_channels_come_in_and_go_out(workplace, run, refused):
     both = generator(blocks=6, channels=1, channels_out=3), generator(blocks=6, channels=3, channels_out=1)
     files = [save(network, f"latest_net_G_{side}.pth") for network, side in zip(both, "AB", strict=True)]
     result = run("import_weights", *files, "--name=mine")
-    assert result.code == 0 and "1 channels in A, 3 in B" in result.out
+    assert result.code == 0 and "1 channel in A, 3 in B" in result.out
     state = checkpoints.find("saved_models/mine")[1]
     ours = translators.load_translators(state, torch.device("cpu"))
     for theirs, side, channels in zip(both, "AB", (1, 3), strict=True):
