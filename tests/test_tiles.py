@@ -389,6 +389,15 @@ def test_a_full_disk_ends_the_run_with_one_line(workplace, run, refused, monkeyp
     assert "No space left on device" in line and "TMPDIR" in line
 
 
+def test_a_disk_that_is_full_is_told_of_when_a_strip_is_kept_however_small(monkeypatch):
+    full = open("/dev/full", "w+b")  # noqa: SIM115 (closed by what it is given to)
+    monkeypatch.setattr(inference.activations.tempfile, "TemporaryFile", lambda: full)
+    store = inference.activations.OnDisk(torch.zeros(1, 2, 3), height=1)
+    with pytest.raises(UserError, match="No space left on device"):
+        store.append(torch.zeros(1, 2, 3))
+    full.raw.close()  # what it could not write is not tried again
+
+
 def test_an_image_that_cannot_be_written_ends_the_run(workplace, run, refused):
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
     (workplace / "out").mkdir()
