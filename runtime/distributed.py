@@ -21,6 +21,10 @@ RANK, WORLD, LOCAL_RANK = (
 # an evaluation, evaluates, and writes checkpoints and grids: hours, on a slow network or disk, in a healthy run.
 # When a process dies, torchrun ends the others long before this limit, which is for one that lives and hangs.
 LONGEST_WAIT = timedelta(days=1)
+# Groups that are left. Whoever lets go of a group last waits for its threads, one of which may need the interpreter's
+# lock to free a tensor. Python's reference gives the lock away first; that of a network, which is within
+# DistributedDataParallel, does not, and a run of torch 2.11 could hang at its end. So Python's is the last.
+LEFT = []
 
 
 def is_main():
@@ -62,6 +66,7 @@ def process_group(device):
     dist.init_process_group(backend, store=meeting_point(), rank=RANK, world_size=WORLD, timeout=LONGEST_WAIT)
     with nullcontext() if is_main() else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
         yield
+    LEFT.append(dist.group.WORLD)
     dist.destroy_process_group()  # not after an error: the others, still at work, are torchrun's to end
 
 

@@ -150,6 +150,29 @@ def test_all_hear_or_the_main_process_alone_and_they_wait_for_hours(tmp_path):
     assert told == [([0, 1], [0, 1], hours), ([0, 1], None, hours)]
 
 
+LEAVER = """
+import os, torch
+from runtime import distributed
+
+for start in range(30):
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(start)  # each time another meeting point
+    with distributed.process_group(torch.device("cpu")):
+        network = distributed.data_parallel(torch.nn.Linear(2, 2))
+        distributed.gather(torch.zeros(1000))
+        distributed.all_gather(start)
+    del network
+"""
+
+
+def test_networks_may_outlive_the_group_that_they_were_trained_in(tmp_path):
+    """With torch 2.11 one of a few dozen such ends hung: a thread of the group still had to free what it had sent."""
+    (tmp_path / "leaver.py").write_text(LEAVER)
+    command = [*TORCHRUN, tmp_path / "leaver.py"]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+
+
 # ---- whole runs ----
 
 
