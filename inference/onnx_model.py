@@ -30,6 +30,8 @@ class OnnxModel:
         try:
             settings = runtime.SessionOptions()
             settings.add_session_config_entry(FOLDER_OF_OTHERS, os.devnull)  # no folder: no file that it names is there
+            # The level above, ORT_ENABLE_ALL, ends this process at float16 weights whose casts are not folded (1.23).
+            settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT
             ways = dict(providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
             self.session = runtime.InferenceSession(files.read(path), settings, **ways)
             about = self.session.get_modelmeta().custom_metadata_map
