@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from readers.domains import PICTURES
@@ -21,6 +22,8 @@ TINY = dict(dataset_name="tiny", img_height=16, img_width=20, ngf=4, ndf=4, n_re
 TINY |= dict(n_cpu=0, checkpoint_interval=1, sample_interval=2)
 TINY = [f"--{name}={value}" for name, value in TINY.items()]
 
+settings.register_profile("however long it takes", deadline=None)
+settings.load_profile("however long it takes")
 torch.set_num_threads(1)  # the tensors are too small for more, and CI's cores are few
 
 

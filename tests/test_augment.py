@@ -15,7 +15,7 @@ from trainer import CycleGAN
 FUNCTIONS = {name: load(entry) for name, entry in AUGMENTATIONS.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(name=st.sampled_from(list(FUNCTIONS)), n=st.integers(1, 3), channels=st.sampled_from([1, 3, 13]),
        height=st.integers(8, 24), width=st.integers(8, 24), seed=st.integers(0, 99))  # fmt: skip
 def test_shapes_stay(name, n, channels, height, width, seed):

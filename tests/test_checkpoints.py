@@ -99,7 +99,7 @@ def test_checkpoints_are_found_by_number_or_as_the_latest(tmp_path):
         checkpoints.load(tmp_path, 3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_at_any_length_is_recognised_and_the_latest_falls_back(tmp_path, cut, capsys):
     checkpoints.save(tmp_path, state(1), keep=3)
@@ -113,7 +113,7 @@ def test_a_file_cut_at_any_length_is_recognised_and_the_latest_falls_back(tmp_pa
     assert "epoch_2.pth is damaged" in capsys.readouterr().err
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_recognised(tmp_path, place, bit):
     path = checkpoints.save(tmp_path, state(1), keep=1)

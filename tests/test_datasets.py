@@ -151,7 +151,7 @@ def test_headers_are_checked_and_the_bad_ones_named_or_left_out(tmp_path):
 # ---- samples ----
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=st.integers(2, 20).map(lambda n: 4 * n), width=st.integers(2, 20).map(lambda n: 4 * n),
        image=st.tuples(st.integers(1, 90), st.integers(1, 90)), seed=st.integers(0, 2**32))  # fmt: skip
 def test_crops_have_the_size_whatever_the_image(tmp_path_factory, height, width, image, seed):
@@ -178,7 +178,7 @@ def test_images_are_resized_to_the_load_size_before_the_crop(tmp_path):
     assert load_size(load_height=30, load_width=40) == (30, 40)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(strength=st.floats(0, 1), seed=st.integers(0, 2**32))
 def test_the_noise_changes_saturation_alone(strength, seed):
     image = np.asarray(noise_image(seed, 20, 20)).copy()
@@ -337,7 +337,7 @@ def test_only_bad_files_end_with_an_error(tmp_path):
         list(load_batches(dataset, epoch_batches(5, 5, 0, 1), 0))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=st.integers(1, 30), width=st.integers(1, 30))
 def test_padding_reflects_to_the_multiple_and_keeps_the_image(tmp_path_factory, height, width):
     path = tmp_path_factory.mktemp("images") / "a.png"
@@ -353,7 +353,7 @@ def test_padding_reflects_to_the_multiple_and_keeps_the_image(tmp_path_factory, 
         assert torch.equal(padded[:, height, :width], padded[:, height - 2, :width])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(kinds=st.lists(st.integers(0, 40), max_size=60), batch_size=st.integers(1, 4))
 def test_batches_hold_images_of_one_size_and_lose_none(kinds, batch_size):
     def single(i, width):
@@ -442,7 +442,7 @@ def test_headers_are_read_once(tmp_path):
     st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=3), st.lists(st.integers(), max_size=3)),
 )
 @example(3, 10**6)  # images in a file of some hundred bytes
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_odd_line_of_headers_makes_no_harm(tmp_path_factory, place, value):
     """It is left out, or says the same as another image would."""
     folder = tmp_path_factory.mktemp("headers")

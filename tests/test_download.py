@@ -205,7 +205,7 @@ def saying(answer):
 
 @given(STATUS, st.lists(HEADER, max_size=2), st.sampled_from(sorted(BODIES)),
        st.integers(0, 200) | st.none())  # fmt: skip
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_an_odd_server_spoils_nothing(tmp_path_factory, status, headers, body, cut):
     body = BODIES[body]
     place = tmp_path_factory.mktemp("odd")

@@ -51,7 +51,7 @@ from runtime.folders import WRITTEN, check_apart, check_free, check_writable, cl
 from runtime.weights import load_tensors
 from translators import load_translators
 
-SLOW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 TRANSLATE = ["test", "--dataset_name=tiny", "--n_cpu=0"]
 LATEST = "saved_models/tiny/epoch_1.pth"
 
@@ -1026,7 +1026,7 @@ STREAMS = {
 
 
 @given(st.sampled_from(sorted(STREAMS)), st.integers(8, 300), st.integers(8, 300), st.sampled_from([1, 3]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_stream_says_how_large_it_is(kind, height, width, channels):
     image = np.zeros((height, width, channels), np.uint8)
     stream = STREAMS[kind](image.squeeze(2) if channels == 1 else image)
@@ -1036,7 +1036,7 @@ def test_a_stream_says_how_large_it_is(kind, height, width, channels):
 
 
 @given(st.sampled_from(sorted(STREAMS)), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_damaged_stream_is_refused_or_known_by_size(kind, data):
     stream = bytearray(STREAMS[kind](np.zeros((16, 16), np.uint8)))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -23,7 +23,7 @@ def convolutions(network):
     return [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(2, 12), width=st.integers(2, 12), batch=st.integers(1, 3), channels=st.sampled_from([1, 3]))
 def test_any_size_divisible_by_four_passes_both_networks(height, width, batch, channels):
     images = torch.rand(batch, channels, 4 * height, 4 * width) * 2 - 1

@@ -94,7 +94,7 @@ def test_any_k_steps_then_the_rest_equal_all_at_once(five_images, recipe):
     straight = saved_state("straight/tiny")
     names = iter(range(100))
 
-    @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=3, suppress_health_check=list(HealthCheck))
     @given(k=st.integers(1, N - 1), workers=st.sampled_from([0, 2]), later_workers=st.sampled_from([0, 2]))
     def interrupted(k, workers, later_workers):
         folder = f"--checkpoint_dir=stopped{next(names)}"

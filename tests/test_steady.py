@@ -46,7 +46,7 @@ def glide(picture, steps, size=48):
 # ---- motion ----
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(dy=st.integers(-9, 9), dx=st.integers(-9, 9), fy=st.floats(-0.4, 0.4), fx=st.floats(-0.4, 0.4))
 def test_a_shift_is_found_to_a_twentieth_of_a_pixel(dy, dx, fy, fx):
     whole = motion.moved(scene(3), fy, fx)
@@ -93,7 +93,7 @@ def test_cuts():
 # ---- the grid ----
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(y=st.integers(0, 3), x=st.integers(0, 3), height=st.integers(8, 20), width=st.integers(8, 20))
 def test_laid_and_lifted_is_the_same(y, x, height, width):
     image = torch.rand(3, height, width)

@@ -70,7 +70,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(height=st.integers(7, 40), width=st.integers(7, 40), tile=st.integers(1, 45), seed=st.integers(0, 9))
 def test_a_layer_makes_the_same_of_strips(layer, height, width, tile, seed):
     torch.manual_seed(seed)

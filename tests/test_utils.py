@@ -37,7 +37,7 @@ def test_half_of_the_time_an_old_image_is_swapped_in():
     assert ages[ages > 0].mean().item() == pytest.approx(100, rel=0.2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes=st.lists(st.integers(1, 5), max_size=15), capacity=st.integers(1, 8), seed=st.integers(0, 99))
 def test_the_buffer_neither_invents_nor_doubles_images(sizes, capacity, seed):
     buffer, pushed, returned = ReplayBuffer(capacity, seed), [], []
