@@ -12,6 +12,7 @@ from runtime.errors import UserError
 from runtime.libraries import library
 
 FOLDER_OF_OTHERS = "session.model_external_initializers_file_folder_path"
+SAFE = (1, 24)  # the first version that refuses models which name files elsewhere
 MOST = 1024  # pixels: what a file may ask images to be padded to
 
 
@@ -23,6 +24,9 @@ class OnnxModel:
 
     def __init__(self, path, limit=PICTURES.limit):
         runtime = library("onnxruntime", "--onnx", "requirements-export.txt")
+        if (version := tuple(map(int, runtime.__version__.split(".")[:2]))) < SAFE:
+            older, safe = (".".join(map(str, numbers)) for numbers in (version, SAFE))
+            raise UserError(f"onnxruntime {older} opens any file that a model names; install {safe} or newer")
         runtime.set_default_logger_severity(4)  # what it says of a bad file is said here
         self.path = Path(path)
         if not self.path.is_file():
@@ -30,8 +34,6 @@ class OnnxModel:
         try:
             settings = runtime.SessionOptions()
             settings.add_session_config_entry(FOLDER_OF_OTHERS, os.devnull)  # no folder: no file that it names is there
-            # The level above, ORT_ENABLE_ALL, ends this process at float16 weights whose casts are not folded (1.23).
-            settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT
             ways = dict(providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
             self.session = runtime.InferenceSession(files.read(path), settings, **ways)
             about = self.session.get_modelmeta().custom_metadata_map

@@ -100,6 +100,12 @@ def test_half_the_size(tmp_path):
     assert half.session.get_modelmeta().custom_metadata_map["weights"] == "float16"
 
 
+def test_a_runtime_that_opens_other_files_is_refused(workplace, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
+    with pytest.raises(UserError, match="onnxruntime 1.23 opens any file that a model names; install 1.24 or newer"):
+        OnnxModel("any.onnx")
+
+
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])
 def test_a_file_that_differs_from_torch_is_not_left_behind(wrong, workplace, run, refused, monkeypatch):
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
@@ -183,7 +189,7 @@ def test_a_file_of_another_sees_no_file_beside_it(workplace, place):
     for name, value in (("location", place), ("offset", "0"), ("length", "192")):
         weight.external_data.add(key=name, value=value)
     image, made = (onnx.helper.make_tensor_value_info(name, 2, ["N", "H", "W", 3]) for name in ("image", "translation"))
-    node = onnx.helper.make_node("Max", ["image", "w"], ["translation"])
+    node = onnx.helper.make_node("BitwiseOr", ["image", "w"], ["translation"])
     graph = onnx.helper.make_graph([node], "g", [image], [made], [weight])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     about = dict(direction="AtoB", io="uint8", multiple="4", min_size="8")
