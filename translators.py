@@ -17,7 +17,7 @@ from readers.domains import domains_of
 from registry import MASKS, build, sizes_for
 from runtime import checkpoints
 from runtime.device import memory_format, pick_device
-from runtime.errors import UserError
+from runtime.errors import UserError, dimensions
 from spectral_norm import fold_spectral_norm
 
 GENERATOR_NAMES = ("G_AB", "G_BA")
@@ -213,18 +213,11 @@ def check_shapes(network, weights):
     )
     if differing := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
         first = differing[0]
-        there, here = (size_of(shapes.get(first)) for shapes in (found, wanted))
+        there, here = (dimensions(shapes[first]) if first in shapes else "absent" for shapes in (found, wanted))
         raise UserError(
             f"the checkpoint does not fit the networks of its options: {len(differing)} tensors differ, such as "
             f"{reprlib.repr(first)}, {there} in it and {here} in the network; choose another --epoch"
         )
-
-
-def size_of(shape):
-    """A tensor's ``shape`` in words; None is that of one that is missing."""
-    if shape is None:
-        return "absent"
-    return "×".join(map(str, shape)) or "a number"
 
 
 def load_weights(network, weights):

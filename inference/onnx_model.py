@@ -8,7 +8,7 @@ import torch
 
 from readers.domains import PICTURES, domains_of, to_bytes
 from runtime import files
-from runtime.errors import UserError
+from runtime.errors import UserError, dimensions
 from runtime.libraries import library
 
 FOLDER_OF_OTHERS = "session.model_external_initializers_file_folder_path"
@@ -62,8 +62,8 @@ class OnnxModel:
             translated = torch.from_numpy(self.session.run(None, {"image": image.cpu().numpy()})[0])
             translated = translated.permute(0, 3, 1, 2) / 127.5 - 1 if self.bytes else translated
         except Exception as error:
-            size = "×".join(map(str, x.shape))
-            raise UserError(f"ONNX Runtime fails on images of {size} ({str(error).splitlines()[0]})") from error
+            reason = str(error).splitlines()[0]
+            raise UserError(f"ONNX Runtime fails on images of {dimensions(x.shape)} ({reason})") from error
         if translated.shape != (len(x), self.domains[self.direction[-1]].channels, *x.shape[2:]):
             raise self.foreign()
         return translated, None

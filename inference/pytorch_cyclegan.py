@@ -14,7 +14,7 @@ import torch
 
 from critics import build_critic
 from models import build_generator
-from runtime.errors import UserError
+from runtime.errors import UserError, dimensions
 from runtime.flags import MOST_BLOCKS
 from runtime.weights import load_tensors
 
@@ -152,7 +152,8 @@ def renamed(state, layers, norm, expected):
         if layer not in names or (new := f"{names[layer]}.{what}") not in expected:
             raise Foreign(f"it has {name}, which has no place in a network of that kind")
         if tensor.shape != expected[new].shape:
-            raise Foreign(f"its {name} is {size(tensor)}, where {size(expected[new])} is needed{advice(tensor, new)}")
+            found, needed = dimensions(tensor.shape), dimensions(expected[new].shape)
+            raise Foreign(f"its {name} is {found}, where {needed} is needed{advice(tensor, new)}")
         ours[new] = tensor.detach().to(expected[new].dtype, copy=True)
 
     left_out = {f"{layer.ours}.bias" for layer in layers if layer.norm and norm != "instance"}
@@ -160,10 +161,6 @@ def renamed(state, layers, norm, expected):
     if missing := expected.keys() - ours.keys() - left_out:
         raise Foreign(f"there is nothing for {min(missing)} of our network of that kind")
     return {name: ours.get(name, torch.zeros(tensor.shape, dtype=tensor.dtype)) for name, tensor in expected.items()}
-
-
-def size(tensor):
-    return "×".join(map(str, tensor.shape)) or "one number"
 
 
 def advice(tensor, name):

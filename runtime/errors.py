@@ -47,6 +47,11 @@ def counted(number, thing):
     return f"{number} {thing}{'s' if number != 1 else ''}"
 
 
+def dimensions(shape):
+    """A tensor's ``shape``: "16×3×7×7"."""
+    return "×".join(map(str, shape)) or "one number"
+
+
 def did_you_mean(name, known, share=0.8):
     """A question to end a message with, where ``name`` has so large a ``share`` of its letters in common with one of
     ``known``; else ""."""
