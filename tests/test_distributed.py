@@ -31,6 +31,15 @@ def train(*flags, processes=2):
     return subprocess.run(command(*flags, processes=processes), env=ENVIRONMENT, capture_output=True, text=True)
 
 
+def run_script(folder, script, *arguments, path=(ROOT,), timeout=None):
+    """Run the text ``script``, which finds our modules in the folders ``path``, in two processes."""
+    (folder / "script.py").write_text(script)
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    words = [*TORCHRUN, folder / "script.py", *arguments]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout)
+    assert result.returncode == 0, result.stderr
+
+
 def saved(folder, epoch="latest"):
     return checkpoints.load(f"{folder}/tiny", epoch, resume=True)[1]
 
@@ -108,13 +117,7 @@ def gradients(flags):
 )
 def test_the_gradients_are_those_of_one_process_with_the_doubled_batch(tmp_path, flags, monkeypatch):
     """(Batch norm, in the notebook's networks, takes its statistics from each process's own batch.)"""
-    (tmp_path / "worker.py").write_text(WORKER)
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks", ROOT / "tests")))
-    result = subprocess.run(
-        [*TORCHRUN, tmp_path / "worker.py", tmp_path, *flags],
-        env={**ENVIRONMENT, "PYTHONPATH": paths}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    run_script(tmp_path, WORKER, tmp_path, *flags, path=(ROOT, ROOT / "benchmarks", ROOT / "tests"))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert equal(first, second)
     monkeypatch.setattr(torch, "rand", torch.rand)  # gradients() puts its own there
@@ -141,10 +144,7 @@ with distributed.process_group(torch.device("cpu")):
 
 
 def test_all_hear_or_the_main_process_alone_and_they_wait_for_hours(tmp_path):
-    (tmp_path / "teller.py").write_text(TELLER)
-    command = [*TORCHRUN, tmp_path / "teller.py", tmp_path]
-    result = subprocess.run(command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run_script(tmp_path, TELLER, tmp_path)
     hours = 24 * 3600
     told = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert told == [([0, 1], [0, 1], hours), ([0, 1], None, hours)]
@@ -166,11 +166,7 @@ for start in range(30):
 
 def test_networks_may_outlive_the_group_that_they_were_trained_in(tmp_path):
     """With torch 2.11 one of a few dozen such ends hung: a thread of the group still had to free what it had sent."""
-    (tmp_path / "leaver.py").write_text(LEAVER)
-    command = [*TORCHRUN, tmp_path / "leaver.py"]
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
+    run_script(tmp_path, LEAVER, timeout=200)
 
 
 # ---- whole runs ----
