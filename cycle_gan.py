@@ -196,7 +196,7 @@ class Run:
         if distributed.is_main():
             self.make_room(saved, bool(change))
         self.time.go_on(saved.get("seconds", 0) if saved else 0)  # from here on: fetching and looking took some, too
-        tell(*texts.summary(self).splitlines(), *without_effect(self.options, self.given))
+        tell(*texts.summary(self, resumed=saved is not None).splitlines(), *without_effect(self.options, self.given))
         tell(*filter(None, (change, texts.schedule_change(before, self.options, self.epoch))))
         if saved is None and self.options.on_nan == "rollback":
             self.saver.save(self)  # something to go back to

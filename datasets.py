@@ -277,11 +277,11 @@ class WholeImages(Dataset):
             array = centre_crop(array, self.crop)
         height, width = array.shape[:2]
         outside = count_outside(array, self.domain)
-        image = to_tensor(pad(array, self.multiple, self.least), self.domain)
+        image = to_tensor(pad_to_multiple(array, self.multiple, self.least), self.domain)
         return {"image": image, "index": index, "height": height, "width": width, "outside": outside}
 
 
-def pad(array, multiple, least):
+def pad_to_multiple(array, multiple, least):
     """H×W[×C] continued by reflection, below and at the right, to ``least`` pixels a side and a ``multiple``."""
     padding = [(0, -max(side, least) % multiple + max(0, least - side)) for side in array.shape[:2]]
     return np.pad(array, padding + [(0, 0)] * (array.ndim - 2), mode="reflect")

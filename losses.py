@@ -119,7 +119,8 @@ class Direction(NamedTuple):
 
     source: str
     real: torch.Tensor  # x, of the source domain
-    fake: torch.Tensor  # G(x), as the critic sees it
+    translation: torch.Tensor  # G(x), and x where the mask is 0
+    fake: torch.Tensor  # the translation as the critic sees it: once masks are fixed, 0 outside them
     reconstructed: torch.Tensor  # F(G(x))
     target: torch.Tensor  # y, real images of the other domain
     identity: torch.Tensor | None  # G(y); None where there is no identity loss
@@ -226,7 +227,7 @@ def forward_joined(network, *batches):
 
 
 def active(terms):
-    """The terms whose weight is not 0. (The way back is computed in any case.)"""
+    """The terms whose weight is not 0."""
     return {name: (weight, function) for name, (weight, function) in terms.items() if weight}
 
 
@@ -269,16 +270,20 @@ class GeneratorObjective(nn.Module):
         return GeneratorLosses(total, {name: x.detach() for name, x in values.items()}, direction.fake.detach())
 
     def _direction(self, source, target, x, y):
-        """x goes from ``source`` to ``target`` and back; y, of ``target``, goes through the same generator."""
+        """x goes from ``source`` to ``target`` and back; y, of ``target``, goes through the same generator.
+
+        The way back is there at ``--lambda_cyc 0``, too: other terms may look at it.
+        """
         masks, there, back = self.translators.masks, *map(self.translators.generator, (source, target))
         mask = masks.mask(source, x)
         translated, of_y = forward_joined(there, x, y) if "identity" in self.terms else (forward_as(there, x), None)
-        fake = masks.for_critic(compose(mask, translated, x), mask)
+        translation = compose(mask, translated, x)
+        fake = masks.for_critic(translation, mask)
         scores = forward_as(self._critics[target], fake)
         cycled = compose(masks.for_cycle(mask), translated, x)
         mask_back = masks.for_cycle(masks.mask_back(target, cycled, mask))
         reconstructed = compose(mask_back, forward_as(back, cycled), cycled)
-        return Direction(source, x, fake, reconstructed, y, of_y, scores, mask)
+        return Direction(source, x, translation, fake, reconstructed, y, of_y, scores, mask)
 
 
 class CriticObjective(nn.Module):

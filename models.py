@@ -192,11 +192,11 @@ class GeneratorNotebook(nn.Module):
         convolution = partial(nn.Conv2d, padding=1, bias=False)
         transposed = partial(nn.ConvTranspose2d, padding=1, bias=False)
 
-        def down(channels_in, channels_out):
-            return conv_norm_relu(norm, channels_out, convolution(channels_in, channels_out, 4, stride=2))
+        def down(here, there):
+            return conv_norm_relu(norm, there, convolution(here, there, 4, stride=2))
 
-        def up(channels_in, channels_out):
-            return conv_norm_relu(norm, channels_out, transposed(channels_in, channels_out, 4, stride=2))
+        def up(here, there):
+            return conv_norm_relu(norm, there, transposed(here, there, 4, stride=2))
 
         self.encoder = nn.Sequential(*down(channels, ngf), *down(ngf, 2 * ngf), *down(2 * ngf, 4 * ngf))  # → H/8 × W/8
         self.transformer = nn.Sequential(

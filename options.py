@@ -1,4 +1,4 @@
-"""Every flag of the command line, once: name, default, check and help; other projects' spellings.
+"""The flags of training, and the reading of every program's command line; other projects' spellings.
 
 Flags can be written with _ or -, on/off flags as --attention and --no_attention. What leaves this file is complete:
 every option has its value, and those that depend on others are worked out.
@@ -268,8 +268,6 @@ def fit(options, given, channels, size=None):
                 f"A and B have unlike channels, and --gen_net {options.gen_net} has no parameter channels_out"
             )
         differ = f"the channels of A are {options.channels_A} and those of B {options.channels_B}"
-        if options.mask != "none":
-            raise UserError(f"{differ}: --mask {options.mask} needs equal numbers; leave it out")
         if options.lambda_id and "lambda_id" in given:
             raise UserError(f"{differ}: an identity loss needs equal numbers; leave --lambda_id out")
         if options.lambda_id:

@@ -17,7 +17,7 @@ from readers.domains import domains_of
 from registry import MASKS, build, sizes_for
 from runtime import checkpoints
 from runtime.device import memory_format, pick_device
-from runtime.errors import UserError, dimensions
+from runtime.errors import UserError, counted, dimensions
 from spectral_norm import fold_spectral_norm
 
 GENERATOR_NAMES = ("G_AB", "G_BA")
@@ -130,10 +130,16 @@ class Translators(nn.Module):
     """Both generators with their masks: all that translation needs, and what a checkpoint keeps for it.
 
     Images need ``min_size`` pixels a side, divisible by ``multiple``, and have as many ``channels`` {"A", "B"}.
+    Raises UserError where masks would have to compose images of unlike channels.
     """
 
     def __init__(self, options):
         super().__init__()
+        if options.mask != "none" and options.channels_A != options.channels_B:
+            raise UserError(
+                f"the channels of A are {options.channels_A} and those of B {options.channels_B}: "
+                f"--mask {options.mask} needs equal numbers; leave it out"
+            )
         self.G_AB, self.G_BA = (build_generator(options, side) for side in "AB")
         self.masks = build(MASKS[options.mask], options)
         self.multiple, self.min_size = sizes_for(options)
@@ -209,14 +215,15 @@ def check_generators(state):
 def check_shapes(network, weights):
     """Raise UserError where the state_dict ``weights`` of a checkpoint is not one of ``network``."""
     wanted, found = (
-        {name: x.shape for name, x in part.items() if torch.is_tensor(x)} for part in (network.state_dict(), weights)
+        {name: dimensions(x.shape) if torch.is_tensor(x) else "no tensor" for name, x in part.items()}
+        for part in (network.state_dict(), weights)
     )
     if differing := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
         first = differing[0]
-        there, here = (dimensions(shapes[first]) if first in shapes else "absent" for shapes in (found, wanted))
+        there, here = (shapes.get(first, "absent") for shapes in (found, wanted))
         raise UserError(
-            f"the checkpoint does not fit the networks of its options: {len(differing)} tensors differ, such as "
-            f"{reprlib.repr(first)}, {there} in it and {here} in the network; choose another --epoch"
+            f"the checkpoint does not fit the networks of its options: {counted(len(differing), 'difference')}, such "
+            f"as {reprlib.repr(first)}, {there} in it and {here} in the network; choose another --epoch"
         )
 
 

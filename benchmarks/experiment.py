@@ -5,8 +5,8 @@
 What stands behind ``--`` are flags of cycle_gan.py; ``--variant`` (variants.py) tries what those do not offer. The
 budget on a CPU is processor time of one thread, so two trainings may run side by side on two cores; on a GPU it is the
 clock's. The learning rate is constant for half of it and then falls linearly to 0. Measured are the averaged generators
-on the test folders: what evaluate.py measures, by the features of EfficientNet-Lite0, and the coasts (coast.py).
-``--grid`` saves a picture.
+on the test folders: what evaluate.py measures, by the features of EfficientNet-Lite0, and the coasts (coast.py) of
+translations in float32. ``--grid`` saves a picture.
 """
 
 import argparse

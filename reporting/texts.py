@@ -17,8 +17,8 @@ from utils import lr_factor
 USUAL_FOLDERS = {"dataset_dir": "datasets", "checkpoint_dir": "saved_models", "images_dir": "images"}  # the defaults
 
 
-def summary(run):
-    """What is about to happen, in a few lines."""
+def summary(run, resumed):
+    """What is about to happen, in a few lines; ``resumed``: it goes on from a checkpoint of its own."""
 
     def millions(module):
         return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
@@ -32,7 +32,7 @@ def summary(run):
     if options.amp == "auto" and amp != "off":
         precision += ", for which it has instructions (--amp off: float32)"
     start = f"starting from the networks of {run.origin['file']}" if run.origin else "starting from scratch"
-    if run.steps:
+    if resumed:
         start = f"resuming after epoch {run.epoch}" + (f" and {run.sample} images" if run.sample else "")
     return (
         f"data        {options.dataset_name}: {len(dataset.paths_A)} A, {len(dataset.paths_B)} B, "

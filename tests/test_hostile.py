@@ -18,6 +18,7 @@ import tracemalloc
 import warnings
 import zipfile
 import zlib
+from argparse import Namespace
 from pathlib import Path
 
 import imagecodecs
@@ -49,7 +50,7 @@ from runtime import checkpoints, download, files, jsonl, pickles
 from runtime.errors import UserError
 from runtime.folders import WRITTEN, check_apart, check_free, check_writable, claimed, remove_others, write_ours
 from runtime.weights import load_tensors
-from translators import load_translators
+from translators import Translators, load_translators
 
 SLOW = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 TRANSLATE = ["test", "--dataset_name=tiny", "--n_cpu=0"]
@@ -539,6 +540,26 @@ def test_a_checkpoint_with_odd_weights(place, refused, weight):
     torch.save(state, buffer)
     checkpoints.write(Path(LATEST), state)
     refused(*TRANSLATE, "--epoch=1")
+
+
+def test_a_checkpoint_with_what_no_network_of_it_has_beside_weights(place, refused):
+    state = dict(saved("."))
+    state["generators"] = {**state["generators"], "G_AB.foo_extra_state": {}}
+    checkpoints.write(Path(LATEST), state)
+    line = refused(*TRANSLATE, "--epoch=1")
+    assert "1 difference, such as 'G_AB.foo_extra_state', no tensor in it and absent in the network" in line
+
+
+@pytest.mark.parametrize("mask", ["given", "learned"])
+def test_a_checkpoint_with_masks_between_unlike_channels(place, refused, mask):
+    state = dict(saved("."))
+    options = {**state["options"], "channels_B": 1, "lambda_id": 0.0, "mask": mask}
+    with torch.device("meta"):
+        unlike = Translators(Namespace(**{**options, "mask": "none"}))
+    weights = {name: torch.zeros(part.shape) for name, part in unlike.state_dict().items()}
+    domains = {**state["domains"], "B": {**state["domains"]["B"], "channels": 1}}
+    checkpoints.write(Path(LATEST), {**state, "options": options, "generators": weights, "domains": domains})
+    assert f"--mask {mask} needs equal numbers" in refused(*TRANSLATE, "--epoch=1")
 
 
 def test_a_resumed_run_takes_no_folder_from_the_file(place, run):

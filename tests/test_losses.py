@@ -308,3 +308,19 @@ def test_a_term_sees_the_domain_and_the_mask_of_its_images(networks, kind):
     else:
         of_A, of_B = (direction.mask for direction in seen)
         assert not of_A[:, :, :4].any() and of_A[:, :, 4:].any() and of_B.min() == 1
+        assert torch.equal(seen[0].translation[:, :, :4], black[:, :, :4])
+
+
+def test_a_term_sees_translations_as_they_are_and_as_the_critic_sees_them(networks):
+    flags = ["--ngf=4", "--n_residual_blocks=1", "--mask=learned", "--mask_freeze_epoch=0"]
+    translators, x = Translators(parse_training(flags)[0]).double(), images(1)
+    masks, seen = translators.masks, []
+    masks.start_epoch(0)
+    masks.FOREGROUND = masks.mask("A", x).median().item()  # so that half of the image is background
+    terms = {"seen": (1.0, lambda direction: (seen.append(direction), direction.fake.mean())[1])}
+    GeneratorObjective(translators, *networks[1:], terms)("A", x, images(2))
+    (direction,) = seen
+    background = (direction.mask <= masks.FOREGROUND).expand_as(x)
+    assert background.any() and not background.all()
+    assert not direction.fake[background].any() and direction.translation[background].all()
+    assert torch.equal(direction.fake[~background], direction.translation[~background])

@@ -551,6 +551,6 @@ def test_a_recipe_cannot_be_changed_on_the_way(segmentation_set, run, refused):
 
 def test_what_does_not_fit_is_named():
     model, wider = (CycleGAN(options_of("classic", *SMALL, f"--ngf={ngf}"), torch.device("cpu")) for ngf in (4, 8))
-    expected = r"tensors differ, such as 'translators\S+', 8 in it and 16 in the network"
+    expected = r"differences, such as 'translators\S+', 8 in it and 16 in the network"
     with pytest.raises(UserError, match=expected):
         wider.load_state_dict(model.state_dict())

@@ -363,6 +363,12 @@ def test_rolling_back_goes_on_from_the_last_good_state(workplace, run, monkeypat
     assert all(weight.isfinite().all() for weight in state["generators"].values())
 
 
+def test_a_run_that_goes_on_from_its_very_beginning_is_no_new_one(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--on_nan=rollback").code == 0
+    (workplace / "saved_models/tiny/epoch_1.pth").unlink()
+    assert "resuming after epoch 0" in run("cycle_gan", *TINY, "--n_epochs=1", "--epoch=latest").out
+
+
 def test_a_signal_in_the_step_that_is_rolled_back_still_ends_the_run(five_images, monkeypatch):
     poison(monkeypatch, {1})
     assert train("--n_epochs=1", "--on_nan=rollback", stop_after=1) == 143
