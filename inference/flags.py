@@ -50,7 +50,8 @@ AMP_OF_THE_MODEL = Flag("amp", "trained", "precision of the networks: as they we
 FILES = [
     Flag("pages", "channels", "what the pages of a stack or the frames of a scan are", str, ("channels", "images"),
          fixed=True),
-    Flag("slice_axis", 2, "the axis along which a volume is cut into images", int, (0, 1, 2), fixed=True),
+    Flag("slice_axis", 2, "volumes are cut into sagittal (0), coronal (1) or axial (2) images", int, (0, 1, 2),
+         fixed=True),
     Flag("nan", "refuse", "the value for pixels that are NaN or infinite; refuse ends with the file's name",
          word_or_number("refuse"), fixed=True),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 
 from readers.files import as_place
 from readers.geometry import squeezed
-from readers.medical import volume_like
+from readers.nifti import volume_like
 from runtime import files
 
 
@@ -22,7 +22,7 @@ class Volumes:
     def add(self, place, array, path):
         """Take the slice H×W×C from ``place`` for the volume at ``path``, whose source it lies in."""
         slices = self.slices[place.name]
-        slices[place.part] = np.rot90(array, -1)  # as it lies in the file: readers.medical.nifti turned it
+        slices[place.part] = np.rot90(array, -1)  # readers.nifti.nifti turned it
         if len(slices) < self.counts[place.name]:
             return
         volume = np.stack([slices[part] for part in sorted(slices)], self.axis)

@@ -49,6 +49,8 @@ def list_archive(path):
         remedy = "a .tar must not be compressed" if path.lower().endswith(".tar") else "pack it anew"
         raise UserError(f"{path} cannot be read as an archive ({error}); {remedy}") from error
     for name, offset, size, packed, deflated in members:
-        if offset + (size if packed is None else packed) > whole or ".." in name.split("/") or "\0" in name:
+        if ".." in name.split("/") or "\0" in name:
+            raise UserError(f"{path} holds {name!r}, which is no name of a file in it; pack it anew")
+        if offset + (size if packed is None else packed) > whole:
             raise UserError(f"{path} is cut short or damaged at {name}; copy it anew")
         yield Place(f"{path}/{name.lstrip('/')}", path, name, offset, size, packed, deflated)

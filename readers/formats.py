@@ -34,8 +34,8 @@ READERS = {
     **dict.fromkeys((".tif", ".tiff"), Reader("readers.tiffs:contents", parts="pages")),
     ".npy": Reader("readers.arrays:npy"),
     ".npz": Reader("readers.arrays:npz"),
-    ".dcm": Reader("readers.medical:dicom", parts="pages"),
-    **dict.fromkeys((".nii", ".nii.gz"), Reader("readers.medical:nifti", parts="always")),
+    ".dcm": Reader("readers.dicom:dicom", parts="pages"),
+    **dict.fromkeys((".nii", ".nii.gz"), Reader("readers.nifti:nifti", parts="always")),
 }
 
 

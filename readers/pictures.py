@@ -42,9 +42,13 @@ def contents(file, ways, suffix):
 
 
 def open_image(file):
-    """Pillow's image of an open file, not decoded yet. Raises ValueError for a TIFF with tiles that are larger than
-    itself, each of which would be unpacked as a whole."""
-    image = Image.open(file, formats=known_formats())
+    """Pillow's image of an open file, not decoded yet. Raises UnidentifiedImageError where Pillow knows none, and
+    ValueError for a TIFF with tiles that are larger than itself, each of which would be unpacked as a whole."""
+    try:
+        image = Image.open(file, formats=known_formats())
+    except UnidentifiedImageError:  # which names the file once more
+        empty = not rewound(file).read(1)
+        raise UnidentifiedImageError("it is empty" if empty else "it does not begin as a picture does") from None
     if image.format == "TIFF" and {TILE_WIDTH, TILE_LENGTH} <= set(image.tag_v2):
         tile, bands = (image.tag_v2[TILE_WIDTH], image.tag_v2[TILE_LENGTH]), len(image.getbands())
         check_tile(tile, bands, image.width * image.height * bands)

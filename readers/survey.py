@@ -133,6 +133,8 @@ def find_range(side, domain, headers, span, skip_bad):
     least, most = float(sample.min()), float(sample.max())
     seen = f"the pixels looked at on side {side} lie between {least:g} and {most:g}"
     flag = f"--range_{side}" if side in "AB" else "--range"  # of evaluate.py, which has one for both
+    if max(abs(low), abs(high)) > np.finfo(np.float32).max:
+        raise UserError(f"{seen}, beyond what float32 holds; divide them, or give another range by {flag}")
     if not low < high:
         raise UserError(f"{seen}, which is no range; give one by {flag}")
     outside = float(((sample < low) | (sample > high)).mean())
@@ -143,7 +145,7 @@ def find_range(side, domain, headers, span, skip_bad):
         tell(f"{seen}; {share} of them, outside of {low:g} to {high:g}, are clipped")
     if most - least < LITTLE * (high - low):
         part = f"{seen}, a small part of {low:g} to {high:g}, so that they look almost alike"
-        tell(f"{part}; try {flag} {least:g} {most:g}")
+        tell(f"{part}; try {flag} {least:g} {most:g}" if least < most else part)
     return domain._replace(low=float(low), high=float(high))
 
 

@@ -27,7 +27,9 @@ def summary(run, resumed):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
     needed = dataset.bytes / 2**30
-    anew = f"decoded anew each time: {needed:.1f} GiB are more than --cache, or than there is room for in shared memory"
+    anew = "decoded anew each time"
+    if options.cache:
+        anew += f": {needed:.1f} GiB are more than --cache, or than there is room for in shared memory"
     precision = "" if amp == "off" else f" in {amp}"
     if options.amp == "auto" and amp != "off":
         precision += ", for which it has instructions (--amp off: float32)"

@@ -247,7 +247,7 @@ def expected_pixels(kind, path):
     if kind == "dicom mr":
         return pydicom.dcmread(path).pixel_array[..., None]
     if "nifti" in kind:
-        return np.rot90(np.asarray(nibabel.load(path).dataobj)[..., 0])[..., None]
+        return np.rot90(np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)[..., 0])[..., None]
     if kind == "npz":
         return np.load(path)["arr_0"]
     array = read(path)
@@ -264,6 +264,14 @@ def test_volumes_are_cut_along_the_axis_and_stacks_into_pages(tmp_path):
     assert str(places[1]).endswith("stack.tif/001")
     domain = Domain(1, dtype="uint16", picture=False, pages="images")
     assert np.array_equal(load_array(places[2], domain)[..., 0], tifffile.imread(tmp_path / "stack.tif")[2])
+
+
+@pytest.mark.parametrize("name", ["../a.png", "b/../../a.png"])
+def test_an_archive_names_nothing_outside_of_itself(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "trainA.zip", "w") as archive:
+        archive.writestr(name, b"any")
+    with pytest.raises(UserError, match="no name of a file in it"):
+        list_images(tmp_path / "trainA.zip")
 
 
 @pytest.mark.parametrize("archive", ["stored.zip", "deflated.zip", "plain.tar"])
@@ -302,6 +310,19 @@ def test_a_side_may_be_an_archive(workplace, run, archive, n_cpu):
 
 def domain_of(folder, **more):
     return find_domain("A", check_headers(list_images(folder), False), PICTURES, **more)
+
+
+def test_images_of_one_value_get_no_advice_that_is_refused(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", np.full((20, 20), 7, np.uint16))
+    domain_of(tmp_path)
+    out = capsys.readouterr().out
+    assert "lie between 7 and 7, a small part" in out and "try" not in out
+
+
+def test_a_range_beyond_float32_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.linspace(0, 1e300, 400).reshape(20, 20))
+    with pytest.raises(UserError, match="beyond what float32 holds"):
+        domain_of(tmp_path)
 
 
 def test_the_range_is_the_types_or_the_percentiles_or_what_is_given(tmp_path, capsys):
@@ -557,7 +578,8 @@ def test_a_few_pictures_do_not_make_all_read_with_8_bits(tmp_path, capsys):
         (".dcm", lambda path: path.write_bytes(b"nothing"), "not a readable image"),
         (".nii", lambda path: path.write_bytes(b"nothing"), "not a NIfTI file"),
         (".nii.gz", edge_on, "no images along --slice_axis 2"),
-        (".png", lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "cannot identify"),
+        (".png", lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "it does not begin as a picture does"),
+        (".png", lambda path: path.touch(), "it is empty"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path, suffix, write, told):

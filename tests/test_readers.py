@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import itertools
 import struct
 import zlib
 
@@ -18,10 +19,10 @@ from pydicom.data import get_testdata_file
 from inference.pictures import PictureTranslator
 from options import parse_training
 from readers.domains import PICTURES, Domain, load_pixels
-from readers.files import BadImage
+from readers.files import BadImage, Place
 from readers.formats import expand
 from readers.geometry import in_type, resize
-from readers.medical import volume_like
+from readers.nifti import volume_like
 from readers.pictures import load_image, turned
 from readers.tiffs import decode
 from runtime.errors import UserError
@@ -239,6 +240,71 @@ def test_two_volumes_that_would_become_one_are_named(workplace, run, refused):
     line = refused("test", "--dataset_name=mr", "--direction=AtoB", "--n_cpu=0", "--output_format=nii.gz")
     assert "testA/head.nii and" in line and "would both become" in line
     assert run("test", "--dataset_name=mr", "--direction=AtoB", "--n_cpu=0").code == 0
+
+
+STORED = {  # voxels as they are stored, type of the file, slope and intercept → the type, and what it can hold
+    "ct": (np.uint16, 1, -1024, "int32", -1024, 65535 - 1024),
+    "small steps": (np.int16, 1 / 32767, 0, "float32", None, None),
+    "large steps": (np.uint8, 10, 0, "uint16", 0, 2550),
+    "down": (np.int16, -2, 1, "int32", 1 - 2 * 32767, 1 + 2 * 32768),
+    "floats": (np.float32, 2, 1, "float32", None, None),
+    "none": (np.int16, 1, 0, "int16", None, None),
+}
+
+
+@pytest.mark.parametrize(("stored", "slope", "inter", "dtype", "low", "high"), STORED.values(), ids=STORED)
+def test_voxels_have_the_scale_of_their_header(tmp_path, stored, slope, inter, dtype, low, high):
+    raw = np.random.default_rng(0).integers(0, 200, (5, 6, 3)).astype(stored)
+    raw[0, 0] = np.iinfo(stored).max if np.issubdtype(stored, np.integer) else 7
+    image = nibabel.Nifti1Image(raw, np.eye(4))
+    image.header.set_slope_inter(slope, inter)
+    (tmp_path / "a.nii").write_bytes(image.to_bytes())
+    found, slices = read_file(Place(tmp_path / "a.nii"))
+    assert (found.dtype.name, found.count) == (dtype, 3)
+    if low is not None or dtype == "int16":
+        assert (found.low, found.high) == (low, high)
+    expected = slope * raw.astype(np.float64) + inter
+    for index, array in enumerate(slices):
+        assert array.dtype == dtype
+        np.testing.assert_allclose(array[..., 0], np.rot90(expected[:, :, index]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("signs", list(itertools.product([1, -1], repeat=3)), ids=str)
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_slices_do_not_depend_on_how_a_volume_is_stored(tmp_path, order, signs):
+    voxels = np.arange(4 * 5 * 6 * 2, dtype=np.int16).reshape(4, 5, 6, 2)
+    affine = np.diag([2.0, 3, 4, 1])
+    affine[0, 1], affine[1, 0] = 0.3, -0.2  # a head held askew
+    upright = nibabel.Nifti1Image(voxels, affine)
+    stored = upright.as_reoriented(np.array([order, signs]).T)
+    nibabel.save(stored, tmp_path / "a.nii.gz")
+    place = Place(tmp_path / "a.nii.gz")
+    for axis in range(3):
+        _, slices = read_file(place, slice_axis=axis)
+        assert len(slices) == voxels.shape[axis]
+        for index, array in enumerate(slices):
+            assert np.array_equal(array, np.rot90(voxels.take(index, axis)))
+    made = nibabel.Nifti1Image.from_bytes(volume_like(place, voxels + 1))
+    assert np.array_equal(made.get_fdata(), np.asarray(stored.dataobj) + 1) and np.allclose(made.affine, stored.affine)
+
+
+def test_a_translation_of_a_volume_lies_as_its_source_however_that_is_stored(workplace, run):
+    values = np.random.default_rng(0).integers(0, 2000, (20, 24, 3)).astype(np.int16)
+    upright = nibabel.Nifti1Image(values, np.diag([1.0, 1, 3, 1]))
+    for side in ("trainA", "trainB", "testA"):
+        (workplace / "datasets/mr" / side).mkdir(parents=True)
+        nibabel.save(upright, workplace / "datasets/mr" / side / "a.nii")
+    nibabel.save(
+        upright.as_reoriented(np.array([[1, -1], [2, 1], [0, -1]])), workplace / "datasets/mr/testA/turned.nii.gz"
+    )
+    assert run("cycle_gan", *TINY, "--dataset_name=mr", "--n_epochs=1", "--range_A", 0, 2000).code == 0
+    assert run("test", "--dataset_name=mr", "--direction=AtoB", "--n_cpu=0").code == 0
+    folder = workplace / "results/mr/epoch_1/AtoB"
+    straight, turned = (nibabel.load(folder / name) for name in ("a.nii", "turned.nii.gz"))
+    assert turned.shape == (3, 20, 24) and nibabel.aff2axcodes(turned.affine) == nibabel.aff2axcodes(
+        nibabel.load(workplace / "datasets/mr/testA/turned.nii.gz").affine
+    )
+    assert np.array_equal(nibabel.as_closest_canonical(turned).get_fdata(), straight.get_fdata())
 
 
 # ---- TIFF ----

@@ -1,25 +1,16 @@
-"""Scans: DICOM by pydicom, NIfTI volumes by nibabel."""
+"""DICOM, by pydicom."""
 
-import gzip
-import io
-import math
 from itertools import cycle
 
 import numpy as np
 
 from readers import integers
 from readers.codestreams import check_size
-from readers.files import Contents, library, opened, over
+from readers.files import Contents, library
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
 FLOATS = {b"\xe0\x7f\x08\0": np.dtype(np.float32), b"\xe0\x7f\x09\0": np.dtype(np.float64)}  # tags of pixels
-READ_OVER = 256  # bytes between two voxels of a slice that nibabel rather reads than skips
-SPACE = (  # the fields of a NIfTI header that say where its voxels lie
-    *("pixdim", "xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z"),
-    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
-)
-MOST_BEFORE_VOXELS = 2**24  # bytes of a NIfTI file: its header, and what programs note there
 
 
 def dicom(file, ways, suffix):
@@ -38,7 +29,7 @@ def dicom(file, ways, suffix):
         raise ValueError("its units are in a table (Modality LUT); save it with a slope and an intercept")
     frames, samples = int(scan.get("NumberOfFrames", 1) or 1), int(scan.get("SamplesPerPixel", 1))
     rescales = rescales_of(scan, frames)
-    plain = set(rescales) == {PLAIN}
+    plain = set(rescales) == {integers.PLAIN}
     low, high, dtype = (None, None, FLOATS[tag]) if tag in FLOATS else pixel_range(scan, rescales)
     negative = scan.get("PhotometricInterpretation") == "MONOCHROME1" and plain and low is not None
 
@@ -73,9 +64,6 @@ def header(file):
         raise ValueError("it does not begin as a DICOM file does (DICM after 128 bytes); write it anew") from None
 
 
-PLAIN = 1.0, 0.0  # slope and intercept that change nothing
-
-
 def rescales_of(scan, frames):
     """(slope, intercept) of each frame, or one pair for all."""
 
@@ -84,7 +72,7 @@ def rescales_of(scan, frames):
         said = found.get("RescaleSlope"), found.get("RescaleIntercept")
         return tuple(other if value is None else float(value) for value, other in zip(said, otherwise, strict=True))
 
-    shared = of(next(iter(scan.get("SharedFunctionalGroupsSequence") or ()), {}), of(scan, PLAIN))
+    shared = of(next(iter(scan.get("SharedFunctionalGroupsSequence") or ()), {}), of(scan, integers.PLAIN))
     own = [of(groups, shared) for groups in scan.get("PerFrameFunctionalGroupsSequence") or ()]
     return own if len(own) == frames else [shared]
 
@@ -92,10 +80,7 @@ def rescales_of(scan, frames):
 def pixel_range(scan, rescales):
     """(least, greatest, type) of the pixels, by their bits and ``rescales``."""
     stored = integers.ends(int(scan.get("BitsStored", 16)), bool(scan.get("PixelRepresentation", 0)))
-    values = [slope * end + intercept for slope, intercept in rescales for end in stored]
-    low, high = min(values), max(values)
-    whole = all(number.is_integer() for rescale in rescales for number in rescale)
-    return low, high, integers.smallest_type(low, high) if whole else np.dtype(np.float32)
+    return integers.rescaled(stored, rescales)
 
 
 def check_frames(scan, frames, part):
@@ -119,60 +104,3 @@ def check_not_deflated(file):
     if reader._read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
         raise ValueError("it is deflated as a whole; save it with another transfer syntax")
     file.seek(0)
-
-
-def nifti(file, ways, suffix):
-    """The slices of a volume along ``--slice_axis``, turned so that its second axis points up; a fourth axis is
-    channels."""
-    volume = open_volume(file, suffix)
-    shape = [*volume.shape, 1, 1, 1, 1][: max(4, len(volume.shape))]
-    if len(shape) > 4 and max(shape[4:]) > 1 or not volume.shape:
-        raise ValueError(f"its shape is {volume.shape}, not that of a volume or of one with channels")
-    scaled = volume.header.get_slope_inter() not in ((None, None), (1.0, 0.0))
-    dtype = np.dtype(np.float32) if scaled else volume.get_data_dtype()
-    axis = ways.slice_axis
-    count = shape[axis]
-    columns, rows = (n for i, n in enumerate(shape[:3]) if i != axis)
-    if min(columns, rows) == 1 < count:
-        raise ValueError(f"a volume of {shape[0]}×{shape[1]}×{shape[2]} has no images along --slice_axis {axis}")
-    between = (count - 1) * math.prod(shape[:axis]) * volume.get_data_dtype().itemsize
-    whole = math.prod(shape) * volume.get_data_dtype().itemsize / 2**30
-    if between <= READ_OVER and whole > ways.limit:
-        raise ValueError(f"for one slice all of it is read, {over(ways.limit, whole)}")
-
-    def load(part):
-        chosen = [slice(None)] * len(volume.shape)
-        if axis < len(chosen):
-            chosen[axis] = part
-        pixels = np.asanyarray(volume.dataobj[tuple(chosen)]).reshape(columns, rows, shape[3])
-        return np.rot90(pixels.astype(dtype, copy=False))
-
-    return Contents(rows, columns, shape[3], dtype, load, count)
-
-
-def open_volume(file, suffix):
-    """nibabel's image of an open file, its pixels not loaded yet."""
-    nibabel = library("nibabel")
-    stream = gzip.GzipFile(fileobj=file) if suffix.endswith(".gz") else file
-    start = stream.read(1024)
-    kinds = [nibabel.Nifti1Image, nibabel.Nifti2Image]
-    kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)
-    if kind is None:
-        raise ValueError("it is not a NIfTI file")
-    offset = int(kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)["vox_offset"])
-    if offset > MOST_BEFORE_VOXELS:
-        raise ValueError(f"it has {offset} bytes before its voxels")
-    stream.seek(0)
-    before = io.BytesIO(stream.read(max(offset, len(start))))  # not more than this can be noted there
-    header = kind.header_class.from_fileobj(before)
-    return kind(kind.ImageArrayProxy(stream, header.copy()), None, header)
-
-
-def volume_like(place, array):
-    """The bytes of a NIfTI volume of ``array``, whose voxels lie in space as those of the one at ``place``."""
-    with opened(place) as file:
-        header = open_volume(file, place.name.lower()).header
-    image = library("nibabel").Nifti1Image(array, None, dtype=array.dtype)
-    for field in SPACE:  # as they are: what a scanner wrote is kept, where it is wrong, too
-        image.header[field] = header[field]
-    return image.to_bytes()
