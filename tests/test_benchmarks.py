@@ -26,7 +26,7 @@ def test_all_can_be_imported():
 @pytest.mark.parametrize(
     "line",
     [
-        "layer_norm.py --shapes 1x4x8x8 --rounds 1",
+        "layer_norm.py --shapes 1x4x128x128 --rounds 1",
         "starting.py --images 20",
         "attention.py --sides 8 --rounds 1",
         "kernels.py --convolutions 1x128x128x8 --doubled 1x8x8x8 --gradients 1x8x8x8x3 --norms 1x4x8x8 --positions 16"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -75,13 +76,19 @@ def test_processes_that_take_over_one_history_toss_coins_of_their_own(monkeypatc
 WORKER = """
 import sys, torch
 from runtime import distributed
-import test_distributed
+from test_distributed import GRADIENTS_WITH, gradients
 
-device = torch.device("cpu")
 torch.set_default_dtype(torch.double)
-with distributed.process_group(device):
-    torch.save(test_distributed.gradients(sys.argv[2:]), f"{sys.argv[1]}/{distributed.RANK}.pt")
+with distributed.process_group(torch.device("cpu")):
+    torch.save([gradients(flags) for flags in GRADIENTS_WITH], f"{sys.argv[1]}/{distributed.RANK}.pt")
 """
+GRADIENTS_WITH = [  # not batch norm, which takes its statistics from each process's own batch
+    [],
+    ["--recipe=segmentation", "--penalty=r1"],
+    ["--mask=learned"],
+    ["--checkpoint_activations"],
+    ["--lambda_cyc=0"],
+]
 
 
 def gradients(flags):
@@ -96,38 +103,30 @@ def gradients(flags):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 4, 3, 32, 32, generator=generator, dtype=torch.double) * 2 - 1
     images = images[:, distributed.RANK * share :][:, :share]
-    torch.rand = lambda n, *shape, **kind: torch.full((n, *shape), 0.3, **kind)  # the penalty's points
     found = []
     steps = (model._parallel_G, both_directions(*images[:2])), (model._parallel_D, [images])
     for objective, parts in steps:
-        model._optimizer_step(objective, parts, torch.optim.SGD(objective.parameters(), lr=0.0), model.scaler_G, {})
+        idle = torch.optim.SGD(objective.parameters(), lr=0.0)
+        with patch.object(
+            torch, "rand", lambda n, *shape, **kind: torch.full((n, *shape), 0.3, **kind)
+        ):  # of penalties
+            model._optimizer_step(objective, parts, idle, model.scaler_G, {})
         found.append([p.grad for p in objective.parameters()])
     return found
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        [],
-        ["--recipe=segmentation", "--penalty=r1"],
-        ["--mask=learned"],
-        ["--checkpoint_activations"],
-        ["--lambda_cyc=0"],
-    ],
-)
-def test_the_gradients_are_those_of_one_process_with_the_doubled_batch(tmp_path, flags, monkeypatch):
-    """(Batch norm, in the notebook's networks, takes its statistics from each process's own batch.)"""
-    run_script(tmp_path, WORKER, tmp_path, *flags, path=(ROOT, ROOT / "benchmarks", ROOT / "tests"))
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert equal(first, second)
-    monkeypatch.setattr(torch, "rand", torch.rand)  # gradients() puts its own there
-    torch.set_default_dtype(torch.double)
-    try:
-        alone = gradients(flags)
-    finally:
-        torch.set_default_dtype(torch.float)
-    for ours, theirs in zip(first, alone, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+def test_the_gradients_are_those_of_one_process_with_the_doubled_batch(tmp_path):
+    run_script(tmp_path, WORKER, tmp_path, path=(ROOT, ROOT / "benchmarks", ROOT / "tests"))
+    of_first, of_second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for flags, first, second in zip(GRADIENTS_WITH, of_first, of_second, strict=True):
+        assert equal(first, second), flags
+        torch.set_default_dtype(torch.double)
+        try:
+            alone = gradients(flags)
+        finally:
+            torch.set_default_dtype(torch.float)
+        for ours, theirs in zip(first, alone, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 # ---- what the processes tell each other ----
