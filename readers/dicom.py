@@ -27,6 +27,9 @@ def dicom(file, ways, suffix):
         raise ValueError("its pixels are numbers of a palette; save it in colours")
     if "ModalityLUTSequence" in scan:
         raise ValueError("its units are in a table (Modality LUT); save it with a slope and an intercept")
+    bits = scan.get("BitsStored", 16)
+    if tag not in FLOATS and scan.get("HighBit", bits - 1) != bits - 1:  # as PS3.5, section 8.1.1, has it
+        raise ValueError(f"its {bits} bits do not begin with the lowest; save it anew")
     frames, samples = int(scan.get("NumberOfFrames", 1) or 1), int(scan.get("SamplesPerPixel", 1))
     rescales = rescales_of(scan, frames)
     plain = set(rescales) == {integers.PLAIN}

@@ -59,9 +59,9 @@ def nifti(file, ways, suffix):
 def voxel_range(volume):
     """(least, greatest, type) of the voxels; None for the first two where these are what the type can hold."""
     stored, rescale = volume.get_data_dtype(), (volume.dataobj.slope, volume.dataobj.inter)  # its header forgot them
-    if rescale == integers.PLAIN:
+    if rescale == integers.PLAIN or stored.kind not in "iuf":  # others are refused
         return None, None, stored
-    if stored.kind not in "iu":
+    if stored.kind == "f":
         return None, None, np.dtype(np.float32)
     return integers.rescaled(integers.ends(8 * stored.itemsize, stored.kind == "i"), [rescale])
 

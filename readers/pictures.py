@@ -16,7 +16,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000
 Image.MAX_IMAGE_PIXELS = None  # --decoded_limit bounds them instead, and can be raised
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what stops it is raised as well
 OPTIONAL = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}  # in Pillow's names
-ORIENTATION, WIDTH, HEIGHT, TILE_WIDTH, TILE_LENGTH = 0x0112, 256, 257, 322, 323
+WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = (  # tags of TIFF
+    256, 257, 258, 262, 274, 322, 323, 339,
+)  # fmt: skip
+MINISWHITE, SIGNED = 0, 2  # a photometric interpretation, a sample format
 LARGEST_TILE = 2**26  # numbers: those of a small TIFF may be larger than itself
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 NOTES = "exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"  # where Pillow finds an orientation
@@ -36,7 +39,7 @@ def contents(file, ways, suffix):
     if image.mode.startswith(("I", "F")):
         dtype = {"I": np.int32, "F": np.float32}.get(image.mode, np.uint16)
         load = lambda part: np.asarray(ImageOps.exif_transpose(image)).astype(dtype, copy=False)  # noqa: E731
-        return Contents(height, width, 1, np.dtype(dtype), load, viewable=True)
+        return Contents(height, width, 1, np.dtype(dtype), load, viewable=is_shown(image))
     channels = 1 if image.mode in ("1", "L") else 3
     return Contents(height, width, channels, np.dtype(np.uint8), None, picture=True)
 
@@ -120,9 +123,24 @@ def load_image(path, channels=3, limit=float("inf")):
     with reading(place), opened(place, limit) as file, open_picture(file) as image:
         if place.part:
             image.seek(place.part)
+        if not is_shown(image):
+            raise BadImage(
+                place, "its numbers are not those of a picture: of 8 or 16 bits, without a sign, 0 for black"
+            )
         if (size := image.width * image.height * len(image.getbands()) / 2**30) > limit:
             raise BadImage(place, f"it would take {over(limit, size)}")
         return as_seen(image, channels)
+
+
+def is_shown(image):
+    """Whether ``as_seen`` shows an image as it is meant. Not a TIFF that has numbers with a sign, or of more than 8
+    bits with 0 for white, or whole ones of other than 16."""
+    if image.format != "TIFF":
+        return True
+    tags = image.tag_v2
+    negative = image.mode.startswith(("I", "F")) and tags.get(PHOTOMETRIC) == MINISWHITE
+    scaled_wrongly = image.mode.startswith("I") and max(tags.get(BITS, (16,))) != 16
+    return not (negative or scaled_wrongly or SIGNED in tags.get(SAMPLE_FORMAT, (1,)))
 
 
 def open_picture(file):

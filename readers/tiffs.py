@@ -11,13 +11,14 @@ from PIL import UnidentifiedImageError
 from readers import pictures
 from readers.codestreams import check_size
 from readers.files import Contents, Nameless, library, over
+from readers.pictures import BITS, MINISWHITE, PHOTOMETRIC, SAMPLE_FORMAT
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
 CHANNELS = "C"  # and pages that are channels
-KIND, BITS, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES, SAMPLE_FORMAT = 254, 258, 262, 277, 338, 339  # tags
+KIND, SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 254, 277, 338  # tags
 NODATA = 42113  # GDAL's
 BESIDE = 1 | 4  # kinds of pages: a smaller copy, a mask
-MINISWHITE = 0  # a photometric interpretation
+PALETTE = 3  # a photometric interpretation
 COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # samples of others: RGB, CMYK, YCbCr, Lab
 ALPHA = (1,), (2,)  # extra samples
 UNPACKED = 1
@@ -42,7 +43,7 @@ def contents(file, ways, suffix):
         pass
     if by_pillow and (by_pillow.picture or not negative and importlib.util.find_spec("tifffile") is None):
         return by_pillow
-    return stack(series_of(file, ways.pages), ways, viewable=by_pillow is not None and not negative)
+    return stack(series_of(file, ways.pages), ways, viewable=by_pillow is not None and by_pillow.viewable)
 
 
 def shows_all(tags):
@@ -73,16 +74,22 @@ def series_of(file, pages):
     if None in found[0].pages:  # one of the files of an OME-TIFF: its pages are its own
         file.seek(0)
         found = tifffile.TiffFile(Nameless(file), is_ome=False).series
-    full = [series for series in found if not series.keyframe.subfiletype & BESIDE] or found
-    sizes = [math.prod(series.shape) for series in full]
-    if len(full) > 1 and (pages == "images" or sizes[0] < max(sizes)):
+    first, *others = [series for series in found if not series.keyframe.subfiletype & BESIDE] or found
+    if others and (pages == "images" or not all(is_smaller(series.keyframe, first.keyframe) for series in others)):
         raise ValueError("its pages are of several sizes or kinds; save them as files of their own")
-    return full[0]
+    return first
+
+
+def is_smaller(page, other):
+    """Whether a page may be a smaller copy of another one, though it does not say so."""
+    return page.imagelength < other.imagelength and page.imagewidth < other.imagewidth
 
 
 def stack(series, ways, viewable):
     """A tifffile series as Contents. Raises ValueError where one image takes all to be read, and they are too many."""
     axes, shape = series.axes, series.shape
+    if series.keyframe.photometric == PALETTE and not series.keyframe.is_imagej:  # whose palettes merely show numbers
+        raise ValueError("its pixels are numbers of a palette; save it in colours")
     if missing := set("YX") - set(axes):
         raise ValueError(f"it has no axes {missing}, but {axes}")
     upright = [axes.index(axis) for axis in "YX"]

@@ -5,6 +5,7 @@ files and addresses, but none is opened (``SHUT``), and frames larger than the l
 """
 
 import contextlib
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -16,6 +17,7 @@ from readers.pictures import as_seen
 from runtime.libraries import library
 
 SHUT = {"protocol_whitelist": "none"}  # what stands in a file opens nothing
+WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders beside FFmpeg's own, which leave transparency out
 UNSAID, HIGH = 2, 720  # a colour space that a file does not tell is BT.709 from so many lines on, below BT.601
 
 
@@ -112,11 +114,12 @@ def start(source):
 
 def decoded(source, video, damage):
     """The frames of a stream as PyAV has them. What cannot be read is passed over, and said in the list ``damage``."""
+    decoder = decoder_of(video)
     for packet in undamaged(source.demux(video), damage):
         if packet is not None and packet.is_corrupt:
             damage.append("a damaged packet")
         try:
-            pictures = video.decode(packet)
+            pictures = decoder.decode(packet)
         except pyav().error.FFmpegError as error:
             damage.append(reason(error))
             continue
@@ -124,6 +127,16 @@ def decoded(source, video, damage):
             if picture.is_corrupt:
                 damage.append("a damaged picture")
             yield picture
+
+
+def decoder_of(video):
+    """What decodes a stream: where it says that it has transparency, what can see that, if this PyAV has it."""
+    other = WITH_ALPHA.get(video.codec_context.name)
+    if video.metadata.get("alpha_mode") != "1" or other not in pyav().codecs_available:
+        return video
+    decoder = pyav().CodecContext.create(other, "r")
+    decoder.options = video.codec_context.options
+    return decoder
 
 
 def undamaged(packets, damage):
@@ -136,6 +149,16 @@ def undamaged(packets, damage):
         yield None
 
 
+def turned(pixels, matrix):
+    """H×W×C as a display matrix (ISO/IEC 14496-12) turns and mirrors it: that PyAV's ``rotation`` is an angle alone."""
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if a * d < b * c:
+        pixels, a, b = pixels[:, ::-1], -a, -b
+    return np.rot90(pixels, round(-math.degrees(math.atan2(b, a)) / 90))
+
+
 def as_array(picture, width, height, channels):
     """A frame of PyAV as a person sees it, H×W×C of 8 bits."""
     alpha = any(part.is_alpha for part in picture.format.components)
@@ -144,7 +167,7 @@ def as_array(picture, width, height, channels):
         format="rgba" if alpha else "rgb24", width=width, height=height,
         src_colorspace=("ITU709" if height >= HIGH else "ITU601") if unsaid else None,
     )  # fmt: skip
-    upright = Image.fromarray(np.ascontiguousarray(np.rot90(pixels, picture.rotation // 90)))
+    upright = Image.fromarray(np.ascontiguousarray(turned(pixels, picture.side_data.get("DISPLAYMATRIX"))))
     seen = np.asarray(as_seen(upright, channels))
     return seen.reshape(*seen.shape[:2], -1)
 

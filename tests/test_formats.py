@@ -340,7 +340,7 @@ def test_the_range_is_the_types_or_the_percentiles_or_what_is_given(tmp_path, ca
 
 def test_ct_has_the_range_of_its_bits(tmp_path):
     dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
-    dataset.BitsStored, dataset.PixelRepresentation = 12, 0
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
     dataset.save_as(tmp_path / "a.dcm")
     assert domain_of(tmp_path)[1:4] == (-1024, 3071, "int16")
 

@@ -169,6 +169,11 @@ def test_what_a_model_in_memory_does_not_take_is_said(channels, frame, said):
         assert result.shape == ((8, 12) if channels == 1 else (8, 12, channels)) and result.dtype == np.uint16
 
 
+def test_bits_that_do_not_begin_with_the_lowest_are_refused(tmp_path):
+    with pytest.raises(BadImage, match="12 bits do not begin with the lowest"):
+        read_file(scan(tmp_path / "a.dcm", HighBit=15))
+
+
 # ---- NIfTI ----
 
 
@@ -307,7 +312,73 @@ def test_a_translation_of_a_volume_lies_as_its_source_however_that_is_stored(wor
     assert np.array_equal(nibabel.as_closest_canonical(turned).get_fdata(), straight.get_fdata())
 
 
+def test_complex_voxels_are_refused_with_a_scale_too(tmp_path):
+    image = nibabel.Nifti1Image(np.ones((5, 6, 3), np.complex64), np.eye(4))
+    image.header.set_slope_inter(2, 0)
+    (tmp_path / "a.nii").write_bytes(image.to_bytes())
+    with pytest.raises(BadImage, match="not real numbers"):
+        read_file(Place(tmp_path / "a.nii"))
+
+
 # ---- TIFF ----
+
+
+UNSHOWN = {  # TIFF that is no picture, whatever Pillow makes of it
+    "0 is white": (np.uint16, dict(photometric="miniswhite")),
+    "32 bits": (np.uint32, {}),
+    "32 bits, signed": (np.int32, {}),
+    "16 bits, signed": (np.int16, {}),
+    "8 bits, signed": (np.int8, {}),
+    "12 bits": (np.uint16, dict(bitspersample=12)),
+    "floats, 0 is white": (np.float32, dict(photometric="miniswhite")),
+}
+
+
+@pytest.mark.parametrize(("dtype", "tags"), UNSHOWN.values(), ids=UNSHOWN)
+def test_numbers_that_would_be_shown_wrongly_are_no_picture(tmp_path, dtype, tags):
+    path = tmp_path / "a.tif"
+    tags = {"photometric": "minisblack"} | tags
+    values = (np.arange(20 * 24) % 100).reshape(20, 24).astype(dtype)
+    tifffile.imwrite(path, values / 100 if dtype == np.float32 else values, **tags)
+    with pytest.raises(BadImage, match="not those of a picture"):
+        load_image(path)
+    assert not read_file(path)[0].viewable
+
+
+def test_gray_of_16_bits_can_be_seen_as_a_picture(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 257 * 99, 65535]], np.uint16))
+    assert np.asarray(load_image(tmp_path / "a.tif", 1)).tolist() == [[0, 99, 255]]
+    assert read_file(tmp_path / "a.tif")[0].viewable
+
+
+OTHERS = {  # pages that are no smaller copies of the first
+    "narrower": [np.zeros((20, 30), np.uint16), np.zeros((20, 29), np.uint16)],
+    "of another type": [np.zeros((20, 30), np.uint16), np.zeros((20, 30), np.float32)],
+    "larger": [np.zeros((20, 30), np.uint16), np.zeros((40, 60), np.uint16)],
+}
+
+
+@pytest.mark.parametrize("pages", OTHERS.values(), ids=OTHERS)
+def test_no_page_is_left_out(tmp_path, pages):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in pages:
+            writer.write(page, photometric="minisblack")
+    with pytest.raises(BadImage, match="of several sizes or kinds"):
+        read_file(tmp_path / "a.tif")
+
+
+def test_a_smaller_copy_behind_an_image_is_left_out(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for side in (40, 10):
+            writer.write(np.full((side, side), side, np.uint16), photometric="minisblack")
+    assert read_file(tmp_path / "a.tif")[1][0].max() == 40
+
+
+def test_numbers_of_a_palette_are_no_pixels(tmp_path):
+    first, second = (Image.new("RGB", (20, 24), colour).quantize(4) for colour in ("red", "lime"))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    with pytest.raises(BadImage, match="numbers of a palette"):
+        read_file(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(

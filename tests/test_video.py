@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import struct
 from argparse import Namespace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,7 @@ from readers.clips import by_number, is_clip, open_clip
 from readers.domains import PICTURES
 from readers.moving import Frame
 from readers.pictures import load_image
+from readers.videos import turned
 from runtime.errors import UserError
 from runtime.folders import WRITTEN
 
@@ -190,6 +192,51 @@ def test_a_turned_video_comes_out_upright(same, turn):
     assert aspect == (2 if turn == 180 else Fraction(1, 2))
     with av.open("out.mp4") as source:
         assert next(source.decode(video=0)).rotation == 0
+
+
+FIXED = 2**16  # 1 in the numbers of a matrix
+MATRICES = {
+    (1, 0, 0, 1): lambda x: x,
+    (0, 1, -1, 0): lambda x: np.rot90(x, -1),
+    (-1, 0, 0, -1): lambda x: np.rot90(x, 2),
+    (0, -1, 1, 0): lambda x: np.rot90(x),
+    (-1, 0, 0, 1): lambda x: x[:, ::-1],
+    (1, 0, 0, -1): lambda x: x[::-1],
+    (0, 1, 1, 0): lambda x: x.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda x: np.rot90(x.swapaxes(0, 1), 2),
+}
+
+
+@pytest.mark.parametrize(("matrix", "expected"), MATRICES.items())
+def test_a_display_matrix_turns_and_mirrors(matrix, expected):
+    """x' = a x + c y and y' = b x + d y, with y downwards."""
+    a, b, c, d = (FIXED * number for number in matrix)
+    pixels = np.arange(12).reshape(3, 4, 1)
+    found = turned(pixels, struct.pack("=9i", a, b, 0, c, d, 0, 0, 0, 2**30))
+    assert np.array_equal(found, expected(pixels)) and turned(pixels, None) is pixels
+
+
+def test_a_mirrored_video_comes_out_as_it_is_seen(same):
+    content = bytearray(Path(make_video("clip.mp4", sound=None)).read_bytes())
+    place = content.index(b"tkhd") + 44  # of the matrix
+    content[place : place + 36] = struct.pack(">9i", -FIXED, 0, 0, 0, FIXED, 0, 0, 0, 2**30)
+    Path("mirrored.mp4").write_bytes(content)
+    assert same("--input=mirrored.mp4", "--output=out.mp4", "--crf=1").code == 0
+    assert np.abs(look("out.mp4")[0][5].astype(int) - look("clip.mp4")[0][5][:, ::-1]).mean() < 3
+
+
+@pytest.mark.skipif("libvpx-vp9" not in av.codecs_available, reason="this PyAV has no VP9 of libvpx")
+def test_transparency_of_vp9_is_over_white(tmp_path):
+    with av.open(str(tmp_path / "a.webm"), "w") as sink:
+        stream = sink.add_stream("libvpx-vp9", rate=RATE, options={"crf": "1", "b": "0"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuva420p"
+        pixels = np.zeros((32, 32, 4), np.uint8)
+        pixels[:, 16:, 3] = 255
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva420p")
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            sink.mux(packet)
+    (frame,) = open_clip(tmp_path / "a.webm", PICTURES).read()
+    assert frame.array[:, :14].min() > 250 and frame.array[:, 18:].max() < 5
 
 
 def test_an_odd_size_gets_one_more_row_and_column(same):
