@@ -10,6 +10,8 @@ from readers.geometry import squeezed
 from readers.pictures import as_seen
 from runtime.errors import UserError
 
+SEEN = "bool", "uint8", "uint16", "float32"  # types of arrays that can be pictures; floats in [0, 1]
+
 
 class PictureTranslator:
     """Translates pictures and arrays by ``translators``, on ``device``, between the ``domains`` {"A", "B"}."""
@@ -48,6 +50,8 @@ def seen(frame, domain):
     """A PIL image, or an array H×W[×3], as an array of ``domain``, which is of 8-bit pictures. Raises UserError where
     it is neither."""
     try:
+        if isinstance(frame, np.ndarray) and frame.dtype.name not in SEEN:
+            raise TypeError
         picture = frame if isinstance(frame, Image.Image) else Image.fromarray(frame)
         if not min(picture.size):
             raise ValueError("it is empty")

@@ -168,12 +168,13 @@ def flatten(image):
 
 
 def eight_bits(image):
-    """Gray of 16 or 32 bits, or floats in [0, 1], to 8 bits. ``Image.convert`` would clip instead of scaling. Raises
-    ValueError for other floats."""
+    """Gray of 16 or 32 bits, or floats in [0, 1], to 8 bits, the one that stands for transparent to white.
+    ``Image.convert`` would clip instead of scaling. Raises ValueError for other floats."""
     values = np.asarray(image, dtype=np.float64)
     if image.mode == "F" and not (np.abs(values - 0.5) < 0.51).all():  # nor NaN
         raise ValueError("its floats are not between 0 and 1, as those of a picture are")
     white = 1.0 if image.mode == "F" else 65535.0
+    values = np.where(values == image.info.get("transparency"), white, values)
     return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
 
 

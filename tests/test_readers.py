@@ -144,6 +144,7 @@ def test_an_edge_in_a_file_of_another_type_than_the_domains_does_not_turn_round(
     ("channels", "frame", "said"),
     [
         (3, np.zeros((8, 8, 5)), "takes PIL images, or arrays H×W.×3. of uint8, not float64 .8, 8, 5."),
+        (3, np.full((8, 8), 200, np.int32), "arrays H×W.×3. of uint8, not int32 .8, 8."),
         (3, "a.png", "takes PIL images, .* not str"),
         (4, Image.new("RGB", (8, 8)), "takes arrays H×W×C of 4 channels of uint16 .*, not Image"),
         (4, np.zeros((8, 8, 3), np.uint16), "takes arrays H×W×C of 4 channels of uint16 .*, not ndarray .8, 8, 3."),
@@ -349,6 +350,12 @@ def test_gray_of_16_bits_can_be_seen_as_a_picture(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 257 * 99, 65535]], np.uint16))
     assert np.asarray(load_image(tmp_path / "a.tif", 1)).tolist() == [[0, 99, 255]]
     assert read_file(tmp_path / "a.tif")[0].viewable
+
+
+def test_the_gray_that_stands_for_transparent_is_white(tmp_path):
+    gray = np.array([[0, 257 * 99, 257 * 7, 65535]], np.uint16)
+    Image.fromarray(gray).save(tmp_path / "a.png", transparency=257 * 7)
+    assert np.asarray(load_image(tmp_path / "a.png", 1)).tolist() == [[0, 99, 255, 255]]
 
 
 OTHERS = {  # pages that are no smaller copies of the first
