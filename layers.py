@@ -13,17 +13,29 @@ from registry import NORMS, load
 
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Torch's, but on a CPU by kernels that compute the same faster: that of group norm or, in channels_last, that of
-    batch norm for one image at a time. (Not on a GPU: there autocast would make it float32.)"""
+    batch norm for one image at a time. (Not on a GPU: there autocast would make it float32.)
+
+    In channels_last both take sums of squares, in which a variance drowns that is small beside the square of its mean.
+    So translation, where each digit of 16 bits counts, takes the mean off first; then whole images are what tiles and
+    exported models make of them. In training batch norm's 1e-4 of a standard deviation would not pay for that.
+    """
 
     SMALL = 1024  # pixels; below, group norm's kernel in channels_last is not vectorised (its backward never is)
 
     def forward(self, x):
         if x.device.type != "cpu" or self.affine or self.track_running_stats:
             return super().forward(x)
-        channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-        if channels_last and (torch.is_grad_enabled() or x.shape[2] * x.shape[3] < self.SMALL):
+        if not in_channels_last(x):
+            return F.group_norm(x, x.shape[1], eps=self.eps)
+        if torch.is_grad_enabled():
             return image_by_image(x, self.eps)
-        return F.group_norm(x, x.shape[1], eps=self.eps)
+        x = x - x.mean((2, 3), keepdim=True)
+        small = x.shape[2] * x.shape[3] < self.SMALL
+        return image_by_image(x, self.eps) if small else F.group_norm(x, x.shape[1], eps=self.eps)
+
+
+def in_channels_last(x):
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def image_by_image(x, eps):
@@ -45,7 +57,8 @@ class LayerNorm2d(nn.Module):
     Unlike an instance norm it leaves a channel flat where the image is flat, instead of stretching what little there is
     in it to variance 1.
 
-    On a CPU by the kernel of group norm, which is the fastest there. On a GPU that kernel, like layer norm's, gives
+    On a CPU by the kernel of group norm, which is the fastest there; that for channels_last takes sums of squares (see
+    InstanceNorm2d), and is spared by calling rows channels: over all of them, their order does not matter. On a GPU that kernel, like layer norm's, gives
     each image to one thread block (aten/src/ATen/native/cuda/group_norm_kernel.cu in PyTorch), and one multiprocessor
     works while the others wait; a reduction is split over as many as there are (Reduce.cuh, beside it).
     """
@@ -56,7 +69,11 @@ class LayerNorm2d(nn.Module):
         super().__init__()
 
     def forward(self, x):
-        return F.group_norm(x, 1, eps=self.eps) if x.device.type == "cpu" else standardize(x, self.eps)
+        if x.device.type != "cpu":
+            return standardize(x, self.eps)
+        if in_channels_last(x):
+            return F.group_norm(x.permute(0, 2, 3, 1), 1, eps=self.eps).permute(0, 3, 1, 2)
+        return F.group_norm(x, 1, eps=self.eps)
 
 
 def standardize(x, eps):

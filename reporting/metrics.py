@@ -92,7 +92,8 @@ def set_distances(fake, real):
     (https://arxiv.org/abs/1904.06991). NaN where there are too few images.
 
     KID is averaged over random subsets of at most half the images. Halves of a sample vary about the whole as samples
-    of that size vary about the truth, so their spread, scaled, is the standard error of the whole.
+    of that size vary about the truth, so their spread, scaled, is the standard error of the whole. (Where one set is
+    much larger than the other it is too large, up to three times: of the larger one far less than half is taken.)
     """
     fid, kid, prc = (library(f"torch_fidelity.metric_{name}") for name in ("fid", "kid", "prc"))
     fake, real = fake.double().cpu(), real.double().cpu()

@@ -148,9 +148,10 @@ def test_layer_norm_takes_all_of_an_image_together(norm, memory_format):
     torch.testing.assert_close(norm(x), one_plane)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("norm", LAYER_NORMS.values(), ids=LAYER_NORMS)
-def test_layer_norm_is_twice_differentiable(norm):
-    x = torch.randn(2, 6, 2, 3, dtype=torch.double, requires_grad=True)
+def test_layer_norm_is_twice_differentiable(norm, memory_format):
+    x = torch.randn(2, 6, 2, 3, dtype=torch.double).to(memory_format=memory_format).requires_grad_()
     assert torch.autograd.gradcheck(norm, x) and torch.autograd.gradgradcheck(norm, x)
 
 

@@ -1,5 +1,6 @@
 """What makes training fast or small changes nothing but rounding: every recipe against the textbook's step."""
 
+import copy
 import io
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import convolutions
 import trainer
 from convolutions import RowByRow, Winograd, convolve_doubled, rows_pay, transforms, winograd_pays
 from datasets import epoch_batches
-from layers import InstanceNorm2d
+from layers import InstanceNorm2d, LayerNorm2d
 from losses import both_directions
 from models import SelfAttention
 from options import parse_training
@@ -540,6 +541,31 @@ def test_a_blank_image_has_no_larger_gradients_than_a_picture(layout, amp):
     picture = gradient(batch()["A"])
     for value in (-1.0, 0.37, 1.0):
         assert gradient(torch.full_like(batch()["A"], value)) < 3 * picture
+
+
+@pytest.mark.parametrize("size", [5, 64])
+@pytest.mark.parametrize("norm", [InstanceNorm2d(6), LayerNorm2d(6)], ids=["instance", "layer"])
+def test_a_norm_keeps_its_digits_where_contrast_is_low(norm, size):
+    """Kernels that sum squares lose 4 % of the largest value there."""
+    x = 1 + torch.randn(2, 6, size, size) / 100
+    with torch.no_grad():
+        exact = norm(x.double())
+        for layout in (torch.contiguous_format, torch.channels_last):
+            found = norm(x.contiguous(memory_format=layout))
+            assert found.is_contiguous(memory_format=layout)
+            torch.testing.assert_close(found.double(), exact, rtol=0, atol=5e-5)
+
+
+def test_a_translation_of_16_bits_keeps_its_digits_where_contrast_is_low():
+    """Noise of 600 ± 50 in a range of 65,536, translated in float32, is that of float64 but for rounding: translations
+    take half of the range, and some 6 levels of it are off."""
+    generator = build(CycleGAN, "--recipe=lsgan").translators.G_AB.eval().requires_grad_(False)
+    x = (600 + 50 * torch.randn(1, 3, 128, 128, dtype=torch.double)).round() / 32767.5 - 1
+    exact = copy.deepcopy(generator).double()(x)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch.no_grad():
+            found = generator.to(memory_format=layout)(x.float().contiguous(memory_format=layout))
+        assert (found.double() - exact).abs().max() * 32767.5 < 12
 
 
 def test_instance_norm_has_parameters_where_they_are_wanted():
