@@ -57,10 +57,12 @@ class LayerNorm2d(nn.Module):
     Unlike an instance norm it leaves a channel flat where the image is flat, instead of stretching what little there is
     in it to variance 1.
 
-    On a CPU by the kernel of group norm, which is the fastest there; that for channels_last takes sums of squares (see
-    InstanceNorm2d), and is spared by calling rows channels: over all of them, their order does not matter. On a GPU that kernel, like layer norm's, gives
-    each image to one thread block (aten/src/ATen/native/cuda/group_norm_kernel.cu in PyTorch), and one multiprocessor
-    works while the others wait; a reduction is split over as many as there are (Reduce.cuh, beside it).
+    On a CPU by the kernel of group norm, which is the fastest there. That for channels_last, which takes sums of squares
+    (see InstanceNorm2d), is spared by calling rows channels: over all of them, their order does not matter.
+
+    On a GPU that kernel, like layer norm's, gives each image to one thread block
+    (aten/src/ATen/native/cuda/group_norm_kernel.cu in PyTorch), and one multiprocessor works while the others wait; a
+    reduction is split over as many as there are (Reduce.cuh, beside it).
     """
 
     eps = 1e-5
