@@ -57,7 +57,7 @@ class LayerNorm2d(nn.Module):
     Unlike an instance norm it leaves a channel flat where the image is flat, instead of stretching what little there is
     in it to variance 1.
 
-    On a CPU by the kernel of group norm, which is the fastest there. That for channels_last, which takes sums of squares
+    On a CPU by the kernel of group norm, the fastest there. That for channels_last, which takes sums of squares
     (see InstanceNorm2d), is spared by calling rows channels: over all of them, their order does not matter.
 
     On a GPU that kernel, like layer norm's, gives each image to one thread block
