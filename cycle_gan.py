@@ -135,14 +135,13 @@ class Run:
         if self.epoch == self.options.n_epochs:  # resumed where nothing is left to train
             saver.save(self)
         (spent,) = distributed.all_reduce_max(self.time.share())
-        model.set_schedule(self.epoch, spent)
         with monitor.progress(self):
             for batch in self.batches():
                 self.steps += 1
+                model.set_schedule(self.epoch, spent)
                 for update in model.updates(self.steps):
                     monitor.losses.add(self.steps, update(batch))
                 self.advance(len(batch["A"]) * distributed.WORLD)
-                model.set_schedule(self.epoch, spent)
 
                 drawn = monitor.count(self, batch)
                 if monitor.evaluation_due(self):

@@ -59,7 +59,7 @@ class NoMasks(nn.Module):
         return x
 
     def start_epoch(self, epoch):
-        """Called with the number of epochs done, at the start and after each step."""
+        """Called with the number of epochs done, before each step."""
 
 
 class GivenMasks(NoMasks):

@@ -439,7 +439,7 @@ def test_scalars_are_json_lines_and_a_resumed_run_goes_on_with_them(workplace, r
     assert {"G", "D", "penalty", "score real", "score fake", "gradient of G_AB", "gradient of D_B"} <= names
     assert {"learning rate", "gamma of G_AB.attention", "images/s", "KID AtoB", "epoch"} <= names
     rates = [line["learning rate"] for line in lines() if "learning rate" in line]
-    assert rates[0] == 2e-4 and rates[-1] == 0 and not (workplace / "images/tiny/tensorboard").exists()
+    assert set(rates) == {2e-4} and not (workplace / "images/tiny/tensorboard").exists()
     before = lines()
     (workplace / "saved_models/tiny/epoch_2.pth").unlink()
     scripted(monkeypatch, 0.3)
