@@ -25,13 +25,12 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     def forward(self, x):
         if x.device.type != "cpu" or self.affine or self.track_running_stats:
             return super().forward(x)
-        if not in_channels_last(x):
-            return F.group_norm(x, x.shape[1], eps=self.eps)
-        if torch.is_grad_enabled():
+        channels_last, trains = in_channels_last(x), torch.is_grad_enabled()
+        if channels_last and not trains:
+            x = x - x.mean((2, 3), keepdim=True)
+        if channels_last and (trains or x.shape[2] * x.shape[3] < self.SMALL):
             return image_by_image(x, self.eps)
-        x = x - x.mean((2, 3), keepdim=True)
-        small = x.shape[2] * x.shape[3] < self.SMALL
-        return image_by_image(x, self.eps) if small else F.group_norm(x, x.shape[1], eps=self.eps)
+        return F.group_norm(x, x.shape[1], eps=self.eps)
 
 
 def in_channels_last(x):

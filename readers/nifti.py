@@ -31,12 +31,12 @@ def nifti(file, ways, suffix):
         raise ValueError(f"its shape is {volume.shape}, not that of a volume or of one with channels")
     low, high, dtype = voxel_range(volume)
     turn = orientation(volume)
-    axis = list(turn[:, 0]).index(ways.slice_axis)  # of the file
-    forward = turn[axis, 1] > 0
+    in_file = np.argsort(turn[:, 0])  # which of the file's axes is each of the patient's
+    axis = in_file[ways.slice_axis]
     count = shape[axis]
-    columns, rows = (shape[i] for i in np.argsort(turn[:, 0]) if i != axis)
+    columns, rows = (shape[i] for i in in_file if i != axis)
     if min(columns, rows) == 1 < count:
-        size = "×".join(str(shape[i]) for i in np.argsort(turn[:, 0]))
+        size = "×".join(str(shape[i]) for i in in_file)
         raise ValueError(f"a volume of {size} has no images along --slice_axis {ways.slice_axis}")
     between = (count - 1) * math.prod(shape[:axis]) * volume.get_data_dtype().itemsize
     whole = math.prod(shape) * volume.get_data_dtype().itemsize / 2**30
@@ -46,7 +46,7 @@ def nifti(file, ways, suffix):
     def load(part):
         chosen = [slice(None)] * len(volume.shape)
         if axis < len(chosen):
-            first = part if forward else count - 1 - part
+            first = part if turn[axis, 1] > 0 else count - 1 - part
             chosen[axis] = slice(first, first + 1)
         pixels = np.asanyarray(volume.dataobj[tuple(chosen)])
         pixels = pixels.reshape([1 if i == axis else n for i, n in enumerate(shape[:4])])

@@ -107,9 +107,8 @@ def gradients(flags):
     steps = (model._parallel_G, both_directions(*images[:2])), (model._parallel_D, [images])
     for objective, parts in steps:
         idle = torch.optim.SGD(objective.parameters(), lr=0.0)
-        with patch.object(
-            torch, "rand", lambda n, *shape, **kind: torch.full((n, *shape), 0.3, **kind)
-        ):  # of penalties
+        penalised_at = patch.object(torch, "rand", lambda *shape, **kind: torch.full(shape, 0.3, **kind))
+        with penalised_at:
             model._optimizer_step(objective, parts, idle, model.scaler_G, {})
         found.append([p.grad for p in objective.parameters()])
     return found
