@@ -3,6 +3,8 @@
 Tensors on GPUs travel by NCCL, and what the hosts tell each other by gloo: agreeing never waits for a GPU.
 """
 
+import atexit
+import gc
 import os
 import sys
 import warnings
@@ -21,10 +23,7 @@ RANK, WORLD, LOCAL_RANK = (
 # an evaluation, evaluates, and writes checkpoints and grids: hours, on a slow network or disk, in a healthy run.
 # When a process dies, torchrun ends the others long before this limit, which is for one that lives and hangs.
 LONGEST_WAIT = timedelta(days=1)
-# Groups that are left. Whoever lets go of a group last waits for its threads, one of which may need the interpreter's
-# lock to free a tensor. Python's reference gives the lock away first; that of a network, which is within
-# DistributedDataParallel, does not, and a run of torch 2.11 could hang at its end. So Python's is the last.
-LEFT = []
+LEFT = []  # groups, until the program ends: see leave()
 
 
 def is_main():
@@ -62,12 +61,36 @@ def process_group(device):
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Imported later, its functions would hold the group, as their default.
+    from torch.distributed import nn  # noqa: F401
+
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=meeting_point(), rank=RANK, world_size=WORLD, timeout=LONGEST_WAIT)
-    with nullcontext() if is_main() else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
-        yield
+    try:
+        with nullcontext() if is_main() else open(os.devnull, "w") as silence, redirect_stdout(silence or sys.stdout):
+            yield
+    except SystemExit:  # after a signal, at the same step in all processes
+        leave()
+        raise
+    leave()  # not after an error: the others, still at work, are torchrun's to end
+
+
+def leave():
+    """Leave the process group, and let go of it when the program ends, after every network and before the interpreter.
+
+    Whoever lets go of a group last waits for its threads, one of which may need the interpreter's lock to free a
+    tensor. Python's reference gives the lock away first. That of a network, which is within DistributedDataParallel,
+    does not, and the process hangs. A thread that asks an interpreter which is being taken down ends the process.
+    """
+    if not LEFT:
+        atexit.register(let_go)
     LEFT.append(dist.group.WORLD)
-    dist.destroy_process_group()  # not after an error: the others, still at work, are torchrun's to end
+    dist.destroy_process_group()
+
+
+def let_go():
+    gc.collect()  # networks in cycles of references
+    LEFT.clear()
 
 
 def data_parallel(objective, **options):
