@@ -10,6 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from registry import NORMS, load
 
+# torch.compiler.disable imports the compiler at once, a second or two of each start; that of torch's own parts waits.
+not_compiled = getattr(torch, "_disable_dynamo", torch.compiler.disable)
+
 
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Torch's, but on a CPU by kernels that compute the same faster: that of group norm or, in channels_last, that of

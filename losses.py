@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from layers import mixes_samples
+from layers import mixes_samples, not_compiled
 from registry import GAN_LOSSES, PENALTIES, load
 from spectral_norm import one_power_iteration
 from translators import compose, forward_as
@@ -71,7 +71,7 @@ class Wasserstein:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@torch.compiler.disable  # compiled functions have no second derivative
+@not_compiled  # compiled functions have no second derivative
 def gradient_norm(critic, images):
     """The norm of the gradient of the mean patch score C(x) at each image N×C×H×W, per unit of root-mean-square pixel
     distance: N.

@@ -36,7 +36,8 @@ def weights_init_normal(module):
 
 def initialise(network, spectral_norm):
     """The last step of every network's constructor: initial weights, then spectral norm, which estimates from them."""
-    network.apply(weights_init_normal)
+    if not any(weight.is_meta for weight in network.parameters()):  # mere shapes: torch imports its compiler for them
+        network.apply(weights_init_normal)
     if spectral_norm:
         add_spectral_norm(network)
 

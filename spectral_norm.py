@@ -11,7 +11,7 @@ from torch import nn
 from torch.linalg import vector_norm
 from torch.nn.utils import parametrize
 
-from layers import norm_classes
+from layers import norm_classes, not_compiled
 
 TINY = 1e-12  # the least that is divided by
 
@@ -32,10 +32,18 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.dim = dim
         matrix = as_matrix(weight.detach(), dim)
-        u, v = (matrix.new_empty(size).normal_() for size in matrix.shape)
-        self.register_buffer("_u", u / vector_norm(u))
-        self.register_buffer("_v", v / vector_norm(v))
-        for _ in range(0 if matrix.is_meta else self.FIRST_ITERATIONS):  # there is nothing to find in a mere shape
+        u, v = (matrix.new_empty(size) for size in matrix.shape)
+        self.register_buffer("_u", u)
+        self.register_buffer("_v", v)
+        if not matrix.is_meta:  # in a mere shape there is nothing to find
+            self.begin(matrix)
+
+    def begin(self, matrix):
+        """Draw the singular vectors, and bring them near those of ``matrix``."""
+        for vector in (self._u, self._v):
+            vector.normal_()
+            vector /= vector_norm(vector)
+        for _ in range(self.FIRST_ITERATIONS):
             self.largest(matrix)
 
     def forward(self, weight):
@@ -131,7 +139,7 @@ def one_power_iteration(*networks, settled=()):
         yield
 
 
-@torch.compiler.disable  # compiled functions have one backward
+@not_compiled  # compiled functions have one backward
 def compute_weights(networks, settled):
     """Put all normalised weights into the cache."""
     for network in (*networks, *settled):

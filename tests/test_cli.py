@@ -103,6 +103,15 @@ def test_the_bar_shows_epoch_losses_and_speed(workplace):
     assert re.search(r"epoch 1/1: 100%.*3/3.*img/s", result.stderr)
 
 
+def test_translation_imports_no_compiler(workplace, run):
+    """Torch's takes a second or two to import: as long as everything else at the start."""
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    code = f"import sys; sys.path[0] = {str(ROOT)!r}; import test; test.main(); print(*sys.modules)"
+    result = run_python("-c", code, "--dataset_name=tiny", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "3 translations are in" in result.stdout and "torch._dynamo" not in result.stdout.split()
+
+
 def test_starting_anew_overwrites_nothing(workplace, run):
     for _ in range(2):
         assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
