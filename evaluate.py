@@ -123,6 +123,7 @@ def measure_model(options, device):
         "images": {side: len(side_folder) for side, side_folder in evaluation.folders.items()},
         "numbers": evaluation(translators, directions),
         "compared": evaluation.compared,
+        "shared": evaluation.shared,
         "untranslated": {side: numbers for side, numbers in evaluation.untranslated().items() if side in sources},
         "width": evaluation.network.width,
         "domains": domains,
@@ -150,6 +151,11 @@ def show(report):
         print(
             f"{direction}: L1, PSNR and SSIM take images of the same name for each other's truth; {count} of "
             f"{report['images'][direction[0]]} have one of their size."
+        )
+    if report.get("shared") and not report["compared"]:
+        print(
+            f"No L1, PSNR and SSIM: they want a truth of the same name for each image, and {report['shared']} of "
+            f"{max(report['images'].values())} names are on both sides."
         )
     few = min(report["images"].values())
     if FEWEST <= few < report["width"]:

@@ -220,6 +220,7 @@ class Evaluation:
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
         names = {side: folder.names for side, folder in self.folders.items()}
         self.namesake = {side: namesakes(names[side], names[other]) for side, other in ("AB", "BA")}
+        self.shared = len(set.intersection(*({name.with_suffix("") for name in each} for each in names.values())))
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
 
     @torch.inference_mode()

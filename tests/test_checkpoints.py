@@ -54,6 +54,15 @@ def test_a_better_one_of_a_course_that_was_left_is_later_though_no_other_is(tmp_
     assert checkpoints.later_than(tmp_path, state(7)) == []
 
 
+def test_where_the_best_alone_is_there_yet_its_name_is_told(tmp_path):
+    checkpoints.write(tmp_path / "best.pth", {"format": checkpoints.FORMAT, **state(7)})
+    with pytest.raises(UserError, match="--epoch best"):
+        checkpoints.load(tmp_path, "latest")
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        checkpoints.load(tmp_path, "latest", resume=True)
+    assert checkpoints.load(tmp_path, "best")[0] == tmp_path / "best.pth"
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error):
     def full(*_, **__):
