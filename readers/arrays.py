@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 from numpy.lib import format as npy_format
 
-from readers.files import Contents
+from readers.files import FEW, Contents
 
 LONGEST = 10000  # bytes of a header, as NumPy bounds it, but after reading it
 HEADERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
@@ -66,5 +66,9 @@ def header(file):
 def contents(shape, dtype, load):
     if len(shape) not in (2, 3):
         raise ValueError(f"its shape is {shape}, not (height, width) or (height, width, channels)")
+    if len(shape) == 3 and shape[0] <= FEW < shape[2]:
+        raise ValueError(
+            f"its shape is {shape}, and channels come last: if the first axis is theirs, np.moveaxis(array, 0, -1)"
+        )
     sizes = *shape[:2], shape[2] if len(shape) == 3 else 1
     return Contents(*sizes, dtype, load)

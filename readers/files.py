@@ -13,6 +13,8 @@ from runtime.errors import UserError, first_line
 from runtime.files import open_regular
 from runtime.libraries import library as optional_library
 
+FEW = 16  # more channels are rare, and so are images that are no wider or higher
+
 
 class BadImage(UserError):
     """A file that looks like an image by its name and cannot be read as one."""

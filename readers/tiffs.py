@@ -10,7 +10,7 @@ from PIL import UnidentifiedImageError
 
 from readers import pictures
 from readers.codestreams import check_size
-from readers.files import Contents, Nameless, library, over
+from readers.files import FEW, Contents, Nameless, library, over
 from readers.pictures import BITS, MINISWHITE, PHOTOMETRIC, SAMPLE_FORMAT
 
 SAMPLES = "S"  # tifffile's letters for axes: channels within a page,
@@ -25,7 +25,6 @@ UNPACKED = 1
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what stops it is raised as well
 TO_A_SIZE = {2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}  # unpacked to what the file around them says
 STREAMS = {7, 33003, 33004, 33005, 33007, 34712, 34892}  # JPEG and JPEG 2000, which say themselves how large they are
-FEW = 16  # more channels are rare, and so are images that are no wider
 
 
 def contents(file, ways, suffix):

@@ -569,6 +569,8 @@ def test_a_few_pictures_do_not_make_all_read_with_8_bits(tmp_path, capsys):
         (".npy", lambda path: np.save(path, np.zeros((8, 8), complex)), "complex128, not real numbers"),
         (".npy", lambda path: np.save(path, np.zeros(8)), r"its shape is \(8,\)"),
         (".npy", lambda path: np.save(path, np.zeros((0, 8))), "no pixels"),
+        (".npy", lambda path: np.save(path, np.zeros((3, 40, 50))), "channels come last"),
+        (".npz", lambda path: np.savez(path, np.zeros((1, 40, 50))), "channels come last"),
         (".npy", cut_short, "its header promises 16512 bytes and it holds 400"),
         (".npy", boastful, "promises"),
         (".npz", lambda path: np.savez(path, a=np.zeros((8, 8)), b=np.zeros((8, 8))), "it holds 2 arrays"),
