@@ -5,6 +5,7 @@ Feature maps are N×C×H×W. Nothing here changes a result beyond rounding.
 """
 
 from functools import cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -208,14 +209,19 @@ class Decoder(nn.Sequential):
     that is faster (docs/performance-notes.md)."""
 
     def forward(self, x):
-        layers = iter(self)
-        for layer in layers:
-            if isinstance(layer, nn.Upsample) and layer.mode == "nearest" and folding_pays(x):
-                convolution = next(layers)
-                x = convolve_doubled(x, convolution.weight, convolution.bias)
+        layers = pairwise((*self, None))
+        for layer, after in layers:
+            if doubles(layer) and isinstance(after, ReflectConv2d) and after.kernel_size == (3, 3) and folding_pays(x):
+                x = convolve_doubled(x, after.weight, after.bias)
+                next(layers)
             else:
                 x = layer(x)
         return x
+
+
+def doubles(layer):
+    """Whether a layer is the upsampling of ``convolve_doubled``."""
+    return isinstance(layer, nn.Upsample) and layer.mode == "nearest" and layer.scale_factor == 2
 
 
 def folding_pays(x):

@@ -117,7 +117,7 @@ class CycleGAN:
 
         Returns what the log shows, name → scalar tensor.
         """
-        networks = {"G_AB": self.translators.G_AB, "G_BA": self.translators.G_BA}
+        networks = dict(self.translators.named_children())
         directions = both_directions(batch["A"], batch["B"])
         (to_B, to_A), norms = self._optimizer_step(
             self._parallel_G, directions, self.optimizer_G, self.scaler_G, networks
@@ -249,14 +249,17 @@ def check_critics(state):
 
 
 def gradient_norms(networks, scaler):
-    """The norm of each network's gradient: "gradient of NAME" → scalar tensor.
+    """The norm of the gradient of each network that has one: "gradient of NAME" → scalar tensor.
 
     A gradient may overflow in fp16 while ``scaler`` can still lower its scale: that step is skipped, and the norm is
     logged as 0.
     """
     norms = {}
     for name, network in networks.items():
-        norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        if not gradients:  # as masks that are not learned, or learned no more
+            continue
+        norm = torch.nn.utils.get_total_norm(gradients)
         if scaler.is_enabled():
             norm = torch.where(scaler.scale(torch.ones_like(norm)) > 1, norm.nan_to_num(0, 0, 0), norm)
         norms[f"gradient of {name}"] = norm

@@ -15,7 +15,16 @@ from torch.nn.utils import parametrize
 
 import convolutions
 import trainer
-from convolutions import RowByRow, Winograd, convolve_doubled, rows_pay, transforms, winograd_pays
+from convolutions import (
+    Decoder,
+    ReflectConv2d,
+    RowByRow,
+    Winograd,
+    convolve_doubled,
+    rows_pay,
+    transforms,
+    winograd_pays,
+)
 from datasets import epoch_batches
 from layers import InstanceNorm2d, LayerNorm2d
 from losses import both_directions
@@ -241,6 +250,15 @@ def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale():
     assert told["gradient of G_AB"] == 0 and told["gradient of D_A"] > 0
 
 
+def test_learned_masks_are_watched_as_long_as_they_learn():
+    model = build(CycleGAN, "--recipe=lsgan", "--mask=learned", "--mask_freeze_epoch=1")
+    (told,) = train(model, steps=1)
+    assert told["gradient of masks"] > 0
+    model.set_schedule(1)
+    (told,) = train(model, steps=1)
+    assert "gradient of masks" not in told and told["gradient of G_AB"] > 0
+
+
 def test_what_no_scale_can_mend_is_reported_in_fp16_too():
     model = build(CycleGAN, "--amp=fp16")
     model.scaler_G = torch.amp.GradScaler("cpu", init_scale=1.0)
@@ -296,6 +314,21 @@ def test_an_upsampling_and_the_convolution_behind_it_are_exactly_one(size, biase
         gradients = torch.autograd.grad(function(*inputs).square().sum(), inputs, create_graph=True)
         found.append((*gradients, *torch.autograd.grad(sum(g.square().sum() for g in gradients), inputs)))
     torch.testing.assert_close(*found, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Upsample(scale_factor=4), ReflectConv2d(2, 3, 3)),
+        (nn.Upsample(scale_factor=2), ReflectConv2d(2, 3, 5)),
+        (nn.Upsample(scale_factor=2), nn.Conv2d(2, 3, 3, padding=1)),
+        (nn.Upsample(scale_factor=2), nn.ReLU()),
+        (ReflectConv2d(2, 3, 3), nn.Upsample(scale_factor=2)),
+    ],
+)
+def test_decoders_leave_other_layers_as_they_are(layers):
+    decoder, x = Decoder(*layers), torch.randn(1, 2, 8, 8)
+    assert torch.equal(decoder(x), nn.Sequential(*layers)(x))
 
 
 def test_decoders_fold_wide_layers_in_bf16_on_a_cpu_and_all_in_float32(monkeypatch):
