@@ -232,8 +232,9 @@ class FeaturesAndPatches(nn.Module):
 
     def forward(self, x):
         for_features, for_patches = Balanced.apply(x, self.PATCH_SHARE)
-        scores = self.features(for_features)
-        return torch.cat([scores, F.interpolate(self.patches(for_patches), scores.shape[2:])], dim=1)
+        scores = self.features(for_features), self.patches(for_patches)
+        size = [max(sides) for sides in zip(*(each.shape[2:] for each in scores), strict=True)]  # no patch is left out
+        return torch.cat([F.interpolate(each, size) for each in scores], dim=1)
 
 
 class Balanced(torch.autograd.Function):

@@ -142,6 +142,13 @@ def test_patches_pull_with_a_fifth_of_the_force_of_features():
     torch.testing.assert_close(pull(critic(x)), expected)
 
 
+def test_no_patch_is_left_out_where_features_are_of_smaller_images():
+    critic, maps = FeaturesAndPatches(ndf=4, feature_size=32), []
+    critic.patches.register_forward_hook(lambda module, given, scores: maps.append(scores) or scores.retain_grad())
+    critic(torch.rand(1, 3, 128, 128)).square().sum().backward()
+    assert (maps[0].grad != 0).all()
+
+
 # ---- training ----
 
 
