@@ -58,7 +58,7 @@ def list_images(folder, ways=PICTURES):
         bare = next((path for path in files if not Path(path).suffix and not Path(path).name.startswith(".")), None)
         remedy = f"; {bare} has no ending: if it is a DICOM file, name it .dcm" if bare else ""
         raise UserError(f"the {kind} {folder} holds no images with a name that ends in {known_suffixes()}{remedy}")
-    if others := sorted(path for path in files if path.lower().endswith(OTHER_IMAGES)):
+    if others := sorted(path for path in files if path.lower().endswith(OTHER_IMAGES) and not is_image(path)):
         tell_once(f"{len(others)} files of {folder} were left out, as {others[0]}: their format cannot be read")
     return list(expand(found, ways))
 

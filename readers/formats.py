@@ -3,8 +3,8 @@
 To add a format: write a function (file, ways, suffix) → Contents, and one entry here. ``file`` is open for reading, and
 stays so until the pixels are loaded; ``ways`` has the attributes of a Domain that say how to read: ``pages``,
 ``slice_axis``. Libraries that not everyone has are imported inside the function, by ``readers.files.library``. A
-format that Pillow opens stands in ``FORMATS`` in readers/pictures.py, too. Only what is marked ``picture=True`` becomes
-a picture again; arrays of 8 bits are numbers, and their translations TIFF.
+format that Pillow opens stands in ``FORMATS`` in readers/pictures.py, too. Only what is marked ``picture=True``, which
+Pillow has to open, becomes a picture again; arrays of 8 bits are numbers, and their translations TIFF.
 """
 
 import contextlib

@@ -1,6 +1,8 @@
 """The headers of a data set's images: all are read before a training begins, and remembered for the next start."""
 
 import contextlib
+import functools
+import hashlib
 import math
 import os
 import re
@@ -15,6 +17,7 @@ from readers.files import BadImage, Contents, as_place, reading
 from readers.formats import check, contents
 from runtime import jsonl
 from runtime.errors import UserError, tell
+from runtime.files import open_regular
 
 FILE = "headers.jsonl"  # beside a run's checkpoints
 THREADS, AT_ONCE = 16, 64  # they wait for a disk, not for a processor; how many images each takes at a time
@@ -71,7 +74,8 @@ def none_readable(paths):
 class KnownHeaders:
     """Headers that earlier starts of a run have read, from FILE in its ``folder``. Called as ``read_header``.
 
-    An image counts as known while its file has the same size and time of change, and is read in the same way.
+    An image counts as known while its file has the same size and time of change, and is read in the same way, by the
+    same readers.
     """
 
     def __init__(self, folder):
@@ -107,7 +111,17 @@ class KnownHeaders:
 def key_of(place, ways):
     """What an image's header depends on, as far as can be seen without opening its file."""
     status = os.stat(place.file)
-    return [status.st_size, status.st_mtime_ns, place.offset, ways.pages, ways.slice_axis]
+    return [status.st_size, status.st_mtime_ns, place.offset, ways.pages, ways.slice_axis, revision()]
+
+
+@functools.cache
+def revision():
+    """Of the readers: another one may find something else in the same file."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        with open_regular(path) as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
 
 
 def plain(header):

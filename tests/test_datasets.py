@@ -416,6 +416,16 @@ def checked(folder, source):
     return found, len(opened)
 
 
+def test_other_readers_read_headers_anew(tmp_path, monkeypatch):
+    source, run = tmp_path / "images", tmp_path / "run"
+    source.mkdir()
+    run.mkdir()
+    noise_image(0).save(source / "0.png")
+    assert [checked(run, source)[1] for _ in range(2)] == [1, 0]
+    monkeypatch.setattr(headers, "revision", lambda: "another")
+    assert [checked(run, source)[1] for _ in range(2)] == [1, 0]
+
+
 def test_headers_are_read_once(tmp_path):
     source, run = tmp_path / "images", tmp_path / "run"
     source.mkdir()
