@@ -279,11 +279,14 @@ class Best:
     def __init__(self):
         self.score, self.waited = math.inf, 0
 
-    def improved_by(self, numbers):
-        """Take note of an evaluation's ``numbers``; whether they are the best so far."""
+    def improved_by(self, numbers, keep):
+        """Take note of an evaluation's ``numbers``; whether they are the best so far. Then ``keep()`` saves what they
+        are of, and says whether that worked: if not, what was the best before still is."""
         score = sum(direction["KID"] for direction in numbers.values()) / len(numbers)
         better = score < self.score
-        self.score, self.waited = (score, 0) if better else (self.score, self.waited + 1)
+        self.waited = 0 if better else self.waited + 1
+        if better and keep():
+            self.score = score
         return better
 
     def state_dict(self):

@@ -148,11 +148,9 @@ class Monitor:
             return
         numbers = self.evaluation(run.model.average.module)
         self.note(run, {f"{name} {direction}": x for direction, row in numbers.items() for name, x in row.items()})
-        better = self.best.improved_by(numbers)
+        better = self.best.improved_by(numbers, lambda: run.saver.save_best(run, numbers))
         shown = ", ".join(f"KID {name} {x['KID']:.4f} ± {x['KID error']:.4f}" for name, x in numbers.items())
         tqdm.write(f"epoch {run.epoch}: {shown} ({self.options.features}){', the best so far' if better else ''}")
-        if better:
-            run.saver.save_best(run, numbers)
         self.stalled = bool(self.options.patience) and self.best.waited >= self.options.patience
 
 
@@ -178,9 +176,17 @@ def build_evaluation(data, options, device, translators, domains):
     metrics.check_measure(options.features, options)
     folders = {side: find_side(data, "test", side) for side in "AB"}
     for side, path in folders.items():  # before Evaluation fetches weights
-        if len(list_images(path, domains[side])) < metrics.FEWEST:
-            raise UserError(
-                f"--eval_interval needs at least {metrics.FEWEST} images in {path}; add some, or leave it out"
-            )
+        check_enough(len(list_images(path, domains[side])), path)
     amp = pick_translation_amp("trained", options.amp, device, domains)
-    return metrics.Evaluation(folders, options, device, translators, amp, domains)
+    evaluation = metrics.Evaluation(folders, options, device, translators, amp, domains)
+    for side, images in evaluation.folders.items():  # those that could be read
+        check_enough(len(images), folders[side])
+    return evaluation
+
+
+def check_enough(count, folder):
+    """Raise UserError where ``count`` images of a folder are too few to measure."""
+    if count < metrics.FEWEST:
+        raise UserError(
+            f"--eval_interval needs at least {metrics.FEWEST} images in {folder}; add some, or leave it out"
+        )

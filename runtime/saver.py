@@ -55,9 +55,10 @@ class Saver:
             self.save(run)
 
     def save_best(self, run, numbers):
-        """Keep the averaged generators of this moment as ``best.pth``, with the ``numbers`` of their evaluation."""
+        """Keep the averaged generators of this moment as ``best.pth``, with the ``numbers`` of their evaluation.
+        Returns whether the disk took it."""
         state = {"format": checkpoints.FORMAT, **run.position(), **run.generators(), "metrics": numbers}
-        self._write(run, lambda: checkpoints.write(self.folder / "best.pth", state))
+        return self._write(run, lambda: checkpoints.write(self.folder / "best.pth", state))
 
     def set_later_aside(self, run, saved, changed):
         """Move what was saved after the checkpoint ``saved``, with which ``run`` goes on, to ``<folder>.1``, ``.2`` …:
@@ -77,9 +78,10 @@ class Saver:
         tell(f"what was saved after {place} is now in {target if later else for_grids}")
 
     def _write(self, run, write):
-        """Call ``write``; where the disk refuses, say so and leave it to the next time."""
+        """Call ``write``; where the disk refuses, say so and leave it to the next time. Whether it was written."""
         try:
             write()
+            return True
         except OSError as error:
             self.unsaved = describe(error)
             warn(f"no checkpoint at step {run.steps} ({self.unsaved}); those before it are whole, training goes on")

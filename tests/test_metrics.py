@@ -1,5 +1,6 @@
 """Known distances, evaluate.py on tiny folders, evaluations while training, scalars."""
 
+import errno
 import json
 import math
 import shutil
@@ -348,7 +349,7 @@ class Scripted:
     """An Evaluation that yields these KIDs, one after another."""
 
     def __init__(self, *kids):
-        self.kids = iter(kids)
+        self.kids, self.folders = iter(kids), {}
 
     def __call__(self, translators):
         kid = next(self.kids)
@@ -419,11 +420,37 @@ def test_too_few_test_images_are_refused_at_the_start(workplace, refused):
 
 
 def test_the_best_by_the_mean_of_both_directions():
-    best = Best()
-    assert best.improved_by({"AtoB": {"KID": 0.3}, "BtoA": {"KID": 0.1}})
-    assert not best.improved_by({"AtoB": {"KID": 0.15}, "BtoA": {"KID": 0.3}})
-    assert not best.improved_by({"AtoB": {"KID": float("nan")}, "BtoA": {"KID": 0.0}})
+    best, numbers = Best(), [{"AtoB": {"KID": a}, "BtoA": {"KID": b}} for a, b in ((0.3, 0.1), (0.15, 0.3), (0.1, 0.1))]
+    assert best.improved_by(numbers[0], lambda: True)
+    assert not best.improved_by(numbers[1], lambda: True)
+    assert not best.improved_by({"AtoB": {"KID": float("nan")}, "BtoA": {"KID": 0.0}}, lambda: True)
     assert (best.score, best.waited) == (pytest.approx(0.2), 2)
+    assert best.improved_by(numbers[2], lambda: False)
+    assert (best.score, best.waited) == (pytest.approx(0.2), 0)
+
+
+def test_the_best_that_the_disk_refused_gives_way_to_a_worse_one_that_it_takes(workplace, run, monkeypatch):
+    scripted(monkeypatch, 0.5, 0.1, 0.3)
+    write, refused = checkpoints.write, []
+
+    def once_full(path, state):
+        if path.name == "best.pth" and state["epoch"] == 2 and not refused:
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, state)
+
+    monkeypatch.setattr(checkpoints, "write", once_full)
+    result = run("cycle_gan", *EVERY, "--n_epochs=3")
+    assert result.code == 0 and refused and "no checkpoint at step" in result.err
+    assert checkpoints.load("saved_models/tiny", "best")[1]["epoch"] == 3
+
+
+def test_test_images_of_which_too_few_can_be_read_are_refused_at_the_start(workplace, refused):
+    for number in (3, 4):
+        shutil.copy("datasets/tiny/testB/0.png", f"datasets/tiny/testB/{number}.png")
+        (workplace / f"datasets/tiny/testA/{number}.png").write_bytes(b"no picture")
+    line = refused("cycle_gan", *EVERY, LITE, "--skip_bad_images")
+    assert "--eval_interval needs at least 4 images in datasets/tiny/testA" in line
 
 
 # ---- scalars ----
