@@ -223,9 +223,10 @@ def collate(samples):
 
 
 def leave_signals_to_the_trainer(worker_id):
-    """For the loader's processes, which a terminal's Ctrl-C and a cluster's SIGTERM reach as well."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """For the loader's processes, which a terminal's Ctrl-C or end and a cluster's SIGTERM reach as well."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False):

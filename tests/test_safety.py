@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, equal, make_dataset, noise_image, without_compiler
+from conftest import ROOT, TINY, equal, make_dataset, noise_image, run_python, without_compiler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -170,6 +170,20 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(workplace, numb
     step = int(re.search(r"stopped after step (\d+), which is saved; to go on: python cycle_gan.py", out)[1])
     assert saved_state(workplace / SAVES)["steps"] == step
     assert not list((workplace / SAVES).glob("*.tmp"))
+
+
+def test_loader_processes_that_were_not_forked_leave_signals_to_the_trainer():
+    """Python 3.14 forks none; handlers do not come along then."""
+    code = """
+import os, signal
+from datasets import leave_signals_to_the_trainer
+leave_signals_to_the_trainer(0)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    os.kill(os.getpid(), number)
+print("alive")
+"""
+    result = run_python("-c", code, cwd=ROOT)
+    assert result.stdout == "alive\n", result.stderr
 
 
 def test_a_signal_while_the_processes_agree_counts_in_the_next_step(five_images, monkeypatch):
