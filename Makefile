@@ -26,6 +26,7 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/%.done: requirements-%.txt .venv/base.done
+# Their files name each other, so all are looked at.
+.venv/%.done: requirements-%.txt $(wildcard requirements*.txt) .venv/base.done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-$*.txt
 	touch $@

@@ -27,6 +27,7 @@ from registry import (
 from runtime.errors import UserError, tell
 from runtime.flags import (
     BLOCKS,
+    ENDLESS,
     FILTERS,
     NATURAL,
     PIXELS,
@@ -50,7 +51,6 @@ __version__ = "1.0.0"
 # The flags of training; those of the other programs stand in inference/flags.py
 # ---------------------------------------------------------------------------------------------------------------------
 
-ENDLESS = 10**6  # epochs
 SCALED_BOTH = "preprocess", "resize_and_crop", "scale_shorter_and_crop"  # the choices that use --load_height, too
 SCALED = *SCALED_BOTH, "scale_width_and_crop"  # those that use --load_width
 CUT = *SCALED, "crop"  # those that cut a crop

@@ -7,6 +7,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from options import APP, EVALUATE, EXPORT, IMPORT, TRAIN, TRANSLATE  # noqa: E402 - it stands in the folder above
+from runtime.flags import shown  # noqa: E402
 from runtime.spellings import OTHER_FLAGS, OTHER_NAMES, OTHER_VALUES  # noqa: E402
 
 PROGRAMS = {
@@ -53,9 +54,9 @@ def row(flag):
     name = f"`--{flag.name}`"
     if flag.type is bool:
         name += f" / `--no_{flag.name}`"
-    default = "" if flag.default is None or callable(flag.default) else f"`{flag.default}`"
+    default = "" if flag.default is None or callable(flag.default) else f"`{shown(flag.default)}`"
     if isinstance(flag.default, bool):
-        default = "on" if flag.default else "off"
+        default = shown(flag.default)
     choices = f" ({', '.join(f'`{choice}`' for choice in flag.choices)})" if flag.choices else ""
     return f"| {name} | {default} | {flag.help}{choices} |"
 

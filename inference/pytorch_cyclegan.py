@@ -14,6 +14,7 @@ import torch
 
 from critics import build_critic
 from models import build_generator
+from readers.domains import Domain
 from runtime.errors import UserError, dimensions
 from runtime.flags import MOST_BLOCKS
 from runtime.weights import load_tensors
@@ -187,7 +188,11 @@ def encode(translators, direction, about, options):
     flags = f"--netG resnet_{trained.n_residual_blocks}blocks --ngf {trained.ngf} --norm {trained.norm}"
     flags += f" --input_nc {translators.channels[here]} --output_nc {translators.channels[there]}"
     flags += "" if trained.dropout else " --no_dropout"
+    flags += " --eval" if trained.dropout or trained.norm == "batch" else ""
     said = f"{direction}, for that program's test.py --model test --model_suffix _{NAMES[direction]} {flags}"
+    for side, domain in json.loads(about["domains"]).items():
+        if not (domain["picture"] and (domain["low"], domain["high"]) == (0, 255)):
+            said += f"; it reads 8-bit pictures, and those of {side} are {Domain(**domain)}, which go in as -1 to 1"
     return f"latest_net_G_{NAMES[direction]}.pth", content.getvalue(), said
 
 

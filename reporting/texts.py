@@ -11,7 +11,7 @@ from readers.folders import find_side, has_images
 from reporting.metrics import best_so_far
 from runtime import checkpoints, distributed
 from runtime.device import smaller_crop
-from runtime.flags import as_flag
+from runtime.flags import ENDLESS, as_flag
 from utils import lr_factor
 
 USUAL_FOLDERS = {"dataset_dir": "datasets", "checkpoint_dir": "saved_models", "images_dir": "images"}  # the defaults
@@ -76,7 +76,8 @@ def until(options):
     """When a run ends, in words."""
     if not options.minutes:
         return f"up to epoch {options.n_epochs}"
-    return f"for {options.minutes:g} minutes (so it is not repeatable to the last bit)"
+    or_before = f", or up to epoch {options.n_epochs} where that comes first" if options.n_epochs < ENDLESS else ""
+    return f"for {options.minutes:g} minutes{or_before} (so it is not repeatable to the last bit)"
 
 
 def place(run):
@@ -146,10 +147,12 @@ def schedule_change(before, options, epoch):
     """
 
     def shape(options):
-        if minutes := getattr(options, "minutes", 0):
-            return f"falling in the second half of {minutes:g} minutes"
         start, end = options.decay_epoch, options.n_epochs
-        return "constant" if start >= end else f"falling after epoch {start} to 0 at {end}"
+        by_epochs = "constant" if start >= end else f"falling after epoch {start} to 0 at {end}"
+        if minutes := getattr(options, "minutes", 0):
+            by_minutes = f"falling in the second half of {minutes:g} minutes"
+            return f"{by_minutes}, and {by_epochs}" if start < end < ENDLESS else by_minutes
+        return by_epochs
 
     def rate(options, epoch):
         return f"{options.lr * lr_factor(epoch, options.n_epochs, options.decay_epoch):.3g}"

@@ -64,6 +64,12 @@ def pick_translation_amp(amp, trained, device, domains):
     return pick_amp(amp, device)
 
 
+def translates_in_tf32(trained, domains):
+    """Whether a model of ``domains`` translates in TF32, where ``trained`` says whether it was trained so: not images
+    of more than 8 bits, since its products have 11 as well."""
+    return trained and not any(domain.deep for domain in domains.values())
+
+
 def computes_bf16(device):
     """Whether ``device`` multiplies matrices in bf16 by instructions of its own, which on a CPU means AMX, or
     AVX512-BF16 on an AMD processor.

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import math
+import shlex
 import shutil
 import tempfile
 import threading
@@ -58,7 +59,8 @@ def find_dataset(options):
     if folder.is_dir():
         return folder
     if name in BUILT:
-        raise UserError(f"{folder} is missing; build it: python {BUILT[name]} {name}")
+        root = "" if Path(options.dataset_dir) == Path("datasets") else f" --root {shlex.quote(options.dataset_dir)}"
+        raise UserError(f"{folder} is missing; build it: python {BUILT[name]} {name}{root}")
     if name not in KNOWN:
         there = {*KNOWN, *BUILT, *(path.name for path in Path(options.dataset_dir).glob("*/"))}
         near = did_you_mean(name, there)

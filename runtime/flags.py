@@ -13,6 +13,7 @@ from runtime.errors import UserError, did_you_mean
 
 
 MANY = 10**9  # more than anything is counted here
+ENDLESS = 10**6  # epochs, of a run that its time ends
 
 
 def number(kind, least, below):

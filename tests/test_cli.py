@@ -320,6 +320,8 @@ def test_one_test_folder_is_enough(trained, run, refused):
     for script in ("test", "evaluate"):
         line = refused(script, "--dataset_name=horse2zebra")
         assert "datasets/horse2zebra is missing; cycle_gan.py fetches it" in line
+    line = refused("cycle_gan", "--dataset_name=topo2relief", "--dataset_dir=my sets")
+    assert "build it: python datasets/earth.py topo2relief --root 'my sets'" in line
 
 
 def test_a_translation_is_that_of_the_averaged_generator(trained, run):

@@ -79,6 +79,17 @@ def test_a_run_ends_with_its_minutes_and_a_stopped_one_uses_what_is_left(workpla
     assert "was falling in the second half of 2 minutes, now it is falling in the second half of 3 minutes" in more.out
 
 
+def test_epochs_beside_minutes_are_told():
+    def options(*flags):
+        return parse_training(["--minutes=30", *flags])[0]
+
+    assert texts.until(options()) == "for 30 minutes (so it is not repeatable to the last bit)"
+    assert "for 30 minutes, or up to epoch 20 where that comes first (so" in texts.until(options("--n_epochs=20"))
+    before, after = options("--n_epochs=20", "--decay_epoch=10"), options("--n_epochs=40", "--decay_epoch=20")
+    assert "half of 30 minutes, and falling after epoch 20 to 0 at 40" in texts.schedule_change(before, after, 15)
+    assert texts.schedule_change(before, before, 15) == ""
+
+
 # ---- --epoch auto ----
 
 

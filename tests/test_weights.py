@@ -204,6 +204,7 @@ def test_what_goes_out_translates_there_as_here(shape, tmp_path, run, monkeypatc
                 state["generators"][name] += 0.3
     checkpoints.write(Path("saved_models/mine/epoch_0.pth"), state)
     out = run("export", "--dataset_name=mine", "--format=pytorch-cyclegan").out
+    assert ("--eval" in out) == (shape.get("norm") == "batch" or shape.get("dropout", False))
     assert f"resnet_{shape['blocks']}blocks" in out and ("--no_dropout" in out) == (not shape.get("dropout"))
     assert "test.py --model test --model_suffix _A" in out and "--model test --model_suffix _B" in out
     paths = [tmp_path / "exports/mine" / name for name in theirs]
