@@ -337,6 +337,8 @@ UNSHOWN = {  # TIFF that is no picture, whatever Pillow makes of it
 
 @pytest.mark.parametrize(("dtype", "tags"), UNSHOWN.values(), ids=UNSHOWN)
 def test_numbers_that_would_be_shown_wrongly_are_no_picture(tmp_path, dtype, tags):
+    if "bitspersample" in tags:  # older ones read packed integers, but do not write them
+        pytest.importorskip("imagecodecs", minversion="2026.3.6")
     path = tmp_path / "a.tif"
     tags = {"photometric": "minisblack"} | tags
     values = (np.arange(20 * 24) % 100).reshape(20, 24).astype(dtype)
