@@ -68,7 +68,7 @@ def draw(course, path):
     for axis, measure in zip(axes[0], shown, strict=True):
         for direction in DIRECTIONS:
             axis.plot(*zip(*course[f"{measure} {direction}"], strict=True), label=direction)
-        axis.set(title=measure, xlabel="hours of one core")
+        axis.set(title=measure, xlabel="hours")
         axis.grid(alpha=0.3)
     axes[0, 0].legend()
     save(figure, path)
