@@ -25,6 +25,7 @@ from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturati
 from readers.headers import check_headers, none_readable
 from readers.survey import check_known, check_show, check_sizes, find_domain, idle_ways, squashed, ways_of
 from runtime.errors import UserError, tell
+from runtime.signals import watched
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training images
@@ -224,9 +225,8 @@ def collate(samples):
 
 def leave_signals_to_the_trainer(worker_id):
     """For the loader's processes, which a terminal's Ctrl-C or end and a cluster's SIGTERM reach as well."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in watched():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False):

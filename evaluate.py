@@ -26,14 +26,7 @@ from readers.headers import check_headers
 from readers.survey import find_domain, ways_of
 from reporting.metrics import FEWEST, Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download
-from runtime.device import (
-    flush_denormals,
-    pick_device,
-    pick_translation_amp,
-    ran_out_of_memory,
-    set_tf32,
-    translates_in_tf32,
-)
+from runtime.device import flush_denormals, pick_device, ran_out_of_memory, set_translation_precision
 from runtime.folders import check_free, write_ours
 from translators import load_translators
 
@@ -117,8 +110,7 @@ def measure_model(options, device):
     target = file_for_numbers(options, usual, [path, *files_of(chain(*images))])
     trained, domains = state["options"], domains_of(state, options.decoded_limit)
     check_measure(options.features, Namespace(**trained))
-    set_tf32(translates_in_tf32(trained["tf32"], domains))
-    amp = pick_translation_amp(options.amp, trained["amp"], device, domains)
+    amp = set_translation_precision(options.amp, trained, device, domains)
     translators = load_translators(state, device, reordered=True)
     directions = translators.pick(options.direction)
     folders = {side: find_side(folder, "test", side) for side in "AB"}

@@ -34,10 +34,8 @@ from runtime.device import (
     explain_compiler,
     flush_denormals,
     pick_device,
-    pick_translation_amp,
     ran_out_of_memory,
-    set_tf32,
-    translates_in_tf32,
+    set_translation_precision,
 )
 from runtime.folders import check_apart, claimed, remove_others
 from translators import load_translators
@@ -76,10 +74,8 @@ def usual_batch(device):
 def load_checkpoint(options, device):
     """(path, Translators, domains); the precision that ``options`` leave open is what they were trained in."""
     path, state = checkpoints.load(Path(options.checkpoint_dir) / options.name, options.epoch)
-    trained = state["options"]
     domains = domains_of(state, options.decoded_limit)
-    set_tf32(translates_in_tf32(trained["tf32"], domains))
-    options.amp = pick_translation_amp(options.amp, trained["amp"], device, domains)
+    options.amp = set_translation_precision(options.amp, state["options"], device, domains)
     translators = load_translators(state, device, reordered=not options.compile)
     if options.compile:
         translators.compile_generators()

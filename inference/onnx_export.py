@@ -107,11 +107,10 @@ def encode(translators, direction, about, options):
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         needs(name)
-    for domain in json.loads(about["domains"]).values():
-        if options.io == "uint8" and not (domain["picture"] and (domain["low"], domain["high"]) == (0, 255)):
+    for domain in (Domain(**told) for told in json.loads(about["domains"]).values()):
+        if options.io == "uint8" and not domain.whole_picture:
             raise UserError(
-                f"{Domain(**domain)}: --io uint8 is for 8-bit pictures; export with --io float, which takes the range "
-                "as -1 to 1"
+                f"{domain}: --io uint8 is for 8-bit pictures; export with --io float, which takes the range as -1 to 1"
             )
     network = IO[options.io](translators, direction[0]).eval()
     model = convert(network)

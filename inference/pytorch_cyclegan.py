@@ -190,9 +190,9 @@ def encode(translators, direction, about, options):
     flags += "" if trained.dropout else " --no_dropout"
     flags += " --eval" if trained.dropout or trained.norm == "batch" else ""
     said = f"{direction}, for that program's test.py --model test --model_suffix _{NAMES[direction]} {flags}"
-    for side, domain in json.loads(about["domains"]).items():
-        if not (domain["picture"] and (domain["low"], domain["high"]) == (0, 255)):
-            said += f"; it reads 8-bit pictures, and those of {side} are {Domain(**domain)}, which go in as -1 to 1"
+    for side, told in json.loads(about["domains"]).items():
+        if not (domain := Domain(**told)).whole_picture:
+            said += f"; it reads 8-bit pictures, and those of {side} are {domain}, which go in as -1 to 1"
     return f"latest_net_G_{NAMES[direction]}.pth", content.getvalue(), said
 
 

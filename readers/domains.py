@@ -57,6 +57,11 @@ class Domain(NamedTuple):
         """Whether the range is all that 8 bits can hold, so that nothing can lie outside."""
         return (self.dtype, self.low, self.high) == ("uint8", 0, 255)
 
+    @property
+    def whole_picture(self):
+        """Whether it is an 8-bit picture whose range is all of its bits, as programs take it that know no other."""
+        return self.picture and (self.low, self.high) == (0, 255)
+
     def __str__(self):
         channels = counted(self.channels, "channel")
         kind = "8-bit pictures" if self.picture else f"{self.dtype} ({self.suffix})"

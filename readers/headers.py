@@ -15,9 +15,8 @@ from tqdm import tqdm
 from readers.domains import PICTURES
 from readers.files import BadImage, Contents, as_place, reading
 from readers.formats import check, contents
-from runtime import jsonl
+from runtime import files, jsonl
 from runtime.errors import UserError, tell
-from runtime.files import open_regular
 
 FILE = "headers.jsonl"  # beside a run's checkpoints
 THREADS, AT_ONCE = 16, 64  # they wait for a disk, not for a processor; how many images each takes at a time
@@ -117,11 +116,8 @@ def key_of(place, ways):
 @functools.cache
 def revision():
     """Of the readers: another one may find something else in the same file."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        with open_regular(path) as file:
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
+    sources = b"".join(map(files.read, sorted(Path(__file__).parent.glob("*.py"))))
+    return hashlib.sha256(sources).hexdigest()[:16]
 
 
 def plain(header):

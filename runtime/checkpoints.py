@@ -73,9 +73,9 @@ def load(folder, epoch, resume=False):
     names, best = listed(folder), Path(folder) / "best.pth"
     if epoch == "best" and os.path.lexists(best):  # in the first epochs, or copied from elsewhere, it is alone
         return best, load_file(best, resume)
-    if not names and os.path.lexists(best) and not resume:
-        raise UserError(f"{folder} holds the best checkpoint alone so far; take --epoch best")
     if not names:
+        if os.path.lexists(best) and not resume:
+            raise UserError(f"{folder} holds the best checkpoint alone so far; take --epoch best")
         others = (path.parent for path in Path(folder).parent.glob("*/*.pth") if path.parent != Path(folder))
         near = did_you_mean(Path(folder).name, (other.name for other in others))
         raise UserError(

@@ -60,14 +60,19 @@ def pick_translation_amp(amp, trained, device, domains):
     """The precision in which a model of ``domains`` {"A", "B"} translates: ``amp``, where ``trained`` is that of its
     training. But for images of more than 8 bits it is then float32: bf16 has no more than 8, and fp16 has 11."""
     if amp == "trained":
-        amp = "off" if any(domain.deep for domain in domains.values()) else trained
+        amp = "off" if any_deep(domains) else trained
     return pick_amp(amp, device)
 
 
-def translates_in_tf32(trained, domains):
-    """Whether a model of ``domains`` translates in TF32, where ``trained`` says whether it was trained so: not images
-    of more than 8 bits, since its products have 11 as well."""
-    return trained and not any(domain.deep for domain in domains.values())
+def set_translation_precision(amp, trained, device, domains):
+    """Translate a model of ``domains``, that was ``trained`` with these options, in TF32 where its training was, and
+    return its precision as above. Images of more than 8 bits are not for TF32: its products have 11 as well."""
+    set_tf32(trained["tf32"] and not any_deep(domains))
+    return pick_translation_amp(amp, trained["amp"], device, domains)
+
+
+def any_deep(domains):
+    return any(domain.deep for domain in domains.values())
 
 
 def computes_bf16(device):

@@ -30,9 +30,10 @@ from layers import InstanceNorm2d, LayerNorm2d
 from losses import both_directions
 from models import SelfAttention
 from options import parse_training
+from readers.domains import PICTURES
 from registry import RECIPES
 from reporting.loss_log import LossLog, NotFinite
-from runtime.device import autocast, memory_format, pick_amp
+from runtime.device import autocast, memory_format, pick_amp, set_translation_precision
 from spectral_norm import SpectralNorm
 from trainer import CycleGAN
 
@@ -619,6 +620,20 @@ tiny = torch.full((2**22,), 1e-20)
 assert (tiny * tiny == 0).all(), (tiny * tiny == 0).float().mean()
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_images_of_more_than_8_bits_are_translated_without_tf32():
+    """Whose products have 11 bits, as those of fp16."""
+    deep, cpu = PICTURES._replace(picture=False, dtype="uint16", high=65535.0), torch.device("cpu")
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        for domain, tf32, expected in [(PICTURES, True, (True, "bf16")), (PICTURES, False, (False, "bf16")),
+                                       (deep, True, (False, "off"))]:  # fmt: skip
+            amp = set_translation_precision("trained", {"tf32": tf32, "amp": "bf16"}, cpu, {"A": PICTURES, "B": domain})
+            assert (torch.backends.cudnn.allow_tf32, amp) == expected
+            assert torch.backends.cuda.matmul.allow_tf32 == expected[0]
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 # ---- compiled ----
