@@ -1,7 +1,6 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import check, fit, parse_training, without_effect
-from resuming import changed, resume, start_from
+from options import adapt_to_images, parse_training, without_effect
 from runtime.errors import UserError, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
@@ -21,13 +20,13 @@ from readers.headers import KnownHeaders
 from reporting import texts
 from reporting.loss_log import LossLog, NotFinite
 from reporting.monitor import Monitor
+from resuming import begin, changed, load
 from runtime import checkpoints, distributed, download, provenance
 from runtime.device import arithmetic, explained_errors, flush_denormals, pick_device, set_tf32, tuned_kernels
 from runtime.folders import check_apart, check_ours, make_ready
 from runtime.saver import Saver
 from runtime.signals import StopSignal
-from trainer import CycleGAN, check_critics
-from translators import check_generators
+from trainer import CycleGAN
 from utils import TimeBudget
 
 ROLLBACKS = 3  # how often a run may go back to a checkpoint before it stops
@@ -38,38 +37,16 @@ def main():
     flush_denormals()
     device = distributed.local_device(pick_device(options.device))
     with distributed.process_group(device):
-        saved = source = None
-        folder, auto = Path(options.checkpoint_dir) / options.name, options.epoch == "auto"
-        before = checkpoints.listed(folder)
-        if auto:
-            options.epoch = distributed.broadcast(lambda: "latest" if before else 0)
-        if options.epoch != 0:
-            path, saved = load(folder, options.epoch)
-            options = resume(options, given, saved["options"], saved["given"])
-            check_generators(saved)
-            check_critics(saved)
-            given = {*given, *saved["given"]}
-            if at_its_end := texts.finished(path, saved, options):
-                if auto:
-                    return tell(at_its_end)
-                raise UserError(at_its_end)
-        elif options.init_from:
-            source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
-            options, given = start_from(given, source[1]["options"])
-            check_generators(source[1])
-        elif auto:  # otherwise the command line was checked where it was read
-            check(options)
+        before = checkpoints.listed(Path(options.checkpoint_dir) / options.name)
+        if (beginning := begin(options, given, before)) is None:
+            return
+        options, given, saved, source = beginning
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):
             run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
             with run.saver.alone(run.images, before) if distributed.is_main() else nullcontext():
                 run.start(saved, source)
                 train(run)
-
-
-def load(folder, epoch):
-    """A checkpoint to go on from: its path and its content, as the main process finds it."""
-    return distributed.broadcast(lambda: checkpoints.load(folder, epoch, resume=True))
 
 
 def train(run):
@@ -114,7 +91,7 @@ class Run:
             check_ours(output)
         self.headers = KnownHeaders(self.saves)
         images, self.domains, size = find_training_images(folder, options, given, domains, self.headers)
-        fit(options, given, {side: self.domains[side].channels for side in "AB"}, size)
+        adapt_to_images(options, given, {side: self.domains[side].channels for side in "AB"}, size)
         self.data = {side: provenance.fingerprint(len(images[side]), files_of(images[side])) for side in "AB"}
         self.dataset = UnpairedImages(images["A"], images["B"], options, self.domains)
         self.smallest = distributed.WORLD * (options.batch_size if options.compile else 1)  # samples of a last step
@@ -166,7 +143,7 @@ class Run:
         """The batches from where the run stands to the end of its last epoch, on the device."""
         schedule = epoch_batches(
             len(self.dataset), self.options.batch_size, self.epoch, self.options.n_epochs, self.sample,
-            distributed.RANK, distributed.WORLD, self.smallest,
+            rank=distributed.RANK, world=distributed.WORLD, smallest=self.smallest,
         )  # fmt: skip
         for batch in load_batches(self.dataset, schedule, self.options.n_cpu, pin_memory=self.device.type == "cuda"):
             yield batch | {side: batch[side].to(self.device, non_blocking=True) for side in "AB"}

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from layers import mixes_samples, not_compiled
 from registry import GAN_LOSSES, PENALTIES, load
 from spectral_norm import one_power_iteration
-from translators import compose, forward_as
+from translators import OTHER, compose, forward_as
 
 
 class LeastSquares:
@@ -119,9 +119,9 @@ class Direction(NamedTuple):
 
     source: str
     real: torch.Tensor  # x, of the source domain
-    translation: torch.Tensor  # G(x), and x where the mask is 0
+    translation: torch.Tensor  # mask · G(x) + (1 − mask) · x; without a mask G(x)
     fake: torch.Tensor  # the translation as the critic sees it: once masks are fixed, 0 outside them
-    reconstructed: torch.Tensor  # F(G(x))
+    reconstructed: torch.Tensor  # the translation, translated back in the same way; F(G(x)) without masks
     target: torch.Tensor  # y, real images of the other domain
     identity: torch.Tensor | None  # G(y); None where there is no identity loss
     scores: torch.Tensor  # D(G(x)), a patch map
@@ -257,7 +257,7 @@ class GeneratorObjective(nn.Module):
         self.terms = active(terms)
 
     def forward(self, source, x, y):
-        target = "B" if source == "A" else "A"
+        target = OTHER[source]
         critic = self._critics[target]
         with frozen(critic), one_power_iteration(self.translators, settled=[critic]):
             return self._losses(source, target, x, y)

@@ -101,7 +101,8 @@ TRAIN = {
         Flag("dropout", False, "dropout in the generators' residual blocks", bool, fixed=True),
         Flag("attention", True, "self-attention in generators and critics", bool, fixed=True),
         Flag("spectral_norm", True, "spectral norm on all convolutions that no norm follows", bool, fixed=True),
-        Flag("mask", "none", "where translations differ from their images", str, tuple(MASKS), fixed=True),
+        Flag("mask", "none", "the part that is translated: none = the whole image, given = where A is not black, "
+             "learned = what attention networks find", str, tuple(MASKS), fixed=True),
         Flag("mask_threshold", 32, "given masks: brightest channel, of 255, up to which a pixel is black",
              number(int, 0, 255), fixed=True, needs=("mask", "given")),
         Flag("mask_freeze_epoch", 30, "learned masks: epoch from which they are fixed", NATURAL,
@@ -139,7 +140,7 @@ TRAIN = {
         Flag("b2", 0.999, "Adam's decay of the second moment", number(float, 0, 1)),
         Flag("decay_epoch", lambda options: options.n_epochs // 2,
              "epoch from which lr falls linearly to 0 (default: half of --n_epochs)", NATURAL),
-        Flag("ema_decay", 0.999, "memory of the averaged generators, used for grids and translation",
+        Flag("ema_decay", 0.999, "decay of the average (EMA) of the generators, which grids and translations use",
              number(float, 0, 1)),
         Flag("seed", 0, "decides every random draw", number(int, 0, 2**32), fixed=True),
         Flag("amp", "auto", "precision of the networks; losses, penalty and weights stay float32; auto is bf16 on a "
@@ -252,7 +253,7 @@ def parse(groups, description, argv=None, files=None):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def fit(options, given, channels, size=None):
+def adapt_to_images(options, given, channels, size=None):
     """Set what the training images decide: the ``channels`` of each side, and the crop where ``size`` is given.
 
     Raises UserError where that contradicts other options; ``given``: the names of those given by hand.

@@ -1,15 +1,66 @@
-"""The options of a run that begins with a checkpoint: one that is resumed, or one that starts from its networks."""
+"""How a run begins: anew, from the checkpoint that it resumes, or with the networks of one; and its options."""
+
+from pathlib import Path
+from typing import NamedTuple
 
 from options import TRAIN, check
 from registry import RECIPES
-from runtime.errors import UserError
+from reporting.texts import finished
+from runtime import checkpoints, distributed
+from runtime.errors import UserError, tell
 from runtime.flags import as_flag, complete, shown
+from trainer import check_critics
+from translators import check_generators
 
 FIXED = [flag.name for group in TRAIN.values() for flag in group if flag.fixed]
 # Never taken from a checkpoint, which may be a stranger's: where files are read, fetched and written, and by what.
 HERE_AND_NOW = (
     "dataset_name", "dataset_dir", "dataset_url", "name", "checkpoint_dir", "images_dir", "device", "n_cpu", "epoch",
 )  # fmt: skip
+
+
+class Beginning(NamedTuple):
+    """The complete options of a run, and the names of those given; the content of the checkpoint that it resumes, or
+    None; the path and the content of the one whose networks it takes, or None."""
+
+    options: object
+    given: set
+    saved: dict | None = None
+    source: tuple | None = None
+
+
+def begin(options, given, before):
+    """The Beginning of a run with the command line's ``options``; ``before`` are the checkpoints that its folder holds.
+
+    None where ``--epoch auto`` has nothing left to do, which it says. Raises UserError where a checkpoint is missing,
+    damaged, at its end, or contradicts the options.
+    """
+    auto = options.epoch == "auto"
+    if auto:
+        options.epoch = distributed.broadcast(lambda: "latest" if before else 0)
+    if options.epoch != 0:
+        path, saved = load(Path(options.checkpoint_dir) / options.name, options.epoch)
+        options = resume(options, given, saved["options"], saved["given"])
+        check_generators(saved)
+        check_critics(saved)
+        if at_its_end := finished(path, saved, options):
+            if auto:
+                return tell(at_its_end)
+            raise UserError(at_its_end)
+        return Beginning(options, {*given, *saved["given"]}, saved)
+    if options.init_from:
+        source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
+        options, given = start_from(given, source[1]["options"])
+        check_generators(source[1])
+        return Beginning(options, given, source=source)
+    if auto:  # otherwise the command line was checked where it was read
+        check(options)
+    return Beginning(options, given)
+
+
+def load(folder, epoch):
+    """A checkpoint to go on from: its path and its content, as the main process finds it."""
+    return distributed.broadcast(lambda: checkpoints.load(folder, epoch, resume=True))
 
 
 def resume(options, given, saved, given_before):

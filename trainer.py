@@ -23,8 +23,8 @@ from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 class CycleGAN:
     """Two generators, two critics, and all that a training step of theirs depends on.
 
-    ``options``: complete, and behind ``options.fit``, which sets each side's channels and, with ``--preprocess none``,
-    the crop.
+    ``options``: complete, and behind ``options.adapt_to_images``, which sets each side's channels and, with
+    ``--preprocess none``, the crop.
     """
 
     SHARED = [  # saved once for all processes; a new one is to be restored in ``_load``

@@ -21,6 +21,7 @@ from runtime.errors import UserError, counted, dimensions
 from spectral_norm import fold_spectral_norm
 
 GENERATOR_NAMES = ("G_AB", "G_BA")
+OTHER = {"A": "B", "B": "A"}  # domain → the one that its images are translated to
 
 
 def compose(mask, translated, x):
@@ -173,7 +174,7 @@ class Translators(nn.Module):
     def cycle(self, side, x):
         """There and back: (masks or None, translations, reconstructions, or None where nothing translates back)."""
         fake, mask = self.translate(side, x)
-        other = "B" if side == "A" else "A"
+        other = OTHER[side]
         if self.generator(other) is None:
             return mask, fake, None
         mask_back = self.masks.mask_back(other, fake, mask)

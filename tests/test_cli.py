@@ -716,7 +716,7 @@ def test_channels_that_a_generator_cannot_change_are_refused(monkeypatch):
     given = parse_training([])[0]
     given.gen_net = "own"
     with pytest.raises(UserError, match="--gen_net own has no parameter channels_out"):
-        options.fit(given, (), {"A": 4, "B": 3})
+        options.adapt_to_images(given, (), {"A": 4, "B": 3})
 
 
 def test_what_a_flag_needs_is_an_option_with_these_values():
