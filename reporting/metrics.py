@@ -115,7 +115,8 @@ def set_distances(fake, real):
 
 
 def pair_distances(fake, truth):
-    """Translations and their truth, N×C×H×W in [0, 1], to the mean L1 distance, PSNR and SSIM of each image."""
+    """Translations and their truth, N×C×H×W in [0, 1], to the mean L1 distance, PSNR in dB (100 at most) and SSIM (NaN
+    where it is smaller than the window) of each image."""
     image = library("torchmetrics.functional.image")
     ssim = torch.full((len(fake),), math.nan)  # of an image smaller than its window
     if min(fake.shape[2:]) >= LEAST_FOR_SSIM:
@@ -206,7 +207,7 @@ def describe(folder, network, device):
 class Evaluation:
     """Measures translations against the test folders ``{"A": path, "B": path}`` of a data set.
 
-    The networks compute in the precision ``amp``, as in ``--amp``, whether a training or evaluate.py asks.
+    The generators compute in the precision ``amp``: "off", "bf16" or "fp16".
 
     The real images are described once, so that it may be called many times. Where both folders hold the same
     names, each image is taken for the truth of its namesake's translation.
@@ -229,9 +230,21 @@ class Evaluation:
         with tuned_kernels(False):  # test images may have any size
             return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
 
+    @torch.inference_mode()
     def untranslated(self):
         """How far the test images of A and of B are from the other side's, as they are: side → name → number."""
-        return {side: self.real[side].distances(self.real[other]) for side, other in ("AB", "BA")}
+        return {
+            side: self.real[side].distances(self.real[other]) | self._copies(side, other)
+            for side, other in ("AB", "BA")
+        }
+
+    def _copies(self, side, other):
+        """The distances of a side's images to their truths on the ``other``, each in the range of its own side."""
+        pairs, folder = [], self.folders[side]
+        for batch in folder.batches() if self.namesake[other] else ():
+            images = to_unit(unpadded(batch, batch["image"].to(self.device)), folder.domain)
+            pairs += self._pairs(batch, images, other)
+        return mean_of(pairs)
 
     def _measure(self, translators, source, target):
         translated, pairs, cycles = Description(self.network, self.device), [], []
@@ -250,9 +263,7 @@ class Evaluation:
         self.compared |= {f"{source}to{target}": len(pairs)} if self.namesake[target] else {}
         if cycles:
             numbers["cycle L1"] = torch.cat(cycles).mean().item()
-        for name in pairs[0] if pairs else ():
-            numbers[name] = torch.cat([pair[name] for pair in pairs]).nanmean().item()
-        return numbers
+        return numbers | mean_of(pairs)
 
     def _pairs(self, batch, fake, target):
         """The distance of each translation to its truth, where that can be read and has the same size."""
@@ -260,6 +271,12 @@ class Evaluation:
             truths, place = self.folders[target], self.namesake[target][index]
             if truths.paths[place] not in truths.unreadable and (truth := truths.whole(place)).shape == image.shape:
                 yield pair_distances(image[None], truth[None])
+
+
+def mean_of(pairs):
+    """Name → mean over all ``pairs``, results of ``pair_distances``, where it is a number; {} of none."""
+    names = pairs[0] if pairs else ()
+    return {name: torch.cat([pair[name] for pair in pairs]).nanmean().item() for name in names}
 
 
 def namesakes(names, others):
