@@ -197,11 +197,19 @@ def translate(translators, side, batch, device, options):
         if not ran_out_of_memory(error):
             explain_compiler(error)
             raise
-        size = f"{max(batch['height'])}×{max(batch['width'])}, {len(batch['image'])} at once"
-        raise UserError(
-            f"{device} ran out of memory on images of {size}; take a smaller --batch_size, or a smaller --tile"
-        ) from error
+        count = len(batch["image"])
+        size = f"{max(batch['height'])}×{max(batch['width'])}, {count} at once"
+        raise UserError(f"{device} ran out of memory on images of {size}; take {less(count, options)}") from error
     return unpadded(batch, translated)
+
+
+def less(count, options):
+    """What takes less memory than translating so many images at once did."""
+    if options.onnx:
+        part_by_part = "the checkpoint instead of --onnx, with --tile 512"
+    else:
+        part_by_part = f"a --tile smaller than {options.tile}" if options.tile else "--tile 512: part by part"
+    return f"a smaller --batch_size, or {part_by_part}" if count > 1 else part_by_part
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def done(run):
 
 def duration(seconds, step, options):
     """How long a run takes, in words: ``seconds`` in all, ``step`` for one step."""
-    shown = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+    units = {"seconds": 1, "minutes": 60, "hours": 3600}
+    unit = next((name for name, size in units.items() if seconds < 120 * size), "hours")
+    shown = f"{seconds / units[unit]:.0f} {unit}"
     line = f"duration    about {shown} from here on this machine, {step:.2g} s a step"
     if seconds < Forecast.LONG:
         return line

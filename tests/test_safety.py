@@ -720,7 +720,7 @@ REMEDIES = {
     "`--compile` fails": "leave it out, or install a C++ compiler",
     "out of memory": "take the first that is enough",
     "the disk is full in translation": "make room; the translations before it are whole",
-    "out of memory in translation": "take a smaller `--batch_size`, or a smaller `--tile`",
+    "out of memory in translation": "take a smaller `--batch_size`, or `--tile 512`, or what the line says",
     "no library to measure with": "`pip install -r requirements-eval.txt`",
     "Inception's weights cannot be fetched": "take those, or connect",
     "`--real` without `--fake`": "give both",
