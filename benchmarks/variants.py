@@ -14,9 +14,9 @@ from torch.nn.utils import parametrize
 from torchvision.transforms.functional import gaussian_blur
 
 from convolutions import ReflectConv2d
-from layers import InstanceNorm2d, LayerNorm2d
+from layers import InstanceNorm2d, LayerNorm2d, run_stages
 from losses import due, gradient_norm, interpolate
-from models import SelfAttention, weights_init_normal
+from models import GeneratorResNet, SelfAttention, weights_init_normal
 from utils import EMA, augmented
 
 
@@ -100,6 +100,22 @@ def first(model, size):
         new = ReflectConv2d(old.in_channels, old.out_channels, int(size))
         generator.encoder[0] = new.apply(weights_init_normal)
         model.optimizer_G.add_param_group({"params": list(new.parameters())})
+
+
+class SkipConnection(GeneratorResNet):
+    """What the first convolution gives is added to what the last one reads, at full size, as in a U-Net
+    (https://arxiv.org/abs/1505.04597)."""
+
+    def forward(self, x):
+        at_full_size = self.encoder[:3](x)
+        stages = [self.encoder[3:], *self.transformer, self.attention, self.decoder[:-2]]
+        return self.decoder[-2:](run_stages(stages, at_full_size, self.checkpoint_activations) + at_full_size)
+
+
+def skip(model, which):
+    """Generators with a SkipConnection; ``which`` is ``full``."""
+    for generator in model.translators.G_AB, model.translators.G_BA:
+        generator.__class__ = {"full": SkipConnection}[which]
 
 
 def no_attention(model, which):
@@ -186,6 +202,7 @@ def every(model, which):
 
 
 CHOICES = (
-    critic_lr, fade, decay, blur, patch_share, first, no_attention, no_spectral_norm, norm, antialiased, penalty, every,
+    critic_lr, fade, decay, blur, patch_share, first, skip, no_attention, no_spectral_norm, norm, antialiased, penalty,
+    every,
 )  # fmt: skip
 VARIANTS = {function.__name__: function for function in CHOICES}

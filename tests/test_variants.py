@@ -15,6 +15,7 @@ VALUES = {
     "blur": ["2:10"],
     "critic_lr": ["4"],
     "first": ["11"],
+    "skip": ["full"],
     "no_attention": ["generators", "critics"],
     "no_spectral_norm": ["generators", "critics"],
     "norm": ["instance", "eps", "all", "way_up", "last", "eights"],
