@@ -1,7 +1,7 @@
-"""Convolutions that give torch's result in less time: padded in their own precision, to an image's few channels, with
-weight gradients by matrix products, after an upsampling, 3×3.
+"""Torch's convolutions, faster on a CPU; on other devices they are torch's own.
 
-Feature maps are N×C×H×W. Nothing here changes a result beyond rounding.
+Each class and function says when it pays. To read the networks, take ReflectConv2d, Conv2d and ConvTranspose2d for
+those of torch.nn. Feature maps are N×C×H×W. Nothing here changes a result beyond rounding.
 """
 
 from functools import cache
@@ -341,7 +341,7 @@ def add_tiles(padded, tiles):
 
 
 def unpad(gradient):
-    """The gradient of an image, N×C×H×W, of that of its padding by one pixel of reflection."""
+    """From the gradient of an image that was padded by one pixel of reflection to that of the image, N×C×H×W."""
     rows = gradient[:, :, 1:-1].clone()
     rows[:, :, 1] += gradient[:, :, 0]
     rows[:, :, -2] += gradient[:, :, -1]

@@ -69,8 +69,8 @@ class CriticAttention(nn.Module):
 class PatchGAN(nn.Module):
     """Four 4×4 convolutions, then one that scores: N×C×H×W in [-1, 1] to a patch map of scores N×1×H'×W'.
 
-    ``strides`` are those of the four. Each patch sees as many pixels as they add up to: 94×94 for (2, 2, 2, 2), and the
-    70×70 of the CycleGAN paper for (2, 2, 2, 1). ``pad_before_score`` adds a row above and a column at the left, so
+    ``strides`` are those of the four. They decide the receptive field of a score: 94×94 pixels for (2, 2, 2, 2), and
+    the 70×70 of the CycleGAN paper for (2, 2, 2, 1). ``pad_before_score`` adds a row above and a column at the left, so
     that the last convolution keeps the size: H//16 × W//16 with strides of 2.
     """
 

@@ -59,8 +59,9 @@ class LayerNorm2d(nn.Module):
     Unlike an instance norm it leaves a channel flat where the image is flat, instead of stretching what little there is
     in it to variance 1.
 
-    On a CPU by the kernel of group norm, the fastest there. That for channels_last, which takes sums of squares
-    (see InstanceNorm2d), is spared by calling rows channels: over all of them, their order does not matter.
+    On a CPU by the kernel of group norm, the fastest there. For channels_last that kernel would take sums of squares
+    (see InstanceNorm2d). Such a tensor is contiguous as N×H×W×C, and for one mean over all values their order is the
+    same.
 
     On a GPU that kernel, like layer norm's, gives each image to one thread block
     (aten/src/ATen/native/cuda/group_norm_kernel.cu in PyTorch), and one multiprocessor works while the others wait; a

@@ -36,7 +36,7 @@ def weights_init_normal(module):
 
 def initialise(network, spectral_norm):
     """The last step of every network's constructor: initial weights, then spectral norm, which estimates from them."""
-    if not any(weight.is_meta for weight in network.parameters()):  # mere shapes: torch imports its compiler for them
+    if not any(weight.is_meta for weight in network.parameters()):  # on the meta device there is nothing to draw
         network.apply(weights_init_normal)
     if spectral_norm:
         add_spectral_norm(network)
@@ -130,7 +130,7 @@ class GeneratorResNet(nn.Module):
     """Translates images, N×C×H×W in [-1, 1] to the same: down by 4, residual blocks, attention, up by 4.
 
     With ``upsample="transposed"``, without attention and spectral norm it is the generator of the CycleGAN paper.
-    ``output`` is the last activation.
+    ``channels_out``: as many as ``channels`` if None. ``output``: the class of the last activation.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class GeneratorNotebook(nn.Module):
 def build_generator(options, source="A"):
     """The generator ``options.gen_net`` from domain ``source``, "A" or "B", to the other; ``options`` are the command
     line's, or a checkpoint's."""
-    there, back = options.channels_A, options.channels_B
-    channels, channels_out = (there, back) if source == "A" else (back, there)
+    channels_A, channels_B = options.channels_A, options.channels_B
+    channels, channels_out = (channels_A, channels_B) if source == "A" else (channels_B, channels_A)
     sizes = {"channels": channels, "channels_out": channels_out}
     return build(GENERATORS[options.gen_net], Namespace(**{**vars(options), **sizes}))

@@ -17,8 +17,9 @@ TINY = 1e-12  # the least that is divided by
 
 
 class SpectralNorm(nn.Module):
-    """A parametrization: a convolution weight to the same, divided by its largest singular value as the product of
-    channels out × all else; ``dim`` is that of the channels out.
+    """A parametrization that divides a convolution weight by its largest singular value
+    (https://arxiv.org/abs/1802.05957), taken as a matrix of channels out × all other axes; ``dim`` is the axis of the
+    channels out.
 
     Values, first derivatives, random draws and names in a checkpoint are those of ``spectral_norm`` in
     torch.nn.utils.parametrizations. This one has fewer operations, which for small networks are most of its time, and
@@ -74,7 +75,8 @@ class Normalised(torch.autograd.Function):
 
     What backward needs is not given to ``save_for_backward``, whose tensors are gone after one: both directions of the
     generators' half step use the same N, and each has a backward of its own. Backward raises RuntimeError where the
-    weight has changed since, and cannot be differentiated.
+    weight has changed since. It cannot be differentiated again, which the gradient penalty does not need: that
+    differentiates twice by images, and by the weight only once.
     """
 
     @staticmethod

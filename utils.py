@@ -16,7 +16,10 @@ def lr_factor(epoch, n_epochs, decay_epoch):
 
 
 class TimeBudget:
-    """The time that a run may take, and how much of it is gone: that of all its starts together. 0 ``minutes``: any."""
+    """The time that a run may take, and how much of it is gone: that of all its starts together.
+
+    0 ``minutes``: no limit.
+    """
 
     def __init__(self, minutes):
         self.seconds = 60 * minutes or math.inf
@@ -36,7 +39,7 @@ class TimeBudget:
 
 
 class RandomState:
-    """Torch's global random generators, the CPU's and the device's, as a thing with a state."""
+    """Torch's global random generators, the CPU's and the device's, with ``state_dict`` and ``load_state_dict``."""
 
     def __init__(self, device):
         self.device = device
@@ -95,8 +98,8 @@ class ReplayBuffer:
 class EMA(AveragedModel):
     """An exponential moving average of ``network``'s weights; call ``update_parameters(network)`` after each step.
 
-    Its memory is about a ninth of the steps so far, up to 1 / (1 − ``decay``) steps, so that a young average is not
-    held back by the initial weights.
+    After t steps the decay is min((1 + t) / (10 + t), ``decay``), so that a young average is not held back by the
+    initial weights.
     """
 
     def __init__(self, network, decay):
@@ -129,7 +132,7 @@ def uniform(images, low, high):
 
 
 def vary_color(images):
-    """Brightness by up to half, saturation between none and double, contrast between half and one and a half."""
+    """Brightness by up to ±0.5 (a quarter of the range), saturation times 0 to 2, contrast times 0.5 to 1.5."""
     images = images + uniform(images, -0.5, 0.5)
     gray = images.mean(1, keepdim=True)
     images = torch.lerp(gray, images, uniform(images, 0, 2))

@@ -40,7 +40,7 @@ MACHINE = [
         number(float, 1e-9, MANY),
     ),
 ]
-FEATURE_FLAG = Flag("features", "inception", "whose features FID, KID, precision and recall compare", str,
+FEATURE_FLAG = Flag("features", "inception", "the network whose features FID, KID, precision and recall compare", str,
                     tuple(FEATURES))  # fmt: skip
 OVERWRITE = Flag("overwrite", False, "replace files that this program did not write, where output has their names",
                  bool)  # fmt: skip
@@ -52,7 +52,7 @@ FILES = [
          fixed=True),
     Flag("slice_axis", 2, "volumes are cut into sagittal (0), coronal (1) or axial (2) images", int, (0, 1, 2),
          fixed=True),
-    Flag("nan", "refuse", "the value for pixels that are NaN or infinite; refuse ends with the file's name",
+    Flag("nan", "refuse", "the value for pixels that are NaN or infinite; refuse: stop, and name the file",
          word_or_number("refuse"), fixed=True),
 ]  # fmt: skip
 RANGE = word_or_number("auto")
@@ -92,7 +92,7 @@ TRANSLATE = {
         Flag("passes", 1, "2: look at the whole clip first, and take those statistics from all of a shot", int, (1, 2)),
         Flag("compare", False, "show input and translation side by side", bool),
         Flag("codec", "auto", "the encoder of videos, by FFmpeg's name; auto is H.264, in WebM VP9"),
-        Flag("crf", 18, "its quality: the smaller, the better and the larger", number(int, 0, 64)),
+        Flag("crf", 18, "constant rate factor: smaller is better quality and a larger file", number(int, 0, 64)),
     ],
     "machine": [
         Flag("batch_size", None, "images translated at once, where their sizes agree (default: 4, on a CPU 1)",

@@ -40,7 +40,7 @@ from runtime.flags import complete
 from runtime.weights import FLOATS
 
 FORMAT = 4
-BEFORE = {"penalty_interval": 1}  # what checkpoints have that do not say it
+OLD_DEFAULTS = {"penalty_interval": 1}  # of flags that older checkpoints lack
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
 COMMENT = b"sha256:%s"
 COMMENT_SIZE = len(COMMENT) - 2 + 64
@@ -126,8 +126,8 @@ def load_file(path, resume=False):
             )
         check_content(path, state, FOR_RESUMING)
     try:
-        given = {name: value for name, value in state["options"].items() if value != ""}  # as once could be given
-        state["options"] = vars(complete(TRAIN, {**BEFORE, **given}))
+        given = {name: value for name, value in state["options"].items() if value != ""}  # which earlier versions took
+        state["options"] = vars(complete(TRAIN, {**OLD_DEFAULTS, **given}))
     except UserError as error:
         raise UserError(
             f"{path} was not trained by this revision of the program ({error}); runs.jsonl beside it names its own"

@@ -22,7 +22,7 @@ OTHER_NAMES = {
     "input_nc": "channels_A", "output_nc": "channels_B", "netG": "gen_net", "netD": "dis_net", "beta1": "b1",
     "num_threads": "n_cpu", "checkpoints_dir": "checkpoint_dir", "save_epoch_freq": "checkpoint_interval",
 }  # fmt: skip
-OF_CYCLE = Alias("lambda_id", WEIGHT, "--lambda_id as a multiple of --lambda_cyc",
+OF_CYCLE = Alias("lambda_id", WEIGHT, "sets --lambda_id to so many times --lambda_cyc; a resumed run keeps that number",
                  lambda factor: Derived(lambda options: factor * options.lambda_cyc))  # fmt: skip
 OTHER_FLAGS = {
     "gpu_ids": Alias("device", gpu, "--device by number, -1 for the CPU", lambda device: device),
