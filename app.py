@@ -24,7 +24,7 @@ def main():
     page = build(models)
     try:
         page.launch(
-            app_kwargs={"middleware": guards(options.host, options.share)},
+            app_kwargs={"middleware": guards(options.host, options.share, options.max_upload)},
             server_name=options.host,
             server_port=options.port,
             share=options.share,

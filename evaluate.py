@@ -19,11 +19,12 @@ from itertools import chain
 from pathlib import Path
 
 from inference.flags import check_evaluation
+from readers.archives import is_archive
 from readers.domains import domains_of
 from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import check_headers
-from readers.survey import find_domain, ways_of
+from readers.survey import check_alike, find_domain, ways_of
 from reporting.metrics import FEWEST, Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download
 from runtime.device import flush_denormals, pick_device, ran_out_of_memory, set_translation_precision
@@ -75,6 +76,9 @@ def measure_folders(options, device):
     """A report on --real and --fake."""
     if not (options.real and options.fake):
         raise UserError("--real and --fake go together: the folder of real images, and that of translations")
+    for flag in ("real", "fake"):
+        if not Path(folder := getattr(options, flag)).is_dir() and not is_archive(folder):
+            raise UserError(f"--{flag} {folder} is no folder of images")
     check_range("range", options.range)
     ways = ways_of(options)
     places = [list_images(folder, ways) for folder in (options.real, options.fake)]
@@ -82,6 +86,7 @@ def measure_folders(options, device):
     network = build_features(options.features, device)
     headers = check_headers(places[0], options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
+    check_alike(check_headers(places[1], options.skip_bad_images, ways), domain, options.range)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder, network, device) for folder in folders.values())
     return {
@@ -145,16 +150,17 @@ def show(report):
         print("As it is: the test images themselves, before any translation, against those of the other side.")
     for side, domain in report.get("domains", {}).items():
         if not domain.picture:
-            tell(f"side {side}: {domain}; L1, PSNR and SSIM are over all channels and relative to that range")
+            of_pairs = "; L1, PSNR and SSIM are over all channels and relative to that range"
+            tell(f"side {side}: {domain}{of_pairs if report['compared'] else ''}")
     for direction, count in report.get("compared", {}).items():
         print(
             f"{direction}: L1, PSNR and SSIM take images of the same name for each other's truth; {count} of "
             f"{report['images'][direction[0]]} have one of their size."
         )
-    if report.get("shared") and not report["compared"]:
+    if "shared" in report and not report["compared"]:
         print(
-            f"No L1, PSNR and SSIM: they want a truth of the same name for each image, and {report['shared']} of "
-            f"{max(report['images'].values())} names are on both sides."
+            f"No L1, PSNR and SSIM: they want the same names in both test folders, and {report['shared']} of "
+            f"{max(report['images'].values())} are in both."
         )
     few = min(report["images"].values())
     if FEWEST <= few < report["width"]:

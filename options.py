@@ -187,7 +187,10 @@ def parse_translation(argv=None):
 
 def parse_evaluation(argv=None):
     """The command line of evaluate.py: its options."""
-    return parse(EVALUATE, "Measure translations: distances to real images, and to a known truth.", argv)[0]
+    options, given = parse(EVALUATE, "Measure translations: distances to real images, and to a known truth.", argv)
+    if "checkpoint" in given and "dataset_name" not in given and not (options.real or options.fake):
+        raise UserError("--checkpoint says nothing of images: name the data set by --dataset_name")
+    return options
 
 
 def parse_import(argv=None):
@@ -279,6 +282,8 @@ def adapt_to_images(options, given, channels, size=None):
 
 def without_effect(options, given):
     """A line for each flag ``given`` by hand that does nothing beside the others."""
+    if "eval_interval" in given and options.eval_interval > options.n_epochs:
+        yield f"--eval_interval {options.eval_interval} does nothing here: there are {options.n_epochs} epochs"
     for flag in (flag for flag in chain(*TRAIN.values()) if flag.name in given):
         needs = [flag.needs] if flag.needs else networks_with(flag.name) if flag in TRAIN["networks"] else []
         if needs and not any(in_use(options, *need) for need in needs):

@@ -20,10 +20,10 @@ from inference.clip_writers import KINDS
 from inference.clips import is_moving, translate_clip
 from inference.flags import CLIPS, TRANSLATE, refuse_unused
 from inference.onnx_model import OnnxModel
-from inference.output import Output, check_output, tell_outside
+from inference.output import Output, check_output
 from inference.tiles import OneWay, translate_in_tiles
 from inference.writers import Writers
-from readers.domains import domains_of, to_pixels
+from readers.domains import domains_of, tell_outside, to_pixels
 from readers.folders import find_side, has_images, list_images, list_input, side_sources
 from readers.formats import suffix_of
 from readers.headers import none_readable

@@ -24,6 +24,7 @@ CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # cameras' own siz
 MOST_IMAGES = 100  # of a folder
 KEPT = 2  # models in memory
 EVERY, AT_MOST = 0.1, 600  # seconds: between the frames of a live camera, and of one such film
+UNREADABLE = "this file is not an image that can be read"
 HEIGHT = 400  # of the images on the page, in pixels
 SHOWN = ", ".join(f"#{name} img" for name in ("image", "translation", "reconstruction", "live_translation"))
 STYLE = f"{SHOWN} {{ width: 100%; height: 100%; object-fit: contain }}"
@@ -116,7 +117,7 @@ def unnamed():
     try:
         yield
     except BadImage as error:
-        raise UserError("this file is not an image that can be read") from error
+        raise UserError(UNREADABLE) from error
 
 
 def size_in(path):
@@ -138,6 +139,27 @@ def frame_in(path):
 def as_image(images, domain):
     """1×C×H×W in [-1, 1] to a PIL image, as ``domain``, which is of 8-bit pictures, means them."""
     return Image.fromarray(squeezed(to_pixels(images, domain)[0]))
+
+
+def unopened(component):
+    """Let the Gradio ``component`` give a visitor's image as a file that nothing has opened yet: Gradio itself would
+    decode it by any of Pillow's formats, some of which start programs, whatever its size.
+
+    Frames of a live camera come inside the message, as base64, and are written to a file as they are.
+    """
+    gr = library("gradio", "the app", "requirements-app.txt")
+
+    def preprocess(payload):
+        if payload is None or not (payload.url or "").startswith("data:"):
+            return payload and payload.path
+        try:
+            path = gr.processing_utils.save_base64_to_cache(payload.url, component.GRADIO_CACHE, "image.png")
+        except ValueError as error:  # no base64
+            raise gr.Error(UNREADABLE, print_exception=False) from error
+        component.temp_files.add(path)  # which Gradio deletes in time
+        return path
+
+    component.preprocess = preprocess
 
 
 def build(models):
@@ -164,8 +186,17 @@ def build(models):
     def many(run, epoch, direction, paths):
         if len(paths := paths or []) > MOST_IMAGES:
             raise UserError(f"{len(paths)} files are more than the {MOST_IMAGES} of this app; test.py takes any number")
-        pairs = ((models.translate(run, epoch, direction, path)[:2], Path(path).name) for path in paths)
-        return [shown for (real, fake), name in pairs for shown in ((real, name), (fake, f"{name}, translated"))]
+        shown, left_out = [], []
+        for path in paths:
+            name = Path(path).name
+            try:
+                real, fake, _ = models.translate(run, epoch, direction, path)
+                shown += [(real, name), (fake, f"{name}, translated")]
+            except UserError as error:
+                left_out.append(f"{name}: {error}")
+        if left_out:
+            gr.Warning("\n".join(left_out), duration=None)
+        return shown
 
     @told
     def live(run, epoch, direction, path, film):
@@ -203,6 +234,8 @@ def build(models):
                                   webcam_options=camera)  # fmt: skip
                 shown = gr.Image(label="Translation", elem_id="live_translation", **made | {"format": "webp"})
             film = gr.State(Live)
+            for component in (image, camera):
+                unopened(component)
             streams = dict(stream_every=EVERY, time_limit=AT_MOST, concurrency_limit=1)
             camera.stream(live, [*choice, camera, film], [shown, film], **streams)
         with gr.Tab("Folder"):

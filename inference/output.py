@@ -10,19 +10,13 @@ from readers.files import as_place, files_of
 from readers.folders import side_sources
 from readers.formats import suffix_of
 from readers.survey import VOLUMES
-from runtime.errors import UserError, tell
+from runtime.errors import UserError
 from runtime.folders import check_apart
 
 
 def check_output(folder, options):
     """Raise UserError where ``folder`` lies in ``--input`` or in the data set, and would be read later."""
     check_apart(folder, [options.input, *side_sources(Path(options.dataset_dir) / options.dataset_name)])
-
-
-def tell_outside(outside, values, domain):
-    """Say how many of ``values`` lay outside of the range of ``domain``, where some did."""
-    if outside:
-        tell(f"{outside} of {values} values lay outside of {domain.low:g} to {domain.high:g}, and were clipped")
 
 
 class Output:

@@ -13,7 +13,7 @@ from readers import geometry
 from readers.files import BadImage, as_place, over
 from readers.formats import contents
 from readers.pictures import load_image
-from runtime.errors import UserError, counted
+from runtime.errors import UserError, counted, tell
 
 MOST_CHANNELS = 2**16
 PAGES, AXES = ("channels", "images"), (0, 1, 2)
@@ -181,6 +181,12 @@ def count_outside(array, domain):
     return 0 if domain.whole_type else int(((array < domain.low) | (array > domain.high)).sum())
 
 
+def tell_outside(outside, values, domain, where=""):
+    """Say how many of ``values``, those ``where``, lay outside of the range of ``domain``, where some did."""
+    if outside:
+        tell(f"{outside} of {values} values{where} lay outside of {domain.low:g} to {domain.high:g}, and were clipped")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Arrays to tensors and back
 # ---------------------------------------------------------------------------------------------------------------------
@@ -210,12 +216,17 @@ def to_values(images, domain):
 
     Raises UserError where a value is not finite.
     """
-    if not images.isfinite().all():
-        raise UserError("a translation is not finite: the weights are of no use; choose another --epoch")
+    check_finite(images)
     if domain.whole_type:
         return to_bytes(images).cpu()
     values = images.detach().cpu().double().add(1).mul(domain.half).add(domain.low)
     return (values if domain.floats else values.round()).clamp(domain.low, domain.high)
+
+
+def check_finite(images):
+    """Raise UserError where a value of translations is not finite."""
+    if not images.isfinite().all():
+        raise UserError("a translation is not finite: the weights are of no use; choose another --epoch")
 
 
 def to_pixels(images, domain):

@@ -52,8 +52,8 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
     floats = {np.dtype(header.dtype).kind == "f": path for path, header in headers.items()}
     if len(floats) > 1 and span == AUTO:
         raise UserError(
-            f"{floats[True]} holds floats and {floats[False]} whole numbers; name their --range_{side}, if they mean "
-            "the same, or put them into different data sets"
+            f"{floats[True]} holds floats and {floats[False]} whole numbers; name their {range_flag(side)}, if they "
+            "mean the same, or put them into different data sets"
         )
     dtype = np.result_type(*{header.dtype for header in headers.values()}).newbyteorder("=")
     found = ways._replace(channels=of_first.channels, dtype=dtype.name, suffix=suffix_of(name_of(first)), picture=False)
@@ -71,15 +71,34 @@ def check_show(side, show, channels):
 def check_known(side, headers, domain):
     """Raise UserError where training images are not what a checkpoint's ``domain`` says."""
     for path, header in headers.items():
-        if domain.picture:
-            fits = header.picture or header.viewable
-        else:
-            fits = header.channels == domain.channels and (domain.floats or np.dtype(header.dtype).kind != "f")
-        if not fits:
+        if not fits(header, domain):
             raise UserError(
                 f"{path} has {counted(header.channels, 'channel')} of {header.dtype}, and the checkpoint was trained "
                 f"with {domain} on side {side}; start anew without --epoch"
             )
+
+
+def check_alike(headers, domain, span):
+    """Raise UserError where translations with these ``headers`` cannot be compared with real images of ``domain``;
+    ``span`` is the range that was given, which floats and whole numbers may share."""
+    for path, header in headers.items():
+        alike = domain if span == AUTO else domain._replace(dtype="float32")
+        if not fits(header, alike):
+            raise UserError(
+                f"{path} has {counted(header.channels, 'channel')} of {header.dtype}, and real images are {domain}; "
+                "only images of one kind compare, or numbers of one --range"
+            )
+
+
+def fits(header, domain):
+    """Whether images with this ``header`` can be read as those of ``domain``."""
+    if domain.picture:
+        return header.picture or header.viewable
+    return (
+        not header.picture
+        and header.channels == domain.channels
+        and (domain.floats or np.dtype(header.dtype).kind != "f")
+    )
 
 
 def idle_ways(ways, given, headers):
@@ -132,7 +151,7 @@ def find_range(side, domain, headers, span, skip_bad):
         high = max(whole.max if header.high is None else header.high for header in headers.values())
     least, most = float(sample.min()), float(sample.max())
     seen = f"the pixels looked at on side {side} lie between {least:g} and {most:g}"
-    flag = f"--range_{side}" if side in "AB" else "--range"  # of evaluate.py, which has one for both
+    flag = range_flag(side)
     if max(abs(low), abs(high)) > np.finfo(np.float32).max:
         raise UserError(f"{seen}, beyond what float32 holds; divide them, or give another range by {flag}")
     if not low < high:
@@ -147,6 +166,10 @@ def find_range(side, domain, headers, span, skip_bad):
         part = f"{seen}, a small part of {low:g} to {high:g}, so that they look almost alike"
         tell(f"{part}; try {flag} {least:g} {most:g}" if least < most else part)
     return domain._replace(low=float(low), high=float(high))
+
+
+def range_flag(side):
+    return f"--range_{side}" if side in "AB" else "--range"  # of evaluate.py, which has one for both
 
 
 def sample_pixels(paths, domain, skip_bad):

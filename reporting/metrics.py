@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
-from readers.domains import PICTURES, to_bytes, to_colours, to_unit
+from readers.domains import PICTURES, check_finite, tell_outside, to_bytes, to_colours, to_unit
 from readers.folders import list_images
+from readers.formats import suffix_of
 from readers.headers import none_readable
 from registry import CRITICS, FEATURES, load
 from reporting.statistics import MEASURES
@@ -135,55 +136,63 @@ def pair_distances(fake, truth):
 
 
 class Folder:
-    """The images below a folder, batch by batch. ``unreadable`` are the paths of those that ``--skip_bad_images`` left
-    out, once all were read."""
+    """The images below a folder, batch by batch. Once all were read, ``unreadable`` are the paths of those that
+    ``--skip_bad_images`` left out, and ``outside`` of all ``values`` were clipped to the domain's range."""
 
     def __init__(self, folder, options, domain=PICTURES, multiple=1, least=1):
-        self.paths, self.options, self.domain = list_images(folder, domain), options, domain
+        self.folder, self.options, self.domain = folder, options, domain
+        self.paths = list_images(folder, domain)
         self.images = WholeImages(self.paths, domain, multiple, least)
         self.names = [Path(path).relative_to(folder) for path in self.paths]
-        self.unreadable = set()
+        self.unreadable, self.outside, self.values = set(), 0, 0
 
     def __len__(self):
         return len(self.paths) - len(self.unreadable)
 
     def batches(self):
         """Dicts as WholeImages makes them, of images of one size."""
-        skipped = []
+        skipped, outside, values = [], 0, 0
         singles = load_one_by_one(self.images, range(len(self.paths)), 0, self.options.skip_bad_images, skipped)
-        yield from group_by_size(singles, self.options.batch_size)
-        self.unreadable = set(skipped)
+        for batch in group_by_size(singles, self.options.batch_size):
+            outside, values = outside + int(batch["outside"].sum()), values + unpadded(batch, batch["image"]).numel()
+            yield batch
+        self.unreadable, self.outside, self.values = set(skipped), outside, values
 
     def whole(self, index):
         """One image C×H×W in [0, 1], without padding."""
         item = self.images[index]
         return to_unit(item["image"][:, : item["height"], : item["width"]], self.domain)
 
-    def shown(self):
-        """The images as they are shown, batch by batch: uint8 N×3×H×W."""
-        return (shown(batch, batch["image"], self.domain) for batch in self.batches())
-
 
 class Description:
-    """What distances between sets need to know of the uint8 images N×3×H×W that are added to it."""
+    """What distances between sets need to know of the images that are added to it. It does not depend on how they come
+    in batches: each is described by itself, with random draws of its own, and they are compared in order."""
 
     def __init__(self, network, device):
         self.network, self.device = network, device
-        self.features, self.described = [], {name: [] for name in MEASURES}
-        # Equal sets are described alike, and no measure's draws depend on those of another.
-        self.draws = {name: torch.Generator().manual_seed(0) for name in MEASURES}
+        self.features, self.described = {}, {}
 
-    def add(self, images):
-        self.features.append(self.network(images.to(self.device)).cpu())
-        for name, measure in MEASURES.items():
-            self.described[name].append(measure.describe(images.cpu(), self.draws[name]))
+    def add(self, images, places):
+        """Batch N×3×H×W, uint8; ``places`` are those of its images in the set."""
+        features = self.network(images.to(self.device)).cpu()
+        for place, image, feature in zip(places.tolist(), images.cpu(), features, strict=True):
+            self.features[place] = feature
+            self.described[place] = {
+                name: measure.describe(image[None], torch.Generator().manual_seed(place))
+                for name, measure in MEASURES.items()
+            }
 
     def distances(self, real):
         """Name → number: how far the images added are from those of the Description ``real``."""
-        numbers = set_distances(torch.cat(self.features), torch.cat(real.features))
+        numbers = set_distances(*(torch.stack(in_order(each.features)) for each in (self, real)))
         for name, measure in MEASURES.items():
-            numbers |= measure.compare(*(joined(each.described[name]) for each in (self, real)))
+            described = ([one[name] for one in in_order(each.described)] for each in (self, real))
+            numbers |= measure.compare(*map(joined, described))
         return numbers
+
+
+def in_order(found):
+    return [found[place] for place in sorted(found)]
 
 
 def joined(descriptions):
@@ -193,14 +202,16 @@ def joined(descriptions):
 
 @torch.inference_mode()
 def describe(folder, network, device):
-    """The Description of the images in a Folder; says which could not be read. Raises UserError where none could."""
+    """The Description of the images in a Folder; says which could not be read, and how many values were clipped.
+    Raises UserError where none could be read."""
     description = Description(network, device)
-    for images in folder.shown():
-        description.add(images)
+    for batch in folder.batches():
+        description.add(shown(batch, batch["image"], folder.domain), batch["index"])
     if not len(folder):
         raise none_readable(folder.paths)
     if folder.unreadable:
         tell(f"not measured, since they cannot be read: {', '.join(sorted(folder.unreadable))}")
+    tell_outside(folder.outside, folder.values, folder.domain, f" in {folder.folder}")
     return description
 
 
@@ -221,7 +232,7 @@ class Evaluation:
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
         names = {side: folder.names for side, folder in self.folders.items()}
         self.namesake = {side: namesakes(names[side], names[other]) for side, other in ("AB", "BA")}
-        self.shared = len(set.intersection(*({name.with_suffix("") for name in each} for each in names.values())))
+        self.shared = len(set.intersection(*(set(map(without_suffix, each)) for each in names.values())))
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
 
     @torch.inference_mode()
@@ -252,7 +263,8 @@ class Evaluation:
             real = batch["image"].to(self.device)
             with autocast(self.device, self.amp):
                 _, fake, back = translators.cycle(source, real)
-            translated.add(shown(batch, fake, self.folders[target].domain))
+            check_finite(fake)
+            translated.add(shown(batch, fake, self.folders[target].domain), batch["index"])
             if back is not None:
                 domain = self.folders[source].domain
                 there, again = (to_unit(unpadded(batch, images), domain) for images in (real, back))
@@ -282,12 +294,17 @@ def mean_of(pairs):
 def namesakes(names, others):
     """For each of ``others`` the place among ``names`` of the same name, or of the same but for its suffix; None where
     not all have exactly one."""
-    for key in (lambda name: name, lambda name: name.with_suffix("")):
+    for key in (lambda name: name, without_suffix):
         places = {key(name): place for place, name in enumerate(names)}
         wanted = [key(name) for name in others]
         if places.keys() == set(wanted) and len(places) == len(names) == len(others):
             return [places[name] for name in wanted]
     return None
+
+
+def without_suffix(name):
+    """A path as it is called in any format: ``a/b.nii.gz`` is a/b, and the slice ``b.nii.gz/7`` of a volume b/7."""
+    return Path(*(part[: len(part) - len(suffix_of(part))] for part in name.parts))
 
 
 class Best:

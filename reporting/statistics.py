@@ -33,14 +33,15 @@ def gaussian_pyramid(images):
 
 
 def laplacian_pyramid(images):
-    """What each level of the Gaussian pyramid has beyond the next one (https://doi.org/10.1109/TCOM.1983.1095851)."""
+    """The smallest level of the Gaussian pyramid, then what each level has beyond the next one, the finest first
+    (https://doi.org/10.1109/TCOM.1983.1095851). So scales of the same place compare where images differ in size."""
     levels = gaussian_pyramid(images)
     details = []
     for level, below in pairwise(levels):
         raised = torch.zeros_like(level)
         raised[..., ::2, ::2] = 4 * below
         details.append(level - blurred(raised))
-    return [*details, levels[-1]]
+    return [levels[-1], *details]
 
 
 def laplacian_patches(images, draw):
@@ -50,7 +51,7 @@ def laplacian_patches(images, draw):
     for level in laplacian_pyramid(images.float()):
         n, _, height, width = level.shape
         if min(height, width) < PATCH:
-            break
+            break  # the first: the others are larger
         windows = level.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # N×C×H'×W'×7×7, a view
         image = torch.arange(n).repeat_interleave(PATCHES)
         y, x = (torch.randint(side - PATCH + 1, (n * PATCHES,), generator=draw) for side in (height, width))

@@ -1,5 +1,6 @@
 """The app: what it translates, in a real browser; and what it does not give away."""
 
+import base64
 import os
 import shutil
 import socket
@@ -18,11 +19,12 @@ from conftest import ROOT, TINY, make_dataset, noise_image, run_process
 from PIL import Image
 
 from inference.app import Live, Models, build
-from inference.visits import guards
+from inference.visits import ShortMessages, guards
 from runtime.errors import UserError
 from translators import load
 
-pytest.importorskip("gradio")
+gradio = pytest.importorskip("gradio")
+ImageData = gradio.components.image.ImageData
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,20 @@ def test_a_camera_frame_is_not_decoded_by_the_page(trained):
     given = [block for block in page.blocks.values() if getattr(block, "elem_id", None) in ("image", "live")]
     after = [step["inputs"] for step in page.config["dependencies"] if step["trigger_after"] is not None]
     assert [given[0]._id in inputs for inputs in after] == [True]  # another run's translation is shown, whatever epoch
-    assert [(block.type, block.image_mode) for block in given] == 2 * [("filepath", None)]
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
+    message = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    for block in given:
+        kept = block.preprocess(ImageData(url=message))  # a frame, which comes inside the message
+        assert Path(kept).read_bytes() == content and kept in block.temp_files
+        assert (
+            block.preprocess(ImageData(path="bad.png", orig_name="bad.png")) == "bad.png"
+        )  # not opened: none is there
+        assert block.preprocess(None) is None
+        for junk in ("data:image/png;base64,AAA", "data:image/png;base64,A", "data:,ä"):
+            with pytest.raises(gradio.Error, match="not an image that can be read"):
+                block.preprocess(ImageData(url=junk))
+    with pytest.raises(UserError, match="not an image that can be read"):
+        Models(trained / "saved_models", "cpu").translate("tiny", "2", "AtoB", kept)
 
 
 @pytest.mark.parametrize(
@@ -205,10 +220,11 @@ def test_only_its_own_page_may_ask(app, headers, status):
 
 
 def test_any_name_is_right_where_anyone_may_come():
-    assert guards("0.0.0.0", False) == guards("::", False) == guards("127.0.0.1", True) == []
-    (guard,) = guards("fe80::1", False)
+    for host, share in (("0.0.0.0", False), ("::", False), ("127.0.0.1", True)):
+        assert [guard.cls for guard in guards(host, share, 1)] == [ShortMessages]
+    guard, _ = guards("fe80::1", False, 1)
     assert {"[fe80::1]", "localhost", "127.0.0.1"} <= guard.kwargs["names"]
-    (guard,) = guards("DESKTOP-ABC", False)
+    guard, _ = guards("DESKTOP-ABC", False, 1)
     assert {"desktop-abc", socket.gethostname().lower()} <= guard.kwargs["names"]
 
 
@@ -226,6 +242,12 @@ def test_large_files_are_refused(app):
         return answer(f"{app.address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"})
 
     assert upload(1000) == 200 and upload(3_000_000) == 413
+    place, json = f"{app.address}/gradio_api/call/one", {"Content-Type": "application/json"}
+    image = "data:image/png;base64," + "A" * 3_000_000
+    message = b'{"data": ["tiny", "2", "AtoB", {"url": "%s", "meta": {"_type": "gradio.FileData"}}]}' % image.encode()
+    assert answer(place, message, json) in (413, None)  # an image may also stand in a message; None: while it is sent
+    assert answer(place, iter([message]), json) != 200  # in parts, without its length
+    assert answer(place, message.replace(b"A" * 2_990_000, b""), json) == 200
 
 
 def test_it_listens_here_alone(app):
@@ -258,6 +280,16 @@ def test_a_run_that_is_gone_since_the_start_is_no_longer_offered(trained, tmp_pa
     assert [dropdown.value for dropdown in refresh()] == ["tiny", "2"]
     shutil.rmtree(tmp_path / "saved_models/tiny")
     assert [dropdown.value for dropdown in refresh()] == [None, None]
+
+
+def test_a_folder_is_translated_but_for_what_is_no_image(trained, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no png")
+    paths = [str(tmp_path / "bad.png"), str(trained / "datasets/tiny/testA/0.png")]
+    page = build(Models(trained / "saved_models", "cpu"))
+    (many,) = (function.fn for function in page.fns.values() if function.name == "many")
+    with pytest.warns(UserWarning, match=r"bad.png: this file is not an image that can be read"):
+        shown = many("tiny", "2", "AtoB", paths)
+    assert [name for _, name in shown] == ["0.png", "0.png, translated"]
 
 
 def test_without_checkpoints(workplace, refused):

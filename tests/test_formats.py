@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, JpegImagePlugin
 from pydicom.data import get_testdata_file
 
 from datasets import Cache
-from inference.output import Output, tell_outside
+from inference.output import Output
 from inference.writers import save_image
 from readers import geometry
 from readers.domains import (
@@ -31,6 +31,7 @@ from readers.domains import (
     count_outside,
     load_array,
     load_pixels,
+    tell_outside,
     to_colours,
     to_pixels,
     to_tensor,
@@ -701,8 +702,8 @@ def test_two_volumes_of_one_name_and_files_that_are_none_are_refused():
 def test_values_outside_of_the_range_are_told_where_there_are_any(capsys):
     tell_outside(0, 9, SCAN)
     assert capsys.readouterr().out == ""
-    tell_outside(2, 9, SCAN)
-    assert capsys.readouterr().out == "2 of 9 values lay outside of 0 to 99, and were clipped\n"
+    tell_outside(2, 9, SCAN, " in a")
+    assert capsys.readouterr().out == "2 of 9 values in a lay outside of 0 to 99, and were clipped\n"
 
 
 def test_what_contradicts_a_16_bit_model_is_refused(workplace, run, refused):

@@ -221,7 +221,7 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
     numbers = told["numbers"]
     assert told["untranslated"].keys() == {"B"}
     assert numbers.keys() == {"BtoA"} and "SSIM" not in numbers["BtoA"]  # names differ: there is no truth
-    missing = "they want a truth of the same name for each image, and 3 of 4 names are on both sides."
+    missing = "they want the same names in both test folders, and 3 of 4 are in both."
     assert missing in one.out and missing not in result.out
     assert numbers["BtoA"]["FID"] == pytest.approx(report["numbers"]["BtoA"]["FID"], rel=1e-3)
 
@@ -256,10 +256,70 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
         run("evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB", LITE, "--results_dir=b").code == 0
     )
     assert (workplace / "b/metrics.json").is_file()
-    assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", LITE)
-    assert "--checkpoint datasets is a folder; name a file in it" in refused("evaluate", "--checkpoint=datasets", LITE)
-    for flags in (["--checkpoint_dir=x"], ["--name=x", "--dataset_name=y"]):
-        assert "--checkpoint has done so; leave it out" in refused("evaluate", "--checkpoint=nothing", LITE, *flags)
+    tiny = LITE, "--dataset_name=tiny"
+    assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", *tiny)
+    assert "--checkpoint datasets is a folder; name a file in it" in refused("evaluate", "--checkpoint=datasets", *tiny)
+    assert "name the data set by --dataset_name" in refused("evaluate", "--checkpoint=datasets", LITE)
+    assert "--fake nowhere is no folder" in refused("evaluate", "--real=datasets/tiny/testA", "--fake=nowhere", LITE)
+    for flags in (["--checkpoint_dir=x"], ["--name=x"]):
+        assert "--checkpoint has done so; leave it out" in refused(
+            "evaluate", "--checkpoint=nothing", "--dataset_name=y", LITE, *flags
+        )
+
+
+def test_folders_of_other_numbers_are_no_translations(workplace, run, refused):
+    """What would be clipped without a word, or taken for something else."""
+    draw = np.random.default_rng(0)
+    for name, scale, dtype in (("real", 4000, np.uint16), ("floats", 1, np.float32), ("bright", 40000, np.uint16)):
+        Path(name).mkdir()
+        for number in range(4):
+            np.save(f"{name}/{number}.npy", (scale * (0.5 + draw.random((32, 32)) / 2)).astype(dtype))
+    assert "only images of one kind compare" in refused("evaluate", "--real=real", "--fake=floats", LITE)
+    assert "only images of one kind" in refused("evaluate", "--real=real", "--fake=datasets/tiny/testA", LITE)
+    result = run("evaluate", "--real=real", "--fake=bright", LITE, "--range", "0", "4095")
+    assert "4096 of 4096 values in bright lay outside of 0 to 4095, and were clipped" in result.out
+    assert run("evaluate", "--real=real", "--fake=floats", LITE, "--range", "0", "4095", "--overwrite").code == 0
+
+
+def test_translations_that_are_not_finite_have_no_numbers(workplace, run, refused):
+    """Also where there is neither a way back nor a truth, and nothing but pictures is compared."""
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    for side in "AB":
+        shutil.copy(f"datasets/tiny/test{side}/0.png", f"datasets/tiny/test{side}/3{side}.png")
+    state = checkpoints.load(workplace / "saved_models/tiny", "latest")[1]
+    translators = load_translators(state, torch.device("cpu"))
+    translators.G_AB, translators.G_BA = torch.nn.Identity(), None
+    folders, domains = {side: f"datasets/tiny/test{side}" for side in "AB"}, dict.fromkeys("AB", PICTURES)
+    options = parse_evaluation([LITE])
+    evaluation = metrics.Evaluation(folders, options, torch.device("cpu"), translators, "off", domains)
+    assert evaluation(translators, ["AtoB"])["AtoB"]["KID"] > -1
+    translators.G_AB.forward = lambda x: x * math.nan
+    with pytest.raises(UserError, match="not finite"):
+        evaluation(translators, ["AtoB"])
+
+
+def test_how_images_come_in_batches_changes_no_number():
+    """Of unlike sizes, too, which come in another order then."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = (32 + 16 * (i % 2) for i in range(8))
+    pictures = [torch.randint(0, 256, (1, 3, size, size), generator=draw).to(torch.uint8) for size in sizes]
+
+    def description(batches):
+        found = metrics.Description(lambda x: x.float().mean((2, 3)), "cpu")
+        for batch in batches:
+            found.add(torch.cat([pictures[place] for place in batch]), torch.tensor(batch))
+        return found
+
+    one_by_one = description([[place] for place in range(8)])
+    together = description([[0, 2, 4, 6], [1, 3], [5, 7]])
+    assert one_by_one.distances(together) == together.distances(one_by_one)
+    assert one_by_one.distances(together)["SWD"] == 0
+
+
+def test_names_are_those_of_any_format():
+    stems = [metrics.without_suffix(Path(name)) for name in ("a/1.nii.gz", "a/1.npy", "p.nii.gz/000", "p.NII/000")]
+    assert stems == [Path("a/1"), Path("a/1"), Path("p/000"), Path("p/000")]
+    assert metrics.namesakes([Path("0.npy"), Path("1.npy")], [Path("1.nii.gz"), Path("0.nii.gz")]) == [1, 0]
 
 
 class Trap:
@@ -532,8 +592,8 @@ def test_no_measure_draws_what_another_one_would_draw(monkeypatch):
         sets = [metrics.Description(lambda x: x.float().mean((2, 3)), "cpu") for _ in range(2)]
         for seed, one in enumerate(sets):
             generator = torch.Generator().manual_seed(seed)
-            for _ in range(2):
-                one.add(torch.randint(0, 256, (4, 3, 32, 32), generator=generator).to(torch.uint8))
+            for places in torch.arange(8).split(4):
+                one.add(torch.randint(0, 256, (4, 3, 32, 32), generator=generator).to(torch.uint8), places)
         return sets[0].distances(sets[1])
 
     before = distances()

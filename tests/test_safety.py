@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cycle_gan
+import resuming
 from options import parse_training
 from readers.folders import list_images
 from readers.pictures import load_image
@@ -54,7 +55,7 @@ def train(*flags, stop_after=None):
     saved = None
     if resumed:
         saved = saved_state(f"{options.checkpoint_dir}/tiny", options.epoch)
-        options = cycle_gan.resume(options, given, saved["options"], saved["given"])
+        options = resuming.resume(options, given, saved["options"], saved["given"])
     run = cycle_gan.Run(options, torch.device("cpu"), given)
     plain, done = run.model.updates, []
 
