@@ -1,6 +1,7 @@
 """What a training run shows and writes while it goes on: progress bar, losses, curves, sample grids, evaluations."""
 
 import sys
+import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -146,7 +147,9 @@ class Monitor:
         """Measure the averaged generators; keep them if they are the best so far."""
         if not distributed.is_main():
             return
+        begin = time.monotonic()
         numbers = self.evaluation(run.model.average.module)
+        self.forecast.leave_out(time.monotonic() - begin)
         self.note(run, {f"{name} {direction}": x for direction, row in numbers.items() for name, x in row.items()})
         better = self.best.improved_by(numbers, lambda: run.saver.save_best(run, numbers))
         shown = ", ".join(f"KID {name} {x['KID']:.4f} ± {x['KID error']:.4f}" for name, x in numbers.items())

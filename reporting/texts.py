@@ -109,6 +109,11 @@ class Forecast:
     def __init__(self, run):
         self.first, self.begin, self.said = run.steps + self.WARM, None, bool(run.options.minutes)
 
+    def leave_out(self, seconds):
+        """Those of an evaluation are none of the steps'."""
+        if self.begin is not None:
+            self.begin += seconds
+
     def after(self, run):
         """One line where ``run`` has made enough steps, else ""."""
         if self.said or run.steps < self.first:

@@ -143,6 +143,20 @@ def test_after_the_first_steps_one_line_says_how_long_it_takes(monkeypatch):
     assert follow(30, 10, monkeypatch, "--minutes=5") == []
 
 
+def test_an_evaluation_among_the_first_steps_is_none_of_them(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(texts, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    run = SimpleNamespace(options=parse_training(["--n_epochs=10"])[0], dataset=range(100), epoch=0, sample=0, steps=0)
+    forecast, said = Forecast(run), []
+    for run.steps in range(1, 31):
+        run.sample, clock[0] = run.steps, clock[0] + 1
+        said += filter(None, [forecast.after(run)])
+        if run.steps in (2, 8):
+            clock[0] += 600
+            forecast.leave_out(600)
+    assert said == ["duration    about 16 minutes from here on this machine, 1 s a step"]
+
+
 @pytest.mark.parametrize("gen_net", GENERATORS)
 def test_the_smaller_crop_that_is_advised_is_one_that_can_be_had(gen_net):
     for side in range(32, 400, 8):
