@@ -12,6 +12,7 @@ import torch
 from runtime.device import ran_out_of_memory
 
 ZIP = b"PK\3\4"  # with which torch's present format begins; the old one is pickles, one after the other
+DEEPEST = 8  # tuples in tuples. One that is twice in one that is twice … takes for ever to become a dictionary's key
 PICKLES = 5  # of the old format, before the numbers of its tensors
 STORAGES = ["BFloat16", "Half", "Float", "Double", "Byte", "Char", "Short", "Int", "Long", "Bool"]
 # All that weights and plain values need. Torch allows more, such as bytearray, which makes any memory out of a number.
@@ -34,6 +35,8 @@ def read(content, times=1):
     the file is cut short or forged.
     """
     pickles = pickles_of(content)
+    if max(map(deepest_tuple, pickles), default=0) > DEEPEST:
+        raise pickle.UnpicklingError("tuples stand in tuples, over and over")
     if names := {name for each in pickles for name in names_in(each)} - KNOWN:
         raise pickle.UnpicklingError(f"there are {', '.join(sorted(names))}")
     try:
@@ -99,6 +102,30 @@ def names_in(pickled):
             yield "a name that it makes up"
         elif operation.name in ("GLOBAL", "INST"):
             yield argument
+
+
+def deepest_tuple(pickled):
+    """How deep tuples stand in tuples in a pickle, by what its operations do with the stack and the memo."""
+    stack, memo, deepest = [], {}, 0  # of each value how deep the tuples in it are; None for a mark
+    for operation, argument, _ in pickletools.genops(pickled):
+        name, before = operation.name, [kind.name for kind in operation.stack_before]
+        if name == "MARK":
+            stack.append(None)
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name.endswith("GET"):
+            stack.append(memo[argument])
+        elif name.endswith("PUT") or name == "MEMOIZE":
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        else:
+            taken, fixed = [], before.index("mark") if "mark" in before else len(before)
+            while "mark" in before and (depth := stack.pop()) is not None:
+                taken.append(depth)
+            taken += [stack.pop() for _ in range(fixed)]
+            depth = 1 + max(taken, default=0) if name.startswith("TUPLE") else 0
+            deepest = max(deepest, depth)
+            stack += [depth] * len(operation.stack_after)
+    return deepest
 
 
 def check_size(found, size, most):

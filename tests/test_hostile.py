@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import pickle
 import shlex
 import shutil
 import stat
@@ -864,6 +865,32 @@ def test_a_member_of_a_zip_beyond_4_gib_says_its_place_in_64_bits_once():
     for member.extra in (b"", once, once + second, b"\1\0\x08", bytes(60000)):
         sound.append((pickles.is_plain(member, 2**32), pickles.is_plain(member, 2**32 - 1)))
     assert sound == [(True, True), (True, False), (False, False), (False, False), (False, False)]
+
+
+def test_a_key_that_takes_for_ever_is_refused():
+    """A tuple that is twice in one that is twice in one …: to hash it, each is looked at as often as it is there."""
+    torch.save({"a": torch.zeros(2)}, content := io.BytesIO())
+    nested, steps = b"\x80\x02}q\0)q\1", range(1, 60)
+    nested += b"".join(b"h" + bytes([step]) + b"\x86q" + bytes([step + 1]) for step in steps) + b"K\1s."
+    assert pickles.deepest_tuple(nested) == 59
+    members = [(name, nested if name.endswith(".pkl") else part) for name, part in members_of(content)]
+    first, table, count = zip_parts(members)
+    forged = first + table + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(table), len(first), 0)
+    with pytest.raises(pickle.UnpicklingError, match="over and over"):
+        pickles.read(forged)
+
+
+@pytest.mark.parametrize(
+    "value", [(1, (2, (3,))), [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)], {"a": {(1, 2): [(4, 5)]}}]
+)
+@pytest.mark.parametrize("new", [True, False])
+def test_tuples_as_programs_write_them_are_read(value, new):
+    same = (7, 8)
+    torch.save([value, same, same], content := io.BytesIO(), _use_new_zipfile_serialization=new)
+    assert pickles.read(content.getvalue()) == [value, same, same]
+    for protocol in range(2, 6):
+        depth = pickles.deepest_tuple(pickle.dumps([value, same, same], protocol))
+        assert depth == (3 if isinstance(value, tuple) else 1)
 
 
 @pytest.mark.parametrize("again", ["archive/data.pkl", "archive/DATA.PKL"])
