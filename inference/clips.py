@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from inference.clip_writers import KINDS
+from inference.clip_writers import KINDS, write_video
 from inference.flags import TRANSLATE, refuse_unused
-from inference.output import check_output, tell_outside
+from inference.output import check_output
 from inference.steady import Steady
 from inference.writers import Writers, check_format, output_names
 from readers.archives import is_archive
 from readers.clips import by_number, is_clip, numbered, open_clip
-from readers.domains import count_outside, to_pixels, to_tensor
+from readers.domains import count_outside, tell_outside, to_pixels, to_tensor
 from readers.files import files_of
 from readers.folders import list_images
 from runtime.errors import UserError, printable, tell, warn
@@ -54,6 +54,8 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     else:
         raise UserError(f"--frames takes a folder or an archive of images, and {source} is neither")
     into_file = output.suffix.lower() in KINDS
+    if not into_file or KINDS[output.suffix.lower()].write is not write_video:
+        refuse_unused(options, TRANSLATE, ("codec", "crf"), f"is for encoders of videos, and {output} has none")
     if os.path.realpath(output) == os.path.realpath(source):
         raise UserError(f"--output {output} would overwrite --input; choose another")
     check_output(output, options)

@@ -74,10 +74,12 @@ def runtime_files(ort, folder):
     and that copy's files, name → bytes."""
     if ort.startswith(("https://", "http://")):
         return ort.rstrip("/") + "/", {}
-    if missing := [name for name in RUNTIME if not (Path(ort) / name).is_file()]:
-        warn(
-            f"{ort} has no {missing[0]}: the page does not work before {', '.join(RUNTIME)} are in {folder / 'ort'}; "
-            "run npm install onnxruntime-web, then this again"
-        )
-        return "ort/", {}
-    return "ort/", {f"ort/{name}": files.read(Path(ort) / name) for name in RUNTIME}
+    for place in (Path(ort), folder / "ort"):  # the copy of an earlier page is as good
+        if all((place / name).is_file() for name in RUNTIME):
+            return "ort/", {f"ort/{name}": files.read(place / name) for name in RUNTIME}
+    missing = next(name for name in RUNTIME if not (Path(ort) / name).is_file())
+    warn(
+        f"{ort} has no {missing}: the page does not work before {', '.join(RUNTIME)} are in {folder / 'ort'}; "
+        "run npm install onnxruntime-web, then this again"
+    )
+    return "ort/", {}

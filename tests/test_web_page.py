@@ -202,6 +202,20 @@ def test_files_of_the_page(workplace, capsys):
         write()
 
 
+def test_a_page_keeps_the_runtime_that_it_has(workplace, capsys):
+    translators = Translators(parse_training(["--ngf=4", "--recipe=lsgan"])[0])
+    ort, folder = workplace / "ort", workplace / "web"
+    ort.mkdir()
+    for name in web_page.RUNTIME:
+        (ort / name).write_text(name)
+    for _ in range(2):
+        options = parse_export(["--dataset_name=tiny", "--web", f"--ort={ort}"])
+        web_page.write(folder, {"AtoB": ("AtoB.onnx", b"")}, translators, options)
+        assert [(folder / "ort" / name).read_text() for name in web_page.RUNTIME] == list(web_page.RUNTIME)
+        assert "does not work" not in "".join(capsys.readouterr())
+        shutil.rmtree(ort, ignore_errors=True)  # the second time it is gone
+
+
 def real_runtime():
     if not (ORT / web_page.RUNTIME[0]).is_file():
         pytest.skip("needs onnxruntime-web: npm install onnxruntime-web, or ORT_WEB for its folder")
