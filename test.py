@@ -21,7 +21,7 @@ from inference.clips import is_moving, translate_clip
 from inference.flags import CLIPS, TRANSLATE, refuse_unused
 from inference.onnx_model import OnnxModel
 from inference.output import Output, check_output
-from inference.tiles import OneWay, translate_in_tiles
+from inference.tiles import SingleDirection, translate_in_tiles
 from inference.writers import Writers
 from readers.domains import domains_of, tell_outside, to_pixels
 from readers.folders import find_side, has_images, list_images, list_input, side_sources
@@ -186,7 +186,7 @@ def translate(translators, side, batch, device, options):
 
     def in_tiles(image):
         with autocast(device, options.amp):
-            return translate_in_tiles(OneWay(translators, side), image, options.tile, device)
+            return translate_in_tiles(SingleDirection(translators, side), image, options.tile, device)
 
     try:
         if options.tile and max(batch["image"].shape[2:]) > options.tile:

@@ -147,7 +147,7 @@ class CycleGAN:
         losses = []
         with parametrize.cached():  # through backward, where checkpointing computes activations again
             for i, part in enumerate(parts, start=1):
-                with nullcontext() if i == len(parts) else distributed.unsent(objective):
+                with nullcontext() if i == len(parts) else distributed.no_sync(objective):
                     with autocast(self.device, self.amp):
                         losses.append(objective(*part))
                     scaler.scale(losses[-1].total).backward()

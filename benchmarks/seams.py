@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.utils import save_image
 
-from inference.tiles import OneWay, translate_in_tiles
+from inference.tiles import SingleDirection, translate_in_tiles
 from layers import LayerNorm2d
 from readers.domains import to_tensor
 from readers.pictures import load_image
@@ -83,7 +83,7 @@ def measure(way, image, arguments, threads):
     """The translation, on the CPU, and what it costs: time in the fastest round, memory in the first."""
     torch.set_num_threads(threads)
     device = pick_device(arguments.device)
-    network = OneWay(load_translators(checkpoints.load(arguments.checkpoint, "latest")[1], device), "A")
+    network = SingleDirection(load_translators(checkpoints.load(arguments.checkpoint, "latest")[1], device), "A")
     run = partial(WAYS[way], network, tile=arguments.tile, device=device)
     run(image[:, : 2 * arguments.tile, : 2 * arguments.tile])  # to warm up
     before = start_of_peak(device)

@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 def write_video(frames, file, kind, clip, options, stop):
     """Container ``kind`` by PyAV, with the sound of ``clip``. Raises UserError where an encoder is missing."""
     av = pyav()
-    first, file = next(frames), Noting(file)
+    first, file = next(frames), ErrorKeepingFile(file)
     try:
         with av.open(file, "w", format=kind.name) as sink:
             stream = add_video(av, sink, first.array.shape, kind, clip, options)
@@ -49,7 +49,7 @@ def write_video(frames, file, kind, clip, options, stop):
         raise UserError(f"{kind.name} with --codec {options.codec}: {reason(error)}{remedy}") from error
 
 
-class Noting:
+class ErrorKeepingFile:
     """A file that keeps the operating system's refusal to write, of which FFmpeg tells no more than that there was
     one."""
 

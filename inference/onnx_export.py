@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from inference.tiles import OneWay
+from inference.tiles import SingleDirection
 from readers.domains import Domain, to_bytes
 from runtime.errors import UserError
 from runtime.libraries import library
@@ -30,7 +30,7 @@ def needs(name):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Floats(OneWay):
+class Floats(SingleDirection):
     """Translates N×C×H×W in [-1, 1] to the same; H and W fit the network."""
 
     words = "float32 N×C×H×W, -1 to 1"

@@ -49,7 +49,7 @@ def activation_of(network, image, tile, device):
     return LayerByLayer(network).run(Activation(height, width, count, read))
 
 
-class OneWay(nn.Module):
+class SingleDirection(nn.Module):
     """``translators`` as the network that translates images of domain ``side``, "A" or "B"."""
 
     def __init__(self, translators, side):

@@ -102,7 +102,7 @@ def data_parallel(objective, **options):
     return torch.nn.parallel.DistributedDataParallel(objective, **options)
 
 
-def unsent(objective):
+def no_sync(objective):
     """Inside, gradients of what ``data_parallel`` made add up in this process; the next backward outside sends them."""
     return nullcontext() if WORLD == 1 else objective.no_sync()
 

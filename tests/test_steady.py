@@ -15,7 +15,7 @@ from torch import nn
 from inference import motion
 from inference.pictures import PictureTranslator
 from inference.steady import Past, Steady, SteadyNorm, lay, lift
-from inference.tiles import OneWay, translate_in_tiles
+from inference.tiles import SingleDirection, translate_in_tiles
 from layers import InstanceNorm2d, LayerNorm2d
 from options import parse_training
 from readers.domains import pictures_of, to_bytes, to_tensor
@@ -222,7 +222,9 @@ def test_in_tiles_as_whole():
     whole, tiled = Steady(translators, 0.7), Steady(translators, 0.7)
 
     def in_tiles(images):
-        return torch.stack([translate_in_tiles(OneWay(tiled.networks, "A"), image, 20, "cpu") for image in images])
+        return torch.stack(
+            [translate_in_tiles(SingleDirection(tiled.networks, "A"), image, 20, "cpu") for image in images]
+        )
 
     with torch.inference_mode():
         for frame in glide(scene(4), [(0, 0), (2, 1), (4, 2)]):

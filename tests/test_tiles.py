@@ -15,7 +15,16 @@ from torch import nn
 import inference.activations
 import inference.tiles
 from inference.activations import Activation, kept
-from inference.tiles import OneWay, across, activation_of, advance, attend, grid_step, merge, translate_in_tiles
+from inference.tiles import (
+    SingleDirection,
+    across,
+    activation_of,
+    advance,
+    attend,
+    grid_step,
+    merge,
+    translate_in_tiles,
+)
 from layers import LayerNorm2d
 from models import GeneratorResNet, SelfAttention
 from registry import GENERATORS, build
@@ -118,7 +127,7 @@ def test_masks_are_those_of_the_whole(mask, side):
     options |= dict(attention=False, spectral_norm=False, mask=mask, mask_threshold=100, mask_freeze_epoch=1)
     image = torch.rand(3, 40, 36) * 2 - 1
     translators = Translators(Namespace(**options))
-    as_if_whole(OneWay(translators, side).double(), image.double(), 16)
+    as_if_whole(SingleDirection(translators, side).double(), image.double(), 16)
     if mask != "none":
         assert translators.masks.mask(side, image[None].double()).shape == (1, 1, 40, 36)
 
