@@ -27,15 +27,6 @@ class CycleGAN:
     ``--preprocess none``, the crop.
     """
 
-    SHARED = [  # saved once for all processes; a new one is to be restored in ``_load``
-        "generator_objective",
-        "critic_objective",
-        "optimizer_G",
-        "optimizer_D",
-        "scaler_G",
-        "scaler_D",
-        "average",
-    ]
     PER_PROCESS = ["buffer_A", "buffer_B", "random"]  # what differs between the processes of a run
 
     def __init__(self, options, device):
@@ -179,7 +170,7 @@ class CycleGAN:
 
         Each process has to call this.
         """
-        shared = {name: getattr(self, name).state_dict() for name in self.SHARED}
+        shared = {name: getattr(self, name).state_dict() for name in SHARED}
         own = {name: getattr(self, name).state_dict() for name in self.PER_PROCESS}
         return {**shared, "masks_frozen": self.translators.masks.frozen, "processes": distributed.gather(own)}
 
@@ -197,13 +188,8 @@ class CycleGAN:
             raise UserError(f"the checkpoint does not fit its networks ({reason}); choose another --epoch") from error
 
     def _load(self, state):
-        for name in ("generator_objective", "critic_objective", "average"):
-            load_weights(getattr(self, name), state[name])
-        for name in ("optimizer_G", "optimizer_D"):
-            restore_moments(getattr(self, name), state[name]["state"])
-        for name in ("scaler_G", "scaler_D"):
-            if state[name]:  # that of a scaler which had nothing to do is empty
-                getattr(self, name).load_state_dict(plain_numbers(state[name]))
+        for name, restore in SHARED.items():
+            restore(getattr(self, name), state[name])
         self.translators.masks.frozen = bool(state["masks_frozen"])  # as they were for the images in the replay buffers
         saved = state["processes"]
         own = saved[distributed.RANK % len(saved)]
@@ -222,23 +208,36 @@ class CycleGAN:
             raise ValueError("the averaged generators are of a negative number of steps")
 
 
-def plain_numbers(state):
-    """A scaler's state, which is of numbers alone. Raises ValueError."""
+def restore_scaler(scaler, state):
+    """Give a GradScaler its ``state``, which is of numbers alone; that of one which had nothing to do is empty. Raises
+    ValueError."""
     if not all(type(value) in (int, float) for value in state.values()):
         raise ValueError("the scale of losses is no number")
-    return state
+    if state:
+        scaler.load_state_dict(state)
 
 
-def restore_moments(optimizer, moments):
-    """Give Adam the ``moments`` of another one; its settings stay those of the options. They get the memory format of
-    their weights, which the fused kernel needs. Raises ValueError where they are not those of these weights."""
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+def restore_moments(optimizer, state):
+    """Give Adam the moments in the ``state`` of another one; its settings stay those of the options. They get the
+    memory format of their weights, which the fused kernel needs. Raises ValueError where they are of other weights."""
+    optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
     for weight, moment in optimizer.state.items():
         shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
         if {name: tensor.shape for name, tensor in moment.items()} != shapes:
             raise ValueError("Adam's moments are of another shape")
         for name in ("exp_avg", "exp_avg_sq"):
             moment[name] = torch.empty_like(weight).copy_(moment[name])
+
+
+SHARED = {  # what of a CycleGAN is saved once for all processes, and how it is restored
+    "generator_objective": load_weights,
+    "critic_objective": load_weights,
+    "optimizer_G": restore_moments,
+    "optimizer_D": restore_moments,
+    "scaler_G": restore_scaler,
+    "scaler_D": restore_scaler,
+    "average": load_weights,
+}
 
 
 def check_critics(state):
