@@ -183,6 +183,11 @@ def departures(now, saved):
             f"the run was computed on {before}, now on {now['arithmetic']}: it goes on, but what comes is no longer "
             "equal to the last bit to what would have come there"
         )
+    features, other = saved["options"]["features"], now["options"]["features"]
+    if features != other and now["options"]["eval_interval"] and saved["options"]["eval_interval"]:
+        lines.append(
+            f"FID, KID, precision and recall were of {features}: from here on, of {other}, they do not compare"
+        )
     return lines
 
 

@@ -457,6 +457,7 @@ def test_the_best_by_other_features_is_none(workplace, run, monkeypatch):
     scripted(monkeypatch, 0.3)
     result = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", LITE)
     assert result.code == 0 and "the best so far" in result.out
+    assert "were of efficientnet_lite1: from here on, of efficientnet_lite0, they do not compare" in result.err
     assert checkpoints.load("saved_models/tiny", "latest")[1]["best"]["score"] == 0.3
     assert checkpoints.load("saved_models/tiny.1", "best")[1]["metrics"]["AtoB"]["KID"] == 0.1
 
