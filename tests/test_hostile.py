@@ -1128,7 +1128,8 @@ def test_a_packed_image_larger_than_its_file_says_is_not_decoded(tmp_path):
         load_first(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 16), np.uint16), compression="jpeg2000", photometric=1)
     content = (tmp_path / "a.tif").read_bytes()
-    at = content.rindex(b"\xff\x4f\xff\x51") + 8  # the size of the last page
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        at = content.index(b"\xff\x4f\xff\x51", file.pages[2].dataoffsets[0]) + 8  # the size of the last page
     (tmp_path / "a.tif").write_bytes(content[:at] + struct.pack(">II", 30000, 30000) + content[at + 8 :])
     with contents(tmp_path / "a.tif", PICTURES._replace(pages="images")) as found:
         assert found.load(1).shape[:2] == (16, 16)
