@@ -120,7 +120,6 @@ def measure_model(options, device):
     directions = translators.pick(options.direction)
     folders = {side: find_side(folder, "test", side) for side in "AB"}
     evaluation = Evaluation(folders, options, device, translators, amp, domains)
-    sources = {direction[0] for direction in directions}
     return {
         "of": f"{path} on {folder}",
         "features": options.features,
@@ -128,7 +127,7 @@ def measure_model(options, device):
         "numbers": evaluation(translators, directions),
         "compared": evaluation.compared,
         "shared": evaluation.shared,
-        "untranslated": {side: numbers for side, numbers in evaluation.untranslated().items() if side in sources},
+        "untranslated": evaluation.untranslated(directions),
         "width": evaluation.network.width,
         "domains": domains,
         "json": target,

@@ -242,12 +242,11 @@ class Evaluation:
             return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
 
     @torch.inference_mode()
-    def untranslated(self):
-        """How far the test images of A and of B are from the other side's, as they are: side → name → number."""
-        return {
-            side: self.real[side].distances(self.real[other]) | self._copies(side, other)
-            for side, other in ("AB", "BA")
-        }
+    def untranslated(self, directions=("AtoB", "BtoA")):
+        """How far the test images are from the other side's, as they are: side → name → number, for the side that each
+        of ``directions`` begins with."""
+        pairs = (direction.split("to") for direction in directions)
+        return {side: self.real[side].distances(self.real[other]) | self._copies(side, other) for side, other in pairs}
 
     def _copies(self, side, other):
         """The distances of a side's images to their truths on the ``other``, each in the range of its own side."""
