@@ -17,6 +17,7 @@ from registry import (
     GENERATORS,
     MASKS,
     NORMS,
+    OPTIMIZERS,
     PENALTIES,
     RECIPES,
     networks_with,
@@ -135,7 +136,9 @@ TRAIN = {
         Flag("init_from", None, "start with the generators, and the networks' shapes, of this checkpoint: a file, or a "
              "run's folder", fixed=True),
         Flag("batch_size", 1, "images of each side in a step, in each process", POSITIVE),
-        Flag("lr", 2e-4, "Adam's learning rate", WEIGHT),
+        Flag("optimizer", "adam", "what makes steps of gradients; muon is Adam but for convolutions", str,
+             tuple(OPTIMIZERS), fixed=True),
+        Flag("lr", 2e-4, "learning rate", WEIGHT),
         Flag("b1", 0.5, "Adam's decay of the first moment", number(float, 0, 1)),
         Flag("b2", 0.999, "Adam's decay of the second moment", number(float, 0, 1)),
         Flag("decay_epoch", lambda options: options.n_epochs // 2,

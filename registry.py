@@ -90,6 +90,10 @@ AUGMENTATIONS = {
     "translation": Entry("utils:vary_position"),
     "cutout": Entry("utils:cut_out"),
 }
+OPTIMIZERS = {  # called with weights, lr and (b1, b2)
+    "adam": Entry("torch.optim:Adam"),
+    "muon": Entry("muon:Muon"),
+}
 FEATURES = {
     "inception": Entry("reporting.metrics:Inception"),
     "efficientnet_lite0": Entry("reporting.metrics:EfficientNetLite", dict(version=0)),

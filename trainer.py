@@ -11,7 +11,7 @@ from critics import build_critic
 from layers import mixes_samples
 from losses import CriticObjective, GeneratorObjective, both_directions, critic_terms, generator_terms
 from models import SelfAttention
-from registry import AUGMENTATIONS, load
+from registry import AUGMENTATIONS, OPTIMIZERS, load
 from runtime import distributed
 from runtime.device import autocast, memory_format, pick_amp
 from runtime.errors import UserError, first_line
@@ -42,8 +42,9 @@ class CycleGAN:
         objectives = self.generator_objective, self.critic_objective
         for objective in objectives:
             objective.to(memory_format=memory_format(objective, device))
+        optimizer = load(OPTIMIZERS[options.optimizer])
         self.optimizer_G, self.optimizer_D = (
-            torch.optim.Adam(objective.parameters(), options.lr, (options.b1, options.b2), fused=True)
+            optimizer(objective.parameters(), options.lr, (options.b1, options.b2), fused=True)
             for objective in objectives
         )
         self.scaler_G, self.scaler_D = (
@@ -218,15 +219,17 @@ def restore_scaler(scaler, state):
 
 
 def restore_moments(optimizer, state):
-    """Give Adam the moments in the ``state`` of another one; its settings stay those of the options. They get the
-    memory format of their weights, which the fused kernel needs. Raises ValueError where they are of other weights."""
+    """Give an optimizer the moments in the ``state`` of another one; its settings stay those of the options. They get
+    the memory format of their weights, which Adam's fused kernel needs. Raises ValueError where they are of others."""
     optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
-    for weight, moment in optimizer.state.items():
-        shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
-        if {name: tensor.shape for name, tensor in moment.items()} != shapes:
-            raise ValueError("Adam's moments are of another shape")
-        for name in ("exp_avg", "exp_avg_sq"):
-            moment[name] = torch.empty_like(weight).copy_(moment[name])
+    for group in optimizer.param_groups:
+        names = ["momentum"] if "momentum" in group else ["exp_avg", "exp_avg_sq"]  # a matrix of Muon's, or Adam's
+        for weight in filter(optimizer.state.get, group["params"]):
+            moments = optimizer.state[weight]
+            shapes = {"step": torch.Size(), **dict.fromkeys(names, weight.shape)}
+            if {name: moment.shape for name, moment in moments.items()} != shapes:
+                raise ValueError("the optimizer's moments are of other weights")
+            moments.update({name: torch.empty_like(weight).copy_(moments[name]) for name in names})
 
 
 SHARED = {  # what of a CycleGAN is saved once for all processes, and how it is restored

@@ -67,9 +67,9 @@ def objective(run):
 
 
 def batches(run):
-    """How many images of each side are in a step, and the learning rate, in words."""
+    """How many images of each side are in a step, what makes it, and the learning rate, in words."""
     count = min(run.options.batch_size, len(run.dataset))  # a data set may have fewer
-    return f"in batches of {count} with --lr {run.options.lr:g}"
+    return f"in batches of {count} by {run.options.optimizer} with --lr {run.options.lr:g}"
 
 
 def until(options):

@@ -40,7 +40,7 @@ from runtime.flags import complete
 from runtime.weights import FLOATS
 
 FORMAT = 4
-OLD_DEFAULTS = {"penalty_interval": 1}  # of flags that older checkpoints lack
+OLD_DEFAULTS = {"penalty_interval": 1, "optimizer": "adam"}  # of flags that older checkpoints lack
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
 COMMENT = b"sha256:%s"
 COMMENT_SIZE = len(COMMENT) - 2 + 64

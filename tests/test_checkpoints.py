@@ -269,11 +269,11 @@ def test_no_run_is_set_aside_beside_somebodys_files(tmp_path):
 
 def test_what_older_checkpoints_do_not_say_is_what_was_before(tmp_path):
     """And stays so when they are resumed again."""
-    fresh = parse_training([])[0]
-    older = {name: value for name, value in vars(fresh).items() if name != "penalty_interval"}
+    fresh = parse_training(["--optimizer=muon"])[0]
+    older = {name: value for name, value in vars(fresh).items() if name not in ("penalty_interval", "optimizer")}
     saved = checkpoints.load_file(checkpoints.save(tmp_path, state(1, options=older), keep=1))["options"]
     resumed = resuming.resume(fresh, {}, saved, [])
-    assert fresh.penalty_interval == 4 and resumed.penalty_interval == 1
+    assert fresh.penalty_interval == 4 and resumed.penalty_interval == 1 and resumed.optimizer == "adam"
     assert resuming.resume(fresh, {}, vars(resumed), []).penalty_interval == 1
     assert resuming.resume(fresh, {"penalty_interval": 2}, saved, []).penalty_interval == 2
 

@@ -1,0 +1,211 @@
+"""Muon: its matrices against their singular values and torch's own Muon, its vectors against Adam, and its runs."""
+
+import copy
+
+import pytest
+import torch
+from conftest import TINY, equal
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from muon import Muon, orthogonalise
+from options import parse_training
+from runtime import checkpoints
+from runtime.device import pick_device
+from trainer import CycleGAN, restore_moments
+
+SIDES = st.integers(1, 9)
+
+
+@given(st.integers(1, 3), SIDES, SIDES, st.integers(0, 99), st.floats(1e-6, 1e6))
+def test_directions_stay_and_singular_values_become_alike(count, rows, columns, seed, scale):
+    drawn = torch.randn(count, rows, columns, generator=torch.manual_seed(seed), dtype=torch.float64)
+    left, before, right = torch.linalg.svd(drawn, full_matrices=False)
+    after = left.mT @ orthogonalise(scale * drawn) @ right.mT / max(rows, columns) ** 0.5
+    values = after.diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(after, torch.diag_embed(values), rtol=0, atol=1e-6)
+    shares = before / before.norm(dim=1, keepdim=True)
+    assert torch.all(values[shares > 0.0016] > 0.67) and torch.all(values < 1.21)
+
+
+def test_the_short_cut_is_the_iteration_of_the_textbook():
+    drawn = torch.randn(2, 5, 7, generator=torch.manual_seed(0), dtype=torch.float64)
+    x = drawn / drawn.norm(dim=(1, 2), keepdim=True)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
+    torch.testing.assert_close(orthogonalise(drawn), x * 7**0.5)
+    torch.testing.assert_close(orthogonalise(drawn.mT), x.mT * 7**0.5)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30])
+def test_a_gradient_of_nothing_makes_no_step(size):
+    assert orthogonalise(torch.full((1, 3, 4), size)).abs().max() < 1e-6
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.Conv2d(8, 8, 3))
+
+
+def steps(net, optimizer, count=5):
+    generator = torch.manual_seed(1)
+    for _ in range(count):
+        optimizer.zero_grad()
+        net(torch.randn(2, 3, 9, 9, generator=generator)).square().mean().backward()
+        optimizer.step()
+
+
+def test_a_matrix_takes_the_steps_of_torchs_own_muon():
+    """Which computes in bfloat16, and has a fifth of Adam's scale."""
+    ours, theirs = (nn.Linear(6, 9, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    before = ours.weight.detach().clone()
+    reference = torch.optim.Muon(
+        theirs.parameters(), lr=1e-2, momentum=0.9, weight_decay=0, adjust_lr_fn="match_rms_adamw"
+    )
+    optimizer = Muon(ours.parameters(), 1e-2 * 0.2 / Muon.SCALE, (0.5, 0.999))
+    for seed in range(4):
+        gradient = torch.randn(9, 6, generator=torch.manual_seed(seed))
+        ours.weight.grad, theirs.weight.grad = gradient.clone(), gradient.clone()
+        optimizer.step(), reference.step()
+    moved = (ours.weight - before).norm()
+    assert (ours.weight - theirs.weight).norm() < 0.03 * moved
+
+
+@pytest.mark.parametrize("axes", [2, 4])
+def test_a_step_is_as_large_as_it_says(axes):
+    weight = nn.Parameter(torch.zeros((16, 8, 3, 3)[:axes]))
+    weight.grad = torch.randn(weight.shape, generator=torch.manual_seed(0))
+    Muon([weight], 1e-3, (0.5, 0.999)).step()
+    assert 0.7 < weight.detach().square().mean().sqrt() / (Muon.SCALE * 1e-3) < 1.2
+
+
+def test_all_but_matrices_takes_the_steps_of_adam():
+    ours, theirs = network(), network()
+    optimizer = Muon(ours.parameters(), 1e-3, (0.5, 0.999), fused=True)
+    reference = torch.optim.Adam([w for w in theirs.parameters() if w.dim() == 1], 1e-3, (0.5, 0.999), fused=True)
+    generator = torch.manual_seed(0)
+    for _ in range(3):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            other.grad = mine.grad.clone()
+        optimizer.step(), reference.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other) == (mine.dim() == 1)
+
+
+def test_weights_of_one_shape_do_not_mix():
+    together = [nn.Parameter(torch.randn(4, 4, 3, 3, generator=torch.manual_seed(seed))) for seed in range(3)]
+    apart = [nn.Parameter(weight.detach().clone()) for weight in together]
+    for weight, alone in zip(together, apart, strict=True):
+        weight.grad = torch.randn_like(weight)
+        alone.grad = weight.grad.clone()
+        Muon([alone], 1e-2, (0.5, 0.999)).step()
+    Muon(together, 1e-2, (0.5, 0.999)).step()
+    for weight, alone in zip(together, apart, strict=True):
+        torch.testing.assert_close(weight, alone)
+
+
+def test_a_weight_without_a_gradient_stays():
+    net = network()
+    before = net[0].weight.detach().clone()
+    optimizer = Muon(net.parameters(), 1e-2, (0.5, 0.999))
+    net[0].weight.requires_grad_(False)
+    steps(net, optimizer, 2)
+    assert torch.equal(net[0].weight, before)
+
+
+def test_what_overflows_in_fp16_makes_no_step():
+    net = network()
+    optimizer, scaler = Muon(net.parameters(), 1e-2, (0.5, 0.999), fused=True), torch.amp.GradScaler("cpu")
+    steps(net, optimizer)
+    before = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
+    for value in (torch.inf, torch.nan):
+        optimizer.zero_grad()
+        scaler.scale(value * net(torch.ones(1, 3, 9, 9)).sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        assert equal(before, (net.state_dict(), optimizer.state_dict()))
+
+
+# ---- the moments that a checkpoint holds ----
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_restored_optimizer_goes_on_to_the_last_bit(order):
+    net = network().to(memory_format=order)
+    optimizer = Muon(net.parameters(), 1e-3, (0.5, 0.999), fused=True)
+    steps(net, optimizer)
+    twin = copy.deepcopy(net)
+    other = Muon(twin.parameters(), 1e-3, (0.5, 0.999), fused=True)
+    restore_moments(other, copy.deepcopy(optimizer.state_dict()))
+    steps(net, optimizer), steps(twin, other)
+    assert equal(net.state_dict(), twin.state_dict())
+    for weight in twin.parameters():
+        for moment in other.state[weight].values():
+            assert moment.dim() == 0 or moment.stride() == weight.stride()
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"momentum": torch.zeros(3), "step": torch.tensor(1.0)},
+        {"exp_avg": torch.zeros(8, 3, 3, 3), "exp_avg_sq": torch.zeros(8, 3, 3, 3), "step": torch.tensor(1.0)},
+        {"exp_avg": torch.zeros(8, 3, 3, 3), "step": torch.tensor(1.0)},
+    ],
+)
+def test_moments_of_other_weights_are_refused(forged):
+    net = network()
+    optimizer = Muon(net.parameters(), 1e-3, (0.5, 0.999))
+    steps(net, optimizer)
+    state = optimizer.state_dict()
+    matrix = state["param_groups"][1]["params"][0]
+    with pytest.raises(ValueError, match="other weights"):
+        restore_moments(optimizer, {**state, "state": {**state["state"], matrix: forged}})
+
+
+def test_every_convolution_of_a_cyclegan_is_a_matrix_and_nothing_else():
+    flags = ["--optimizer=muon", "--ngf=4", "--ndf=4", "--n_residual_blocks=1", "--recipe=attention"]
+    model = CycleGAN(parse_training(flags)[0], pick_device("cpu"))
+    for network_, optimizer in (
+        (model.generator_objective, model.optimizer_G),
+        (model.critic_objective, model.optimizer_D),
+    ):
+        matrices = {id(weight) for weight in optimizer.param_groups[1]["params"]}
+        assert matrices == {id(weight) for weight in network_.parameters() if weight.dim() == 4} != set()
+        assert {id(w) for group in optimizer.param_groups for w in group["params"]} == set(
+            map(id, network_.parameters())
+        )
+    model.scale_lr(0.5)
+    assert {group["lr"] for group in model.optimizer_G.param_groups} == {1e-4}
+
+
+# ---- runs ----
+
+
+@pytest.mark.parametrize("recipe", ["attention", "classic"])
+def test_a_stopped_run_goes_on_to_the_last_bit(workplace, run, recipe):
+    flags = [*TINY, f"--recipe={recipe}", "--img_height=32", "--img_width=32", "--load_factor=1.2"]
+    flags.append("--optimizer=muon")
+    assert run("cycle_gan", *flags, "--n_epochs=2", "--decay_epoch=1", "--name=whole").code == 0
+    assert run("cycle_gan", *flags, "--n_epochs=1", "--decay_epoch=1", "--name=cut").code == 0
+    assert run("cycle_gan", "--name=cut", "--dataset_name=tiny", "--epoch=1", "--n_epochs=2", "--n_cpu=0").code == 0
+    whole, cut = (checkpoints.load(f"saved_models/{name}", 2, resume=True)[1] for name in ("whole", "cut"))
+    assert whole["options"]["optimizer"] == cut["options"]["optimizer"] == "muon"
+    assert equal(whole["training"], cut["training"])
+
+
+def test_a_resumed_run_keeps_its_optimizer(workplace, run, refused):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    assert "contradicts the checkpoint" in refused("cycle_gan", *TINY, "--epoch=1", "--optimizer=muon")
+
+
+def test_networks_may_start_under_another_optimizer(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    flags = "--dataset_name=tiny", "--init_from=saved_models/tiny", "--name=second", "--n_epochs=1", "--n_cpu=0"
+    result = run("cycle_gan", *flags, "--img_height=16", "--img_width=20", "--optimizer=muon")
+    assert result.code == 0, result.err
+    assert checkpoints.load("saved_models/second", 1)[1]["options"]["optimizer"] == "muon"
