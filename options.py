@@ -136,7 +136,7 @@ TRAIN = {
         Flag("init_from", None, "start with the generators, and the networks' shapes, of this checkpoint: a file, or a "
              "run's folder", fixed=True),
         Flag("batch_size", 1, "images of each side in a step, in each process", POSITIVE),
-        Flag("optimizer", "adam", "what makes steps of gradients; muon is Adam but for convolutions", str,
+        Flag("optimizer", "muon", "adam; or muon, which is Adam for all weights but those of convolutions", str,
              tuple(OPTIMIZERS), fixed=True),
         Flag("lr", 2e-4, "learning rate", WEIGHT),
         Flag("b1", 0.5, "Adam's decay of the first moment", number(float, 0, 1)),

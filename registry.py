@@ -90,7 +90,7 @@ AUGMENTATIONS = {
     "translation": Entry("utils:vary_position"),
     "cutout": Entry("utils:cut_out"),
 }
-OPTIMIZERS = {  # called with weights, lr and (b1, b2)
+OPTIMIZERS = {  # called with weights, lr, (b1, b2) and fused=True
     "adam": Entry("torch.optim:Adam"),
     "muon": Entry("muon:Muon"),
 }
@@ -105,18 +105,19 @@ FORMATS = {  # functions (translators, direction, metadata, options) → name of
 }
 
 # Recipes: sets of defaults of the command line
-PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan", lambda_id=5.0)
+PLAIN = dict(attention=False, spectral_norm=False, gan_mode="lsgan")
+CLASSIC = dict(PLAIN, gen_net="resnet", dis_net="patchgan", lambda_id=5.0, optimizer="adam")  # as published
 RECIPES = {
     "attention": {},
-    "lsgan": dict(PLAIN, dis_net="patch70", lambda_id=10.0),
-    "features": dict(PLAIN, dis_net="features", lambda_id=10.0),
-    "features+patch": dict(PLAIN, dis_net="features+patch", lambda_id=10.0, batch_size=4, lr=4e-4),
-    "classic": dict(PLAIN, gen_net="resnet", dis_net="patchgan"),
+    "lsgan": dict(PLAIN, dis_net="patch70"),
+    "features": dict(PLAIN, dis_net="features"),
+    "features+patch": dict(PLAIN, dis_net="features+patch", batch_size=4, lr=4e-4),
+    "classic": CLASSIC,
     "notebook": dict(
-        PLAIN, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
+        CLASSIC, gen_net="notebook", dis_net="notebook", n_residual_blocks=6, norm="batch", lambda_id=0.0,
         critic_first=True, img_height=128, img_width=128, load_factor=1.0, batch_size=16,
     ),
-    "segmentation": dict(PLAIN, gen_net="resnet", dis_net="patchgan", mask="given", saturation_noise=0.1),
+    "segmentation": dict(CLASSIC, mask="given", saturation_noise=0.1),
 }  # fmt: skip
 
 

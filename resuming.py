@@ -84,8 +84,7 @@ def start_from(given, saved):
     Its recipe, what shapes networks and how files are read come from there, unless ``given`` by hand. Channels count as
     given: files do not decide them. Raises UserError where a given option contradicts the generators.
     """
-    anew = {"seed", "init_from", "optimizer"}
-    anew |= {"dis_net"} if "recipe" in given else set()  # a recipe has critics of its own
+    anew = {"seed", "init_from", "optimizer", *(["dis_net"] if "recipe" in given else [])}  # a recipe's own critics
     shape = {name: saved[name] for name in FIXED if name in saved and name not in anew}
     of_critics = "recipe", "dis_net", "ndf", "backbone", "feature_size", "feature_mixing"
     of_files = "range_A", "range_B", "pages", "slice_axis", "nan", "mask_threshold"

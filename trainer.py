@@ -220,16 +220,19 @@ def restore_scaler(scaler, state):
 
 def restore_moments(optimizer, state):
     """Give an optimizer the moments in the ``state`` of another one; its settings stay those of the options. They get
-    the memory format of their weights, which Adam's fused kernel needs. Raises ValueError where they are of others."""
+    the memory format of their weights, which Adam's fused kernel needs. Raises ValueError where they are of other
+    weights, and what Python likes where they are no moments at all."""
     optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
-    for group in optimizer.param_groups:
-        names = ["momentum"] if "momentum" in group else ["exp_avg", "exp_avg_sq"]  # a matrix of Muon's, or Adam's
-        for weight in filter(optimizer.state.get, group["params"]):
-            moments = optimizer.state[weight]
-            shapes = {"step": torch.Size(), **dict.fromkeys(names, weight.shape)}
-            if {name: moment.shape for name, moment in moments.items()} != shapes:
-                raise ValueError("the optimizer's moments are of other weights")
-            moments.update({name: torch.empty_like(weight).copy_(moments[name]) for name in names})
+    names = {
+        weight: ["momentum"] if "momentum" in group else ["exp_avg", "exp_avg_sq"]  # of Muon's matrices, else Adam's
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    for weight, moments in optimizer.state.items():
+        shapes = {"step": torch.Size(), **dict.fromkeys(names[weight], weight.shape)}
+        if {name: moment.shape for name, moment in moments.items()} != shapes:
+            raise ValueError("the optimizer's moments are of other weights")
+        moments.update({name: torch.empty_like(weight).copy_(moments[name]) for name in names[weight]})
 
 
 SHARED = {  # what of a CycleGAN is saved once for all processes, and how it is restored

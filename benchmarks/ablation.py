@@ -2,7 +2,8 @@
 
     python benchmarks/ablation.py --recipe attention --batch_size 4 [--json FILE] [-- flags of cycle_gan.py]
 
-"time" and "MiB" are those of the step when the one thing in the row's name is changed, over those of the step as it is.
+"time" and "MiB" are those of the step when the one thing in the row's name is changed, over those of the step as it is,
+with Adam.
 """
 
 import argparse
@@ -75,6 +76,7 @@ CHANGES = {  # name → (what is swapped: module, name, value; what is done to b
     "a power iteration at each call": ((losses, "one_power_iteration", at_each_call), None, []),
     "spectral norm before instance norms too": ((models, "add_spectral_norm", everywhere), None, []),
     "Adam tensor by tensor": ((torch.optim, "Adam", PlainAdam), None, []),
+    "Muon": (None, None, ["--optimizer=muon"]),
     "attention written out": (None, write_out_attention, []),
     "torch's instance norm": (None, take_torchs_instance_norm, []),
     "channels_last": (None, channels_last, []),
@@ -119,7 +121,8 @@ def main():
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     small = [] if device.type == "cuda" else [*SMALL, "--img_height=64", "--img_width=64"]
-    words = [*small, f"--recipe={arguments.recipe}", f"--batch_size={arguments.batch_size}", *arguments.flags]
+    words = [f"--recipe={arguments.recipe}", f"--batch_size={arguments.batch_size}", "--optimizer=adam"]
+    words = [*small, *words, *arguments.flags]
     options = parse_training(words)[0]
 
     names = ["as it is", *(name for name in arguments.only if name != "as it is")]

@@ -68,7 +68,7 @@ def main():
     log, steps = train(model, options, arguments.seconds, images=arguments.images, averages=averages.values())
     measure = Measure(model, arguments.dataset)
     for flag, average in {"": model.average, **averages}.items():
-        keep({**setting(arguments, flag), "steps": steps, "losses": log, **measure(average)}, arguments.json)
+        keep({**setting(arguments, options, flag), "steps": steps, "losses": log, **measure(average)}, arguments.json)
     if arguments.grid:
         save_grid(model.average.module, options, model.device, arguments.grid)
 
@@ -86,12 +86,16 @@ def save_grid(translators, options, device, path):
     SampleGrid(*(images.to(device) for images in shown)).save(translators, path)
 
 
-def setting(arguments, flag):
-    """The part of a line that says what was trained; ``flag`` is one more of cycle_gan.py, or empty."""
+def setting(arguments, options, flag):
+    """The part of a line that says what was trained; ``flag`` is one more of cycle_gan.py, or empty.
+
+    The optimizer is always named: lines that do not are older, and of Adam.
+    """
+    optimizer = "" if "--optimizer" in " ".join(arguments.flags) else f"--optimizer {options.optimizer}"
     return {
         "dataset": arguments.dataset,
         "variants": arguments.variant,
-        "flags": " ".join(filter(None, [*arguments.flags, flag])),
+        "flags": " ".join(filter(None, [*arguments.flags, optimizer, flag])),
         "seed": arguments.seed,
         "seconds": arguments.seconds,
         **({"images": arguments.images} if arguments.images else {}),

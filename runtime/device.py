@@ -39,6 +39,17 @@ def set_tf32(on):
 
 
 @contextmanager
+def without_tf32():
+    """Inside, a GPU multiplies matrices of float32 in all its digits."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
 def tuned_kernels(on):
     """Inside, cuDNN tries out its convolutions for each new size of images, or not: worth it where sizes repeat."""
     before = torch.backends.cudnn.benchmark

@@ -128,9 +128,9 @@ PIXELS, FILTERS, BLOCKS = number(int, 1, 2**16), number(int, 1, 2**12), number(i
 class Flag(NamedTuple):
     """One option. A ``default`` that is a function works it out from the options before it.
 
-    ``fixed`` ones shape the networks or the random draws: a resumed run cannot change them. With ``several``, it takes
-    one value or more, and is a list. ``needs``: another option without which it does nothing, and its values with which
-    it does something; all but none, 0 and off where none are named.
+    ``fixed`` ones shape the networks, the optimizer or the random draws: a resumed run cannot change them. With
+    ``several``, it takes one value or more, and is a list. ``needs``: another option without which it does nothing, and
+    its values with which it does something; all but none, 0 and off where none are named.
     """
 
     name: str

@@ -496,7 +496,7 @@ def test_the_first_lines_tell_every_term_and_what_critics_see(workplace, run, mo
     result = run("cycle_gan", *TINY, *flags, "--batch_size=9", "--lr=3e-4")
     said = "lsgan, cycle 10, identity 10, edges 0.25, r1 penalty 0.01, critics see color,cutout varied (lsgan recipe)"
     assert result.code == 0 and f"objective   {said}" in result.out
-    assert "in batches of 3 by adam with --lr 0.0003, on cpu" in result.out  # there are no more images
+    assert "in batches of 3 by muon with --lr 0.0003, on cpu" in result.out  # there are no more images
 
 
 def test_a_checkpoint_contradicts_a_flag_that_it_was_trained_without():
