@@ -20,17 +20,8 @@ import losses
 import models
 import trainer
 from options import parse_training
-from runtime.device import pick_device
+from runtime.device import pick_device, swapped
 from spectral_norm import normalise
-
-
-@contextmanager
-def swapped(module, name, value):
-    """``module`` with another ``name``."""
-    before = getattr(module, name)
-    setattr(module, name, value)
-    yield
-    setattr(module, name, before)
 
 
 def apart(network, *batches):

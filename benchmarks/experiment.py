@@ -87,19 +87,21 @@ def save_grid(translators, options, device, path):
 
 
 def setting(arguments, options, flag):
-    """The part of a line that says what was trained; ``flag`` is one more of cycle_gan.py, or empty.
-
-    The optimizer is always named: lines that do not are older, and of Adam.
-    """
-    optimizer = "" if "--optimizer" in " ".join(arguments.flags) else f"--optimizer {options.optimizer}"
+    """The part of a line that says what was trained; ``flag`` is one more of cycle_gan.py, or empty."""
     return {
         "dataset": arguments.dataset,
         "variants": arguments.variant,
-        "flags": " ".join(filter(None, [*arguments.flags, optimizer, flag])),
+        "flags": f"{with_optimizer(arguments.flags, options)} {flag}".strip(),
         "seed": arguments.seed,
         "seconds": arguments.seconds,
         **({"images": arguments.images} if arguments.images else {}),
     }
+
+
+def with_optimizer(flags, options):
+    """The words ``flags`` as text in which the optimizer is always named. Lines without it are older, and of Adam."""
+    text = " ".join(flags)
+    return text if "--optimizer" in text else f"{text} --optimizer {options.optimizer}".strip()
 
 
 def train(model, options, seconds, every=math.inf, watch=None, images=None, averages=()):

@@ -19,7 +19,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from common import table
-from experiment import SMALL, Measure, train
+from experiment import SMALL, Measure, train, with_optimizer
 
 from options import parse_training
 from runtime import jsonl
@@ -69,7 +69,7 @@ def follow(dataset, seed, arguments):
 
     _, steps = train(model, options, arguments.seconds, arguments.every, watch)
     settings = {name: getattr(arguments, name) for name in ("seconds", "every")}
-    flags = " ".join(arguments.flags)
+    flags = with_optimizer(arguments.flags, options)
     return {"dataset": dataset, "flags": flags, "seed": seed, **settings, "steps": steps, "course": course}
 
 

@@ -39,25 +39,24 @@ def set_tf32(on):
 
 
 @contextmanager
+def swapped(module, name, value):
+    """Inside, ``module`` has another ``name``."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
 def without_tf32():
     """Inside, a GPU multiplies matrices of float32 in all its digits."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    return swapped(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
-@contextmanager
 def tuned_kernels(on):
     """Inside, cuDNN tries out its convolutions for each new size of images, or not: worth it where sizes repeat."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = on
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+    return swapped(torch.backends.cudnn, "benchmark", on)
 
 
 def pick_amp(amp, device):

@@ -14,7 +14,7 @@ from muon import Muon, is_matrix, orthogonalise
 from options import parse_training
 from registry import RECIPES
 from runtime import checkpoints
-from runtime.device import pick_device, set_tf32
+from runtime.device import pick_device, swapped
 from trainer import CycleGAN, restore_moments
 
 SIDES = st.integers(1, 9)
@@ -180,13 +180,11 @@ def test_moments_of_other_weights_are_refused(number, forged):
 
 def test_digits_are_not_rounded_away_on_a_gpu(monkeypatch):
     """All iterations are powers of one product, so that an error in it stays."""
-    set_tf32(True)
     seen = []
     monkeypatch.setattr(muon, "quintic", lambda x: seen.append(torch.backends.cuda.matmul.allow_tf32) or x)
-    orthogonalise(torch.ones(1, 2, 3))
-    after = torch.backends.cuda.matmul.allow_tf32
-    set_tf32(False)
-    assert set(seen) == {False} and after
+    with swapped(torch.backends.cuda.matmul, "allow_tf32", True):
+        orthogonalise(torch.ones(1, 2, 3))
+        assert set(seen) == {False} and torch.backends.cuda.matmul.allow_tf32
 
 
 def test_every_convolution_between_feature_maps_is_a_matrix():
