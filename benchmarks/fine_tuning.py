@@ -16,7 +16,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from experiment import SMALL, keep, train
+from experiment import SMALL, keep, train, with_optimizer
 
 from options import parse_evaluation, parse_training
 from readers.domains import pictures_of, plain
@@ -52,8 +52,9 @@ def main():
         checkpoints.save(folder, {**position, "generators": generators}, keep=1)
         for start, flags in {"scratch": [], arguments.source: [f"--init_from={folder}"]}.items():
             curve = follow([*common, *flags, f"--dataset_name={arguments.target}"], arguments)
-            settings = {name: value for name, value in vars(arguments).items() if name != "json"}
-            keep({"from": start, **settings, "kid": curve}, arguments.json)
+            settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "flags")}
+            flags = with_optimizer(arguments.flags, options)
+            keep({"from": start, **settings, "flags": flags, "kid": curve}, arguments.json)
 
 
 def build(flags):

@@ -49,8 +49,10 @@ def test_fine_tuning_runs(workplace):
     flags = ["--source=tiny", "--target=tiny", "--source_seconds=1", "--seconds=1", "--every=1", "--json=found.jsonl"]
     result = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
-    lines = (workplace / "found.jsonl").read_text().splitlines()
-    assert [json.loads(line)["from"] for line in lines] == ["scratch", "tiny"]
+    lines = [json.loads(line) for line in (workplace / "found.jsonl").read_text().splitlines()]
+    assert [(line["from"], line["flags"]) for line in lines] == [
+        (start, "--recipe=lsgan --optimizer muon") for start in ("scratch", "tiny")
+    ]
 
 
 @pytest.mark.parametrize(
