@@ -109,10 +109,12 @@ class Run:
     def loop(self, stop):
         """Train until the last epoch is done, or time, a signal or ``--patience`` ends it; returns the signal, or 0."""
         model, monitor, saver = self.model, self.monitor, self.saver
-        if self.epoch == self.options.n_epochs:  # resumed where nothing is left to train
-            saver.save(self)
         (spent,) = distributed.all_reduce_max(self.time.share())
         with monitor.progress(self):
+            if monitor.unmeasured:
+                monitor.evaluate(self, stop)
+            if self.epoch == self.options.n_epochs:  # resumed where nothing is left to train
+                saver.save(self)
             for batch in self.batches():
                 self.steps += 1
                 model.set_schedule(self.epoch, spent)
@@ -123,7 +125,7 @@ class Run:
                 drawn = monitor.count(self, batch)
                 if monitor.evaluation_due(self):
                     monitor.show(self)  # stops at a value that is not finite, before it is measured
-                    monitor.evaluate(self)
+                    monitor.evaluate(self, stop)
                 # What all agree on is kept apart from ``stop``: a signal that arrives in here waits for the next step.
                 drawn, due, signal, stalled, spent = distributed.all_reduce_max(
                     drawn, saver.due(self), stop.received, monitor.stalled, self.time.share()
@@ -189,8 +191,8 @@ class Run:
 
     def state_dict(self):
         """All that a checkpoint holds. With several processes, each has to call this."""
-        best = self.monitor.best.state_dict()
-        return {**self.position(), "best": best, **self.generators(), "training": self.model.state_dict()}
+        measured = {"best": self.monitor.best.state_dict(), "unmeasured": self.monitor.unmeasured}
+        return {**self.position(), **measured, **self.generators(), "training": self.model.state_dict()}
 
     def position(self):
         """What every checkpoint says of itself."""

@@ -18,6 +18,7 @@ from runtime import distributed, jsonl
 from runtime.device import pick_translation_amp
 from runtime.errors import UserError, describe, tell, warn
 from runtime.folders import move_aside
+from runtime.signals import Stopped
 
 SAMPLE_ROWS = 6
 
@@ -25,7 +26,7 @@ SAMPLE_ROWS = 6
 class Monitor:
     """Watches one run. ``folder`` takes its output; ``data`` is the data set's folder, ``dataset`` what it trains on.
 
-    ``stalled``: whether ``--patience`` is at an end.
+    ``stalled``: whether ``--patience`` is at an end. ``unmeasured``: whether the last evaluation was broken off.
     """
 
     def __init__(self, folder, options, device, translators, data, dataset):
@@ -36,14 +37,15 @@ class Monitor:
         paths = {"A": dataset.paths_A, "B": dataset.paths_B}
         shown = (grid_images(data, side, paths[side], options, self.domains[side]).to(device) for side in "AB")
         self.grid = SampleGrid(*shown, self.domains)
-        self.best, self.stalled = metrics.Best(), False
+        self.best, self.stalled, self.unmeasured = metrics.Best(), False, False
         self.bar = self.evaluation = None
         if options.eval_interval and distributed.is_main():
             self.evaluation = build_evaluation(data, options, device, translators, self.domains)
 
     def take_up(self, saved):
-        """Go on with the best evaluation of the checkpoint ``saved``."""
+        """Go on with the best evaluation of the checkpoint ``saved``, and with one that was broken off there."""
         self.best = metrics.best_so_far(saved, self.options)
+        self.unmeasured = bool(self.options.eval_interval) and saved.get("unmeasured", False)
 
     def open(self, steps):
         """Go on with what an earlier run wrote up to ``steps``."""
@@ -143,12 +145,19 @@ class Monitor:
         every = self.options.eval_interval
         return every and run.sample == 0 and run.epoch % every == 0
 
-    def evaluate(self, run):
-        """Measure the averaged generators; keep them if they are the best so far."""
+    def evaluate(self, run, stop):
+        """Measure the averaged generators; keep them if they are the best so far. The StopSignal ``stop`` breaks it
+        off, since who sent it may not wait so long: torchrun gives its processes half a minute."""
         if not distributed.is_main():
             return
-        begin = time.monotonic()
-        numbers = self.evaluation(run.model.average.module)
+        begin, self.unmeasured = time.monotonic(), True
+        try:
+            with stop.at_once():
+                numbers = self.evaluation(run.model.average.module)
+        except Stopped:
+            tqdm.write(f"epoch {run.epoch}: the evaluation is broken off; it comes first when the run goes on")
+            return
+        self.unmeasured = False
         self.forecast.leave_out(time.monotonic() - begin)
         self.note(run, {f"{name} {direction}": x for direction, row in numbers.items() for name, x in row.items()})
         better = self.best.improved_by(numbers, lambda: run.saver.save_best(run, numbers))

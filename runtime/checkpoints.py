@@ -6,6 +6,7 @@ A file holds a dict of plain values and tensors, so that it loads with ``weights
     data: the fingerprint of what it was trained on
     seconds: what training has taken so far
     best: the score of the best evaluation, and how many came after it
+    unmeasured: whether the evaluation that is due here was broken off
     arithmetic: the kind of device and the precision, which decide the last bits
     domains: what the images of each side are, fields of readers.domains.Domain
     generators: the averaged ones that translate
@@ -76,10 +77,12 @@ def load(folder, epoch, resume=False):
     if not names:
         if os.path.lexists(best) and not resume:
             raise UserError(f"{folder} holds the best checkpoint alone so far; take --epoch best")
-        others = (path.parent for path in Path(folder).parent.glob("*/*.pth") if path.parent != Path(folder))
-        near = did_you_mean(Path(folder).name, (other.name for other in others))
+        others = {path.parent for path in Path(folder).parent.glob("*/*.pth")} - {Path(folder)}
+        runs = sorted(other.name for other in others)
+        few = f"; there are runs called {', '.join(runs[:5])}{' …' * (len(runs) > 5)}" * bool(runs)
         raise UserError(
-            f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ...{near}"
+            f"there is no checkpoint in {folder}; train first: python cycle_gan.py --dataset_name ..."
+            f"{did_you_mean(Path(folder).name, runs) or few}"
         )
     if epoch == "best":
         raise UserError(f"there is no best checkpoint in {folder}; train with --eval_interval, or name an --epoch")
@@ -235,6 +238,7 @@ FOR_RESUMING = {
 LATER = {  # what checkpoints of this format did not have at first, or only imported ones have
     "seconds": lambda value: type(value) in (int, float) and 0 <= value < 1e12,
     "arithmetic": lambda value: isinstance(value, str),
+    "unmeasured": lambda value: isinstance(value, bool),
     "critics": are_critics,
     "imported": are_origins,
 }

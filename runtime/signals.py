@@ -1,5 +1,6 @@
 """Signals that end a run, noted so that training can finish its step and save."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,10 @@ def watched():
     return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [closed])]
 
 
+class Stopped(BaseException):
+    """A signal came, or had come, inside ``StopSignal.at_once``."""
+
+
 class StopSignal:
     """Notes the first signal that ends a run, so that the step in hand can be finished; the second ends the process.
 
@@ -21,6 +26,7 @@ class StopSignal:
 
     def __init__(self, patient=False):
         self.received, self.patient = 0, patient
+        self._raises = False
 
     def __enter__(self):
         self._before = {number: signal.signal(number, self._note) for number in watched()}
@@ -30,12 +36,25 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_once(self):
+        """Around what takes long and can be left out: there a signal raises Stopped, and waits for nothing."""
+        self._raises = True
+        try:
+            if self.received:
+                raise Stopped
+            yield
+        finally:
+            self._raises = False
+
     def _note(self, number, frame):
         if self.received and not self.patient:
             os._exit(128 + number)  # a checkpoint being written is a temporary file still
-        self.received = number
+        first, self.received = not self.received, number
         if number not in (signal.SIGINT, signal.SIGTERM):
             leave_terminal()
+        if first and self._raises:
+            raise Stopped
 
 
 def leave_terminal():

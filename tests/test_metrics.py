@@ -3,7 +3,10 @@
 import errno
 import json
 import math
+import os
 import shutil
+import signal
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -406,13 +409,16 @@ def test_numbers_go_to_a_file(workplace, refused):
 
 
 class Scripted:
-    """An Evaluation that yields these KIDs, one after another."""
+    """An Evaluation that yields these KIDs, one after another; instead of a number it may be a signal, that arrives."""
 
     def __init__(self, *kids):
         self.kids, self.folders = iter(kids), {}
 
     def __call__(self, translators):
         kid = next(self.kids)
+        if isinstance(kid, signal.Signals):
+            os.kill(os.getpid(), kid)
+            time.sleep(60)  # what is measured takes long
         return {direction: {"KID": kid, "KID error": 0.01} for direction in ("AtoB", "BtoA")}
 
 
@@ -474,6 +480,23 @@ def test_patience_stops_early_and_survives_a_resume(workplace, run, monkeypatch)
     assert again.code == 0 and "raise --patience above that to go on" in again.out
     assert checkpoints.load("saved_models/tiny", "latest")[1]["epoch"] == 3
     assert checkpoints.load("saved_models/tiny", "best")[1]["epoch"] == 1
+
+
+@pytest.mark.parametrize("epochs", [2, 3])  # it is the last one, or not
+def test_a_signal_breaks_off_an_evaluation_which_comes_first_when_the_run_goes_on(workplace, run, monkeypatch, epochs):
+    scripted(monkeypatch, 0.2, signal.SIGTERM)
+    result = run("cycle_gan", *EVERY, f"--n_epochs={epochs}")
+    assert "epoch 2: the evaluation is broken off; it comes first when the run goes on" in result.out
+    state = checkpoints.load("saved_models/tiny", "latest")[1]
+    assert (state["epoch"], state["best"]) == (2, {"score": 0.2, "waited": 0}) and state["unmeasured"]
+    scripted(monkeypatch, 0.1, 0.3)
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3").code == 0
+    after = checkpoints.load("saved_models/tiny", "latest")[1]
+    assert after["best"] == {"score": 0.1, "waited": 1} and not after["unmeasured"]
+    rows = [json.loads(line) for line in Path("images/tiny/scalars.jsonl").read_text().splitlines()]
+    measured = [(row["epoch"], row["KID AtoB"]) for row in rows if "KID AtoB" in row]
+    assert measured == [(1, 0.2), (2, 0.1), (3, 0.3)]
+    assert checkpoints.load("saved_models/tiny", "best")[1]["steps"] == state["steps"]
 
 
 def test_too_few_test_images_are_refused_at_the_start(workplace, refused):
