@@ -3,6 +3,7 @@
 import argparse
 import re
 import reprlib
+from collections import defaultdict
 from typing import NamedTuple
 
 from runtime.errors import UserError, did_you_mean
@@ -153,14 +154,23 @@ class Parser(argparse.ArgumentParser):
     elsewhere = {}
 
     def error(self, message):
+        others = "; --help shows every flag, docs/migration.md those of other CycleGANs"
+        raise UserError(f"{message}{self.instead_of_unknown(message) or others}")
+
+    def instead_of_unknown(self, message):
+        """What to give for the flags that argparse's ``message`` calls unrecognized, where that is known; or ""."""
+        if "unrecognized" not in message:
+            return ""
         known = [option for option in self._option_string_actions if option.startswith("--")]
         words = (word.partition("=")[0] for word in message.split() if word.startswith("--"))
-        unknown = next((word for word in words if word not in known), "")
-        here = self.elsewhere.get(unknown[2:])
-        near = did_you_mean(unknown, known, NEAR) if "unrecognized" in message else ""
-        hint = f"; for {unknown}, give {here} (docs/migration.md)" if here else near
-        others = "; --help shows every flag, docs/migration.md those of other CycleGANs"
-        raise UserError(f"{message}{hint or others}")
+        theirs, near = defaultdict(list), []
+        for unknown in dict.fromkeys(words):
+            if here := self.elsewhere.get(unknown[2:]):
+                theirs[here].append(unknown)
+            else:
+                near.append(did_you_mean(unknown, known, NEAR))
+        hints = [f"; for {' and '.join(names)}, give {here}" for here, names in theirs.items()]
+        return "".join([*hints, " (docs/migration.md)" if theirs else "", *near])
 
 
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.I)  # argparse's own knows no exponents

@@ -1,6 +1,7 @@
 @echo off
 rem Train on segmentation images (segTrain) and real ones (realTrain).
 rem Usage: scripts\train_soccer.bat <gpu_id> <batch_size> [data set folder] [up to seven more words of flags]
+rem Values with commas need quotes.
 if "%~2"=="" (
     echo usage: scripts\train_soccer.bat ^<gpu_id^> ^<batch_size^> [data set folder] [more flags] 1>&2
     exit /b 2

@@ -108,6 +108,15 @@ def test_checkpoints_are_found_by_number_or_as_the_latest(tmp_path):
         checkpoints.load(tmp_path, 3)
 
 
+def test_where_a_run_has_none_the_others_are_named(tmp_path):
+    for name in ("horses", "zebras"):
+        checkpoints.save(tmp_path / name, state(1), keep=1)
+    with pytest.raises(UserError, match="there are runs called horses, zebras$"):
+        checkpoints.load(tmp_path / "monet2photo", "latest")
+    with pytest.raises(UserError, match="did you mean horses[?]$"):
+        checkpoints.load(tmp_path / "horse", "latest")
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_at_any_length_is_recognised_and_the_latest_falls_back(tmp_path, cut, capsys):

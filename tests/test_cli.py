@@ -386,7 +386,7 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--gan_mode=gan"], "invalid choice"),
         (["--channels=2"], "--channels_A must be 3 or 1 for 8-bit pictures"),
         (["--n_epoch=3"], "did you mean --n_epochs?"),
-        (["--phase=train"], "docs/migration.md those of other CycleGANs"),
+        (["--nonsense=train"], "docs/migration.md those of other CycleGANs"),
         (["--dataroot=x"], "for --dataroot, give --dataset_dir and, of the folder in it, --dataset_name"),
         (["--gpu_ids=0,1"], "for several: torchrun --nproc_per_node N"),
         (["--epoch=last"], "must be latest, auto or an epoch's number, not 'last'"),
@@ -681,10 +681,19 @@ def test_what_is_said_of_another_programs_flag_names_flags_of_ours(refused, run,
         ("cycle_gan", "--direction=BtoA", "nothing: exchange the folders"),
         ("test", "--which_direction=BtoA", "give --direction"),
         ("cycle_gan", "--niter_decay=9", "give --decay_epoch"),
+        ("cycle_gan", "--load_size=9", "give --load_height and --load_width"),
+        ("test", "--load_size=9", "give nothing: images are translated at their own size"),
+        ("test", "--netG=resnet_9blocks", "give nothing: networks are as they were trained"),
     ],
 )
 def test_what_to_give_for_another_programs_flag_fits_the_program(refused, script, flag, advice):
     assert advice in refused(script, flag)
+
+
+def test_each_unknown_flag_of_a_command_is_answered(refused):
+    line = refused("cycle_gan", "--no_flip", "--display_id=1", "--print_freq=9", "--n_epoch=3")
+    shown = "for --display_id and --print_freq, give nothing: images/NAME/index.html shows losses and grids"
+    assert line.endswith(f"; for --no_flip, give --flip none; {shown} (docs/migration.md); did you mean --n_epochs?")
 
 
 def test_loaders_are_no_more_than_the_cores_that_may_be_used(monkeypatch):
