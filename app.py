@@ -9,6 +9,9 @@ from runtime.errors import exit_cleanly
 if __name__ == "__main__":
     exit_cleanly(parse_app)  # answers --help and bad flags, before torch is imported
 
+import os
+import sys
+
 from inference.app import STYLE, Models, build
 from inference.visits import guards
 from runtime.device import flush_denormals, pick_device
@@ -36,6 +39,9 @@ def main():
     except OSError as error:  # in whose words other flags are to be changed
         where = f"{options.host}:{options.port}"
         raise UserError(f"cannot listen at {where}; is it in use? choose another --port or --host") from error
+    # Ctrl-C has closed the server. A thread may still translate, and Python's own end would abort the process then.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class SelfAttention(nn.Module):
         return x + self.gamma * attended.squeeze(1).transpose(1, 2).reshape(x.shape)
 
 
+def attends(network):
+    """Whether there is self-attention in ``network``: its time grows with the fourth power of an image's side."""
+    return any(isinstance(module, SelfAttention) for module in network.modules())
+
+
 class ResidualBlock(nn.Module):
     """x + norm(conv([dropout] relu(norm(conv(x))))), the convolutions 3×3 (https://arxiv.org/abs/1603.08155)."""
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from datasets import WholeImages
 from inference.pictures import PictureTranslator
+from models import attends
 from readers.domains import domains_of, to_pixels
 from readers.files import BadImage
 from readers.geometry import squeezed
@@ -20,6 +21,7 @@ from runtime.libraries import library
 from translators import load_translators
 
 MOST_PIXELS = 2**21  # of an image; larger ones are for test.py --tile
+MOST_WITH_ATTENTION = 2**19  # whose time grows with the square of the pixels: all other visitors would wait for it
 CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # cameras' own sizes are above that number of pixels
 MOST_IMAGES = 100  # of a folder
 KEPT = 2  # models in memory
@@ -72,7 +74,7 @@ class Models:
         None. Raises UserError."""
         translators, domains = self.load(run, epoch)
         side, other = translators.pick(direction)[0].split("to")
-        height, width = size_in(path)
+        height, width = size_in(path, translators)
         try:
             fit = dict(multiple=translators.multiple, least=translators.min_size)
             with unnamed():
@@ -99,12 +101,12 @@ class Live:
         than before, a new film begins. Raises UserError."""
         if choice != self.choice:
             *checkpoint, direction = choice
-            translators, domains = models.load(*checkpoint)
+            self.translators, domains = models.load(*checkpoint)
             self.given = []
             frames = iter(self.given.pop, None)  # each is put there when its translation is asked for
-            translator = PictureTranslator(translators, domains, models.device)
+            translator = PictureTranslator(self.translators, domains, models.device)
             self.translated = translator.translate_frames(frames, direction)
-        self.given.append(frame_in(path))
+        self.given.append(frame_in(path, self.translators))
         self.choice = None  # after an error a new film begins
         translation = next(self.translated)
         self.choice = choice
@@ -120,18 +122,18 @@ def unnamed():
         raise UserError(UNREADABLE) from error
 
 
-def size_in(path):
+def size_in(path, translators):
     """(height, width) of a visitor's image file. Raises UserError where it is none, or too large here."""
     with unnamed():
         height, width = seen_size(path)
-    if width * height > MOST_PIXELS:
+    if width * height > (MOST_WITH_ATTENTION if attends(translators) else MOST_PIXELS):
         raise UserError(f"{width} × {height} pixels are too many here; test.py --tile takes images this large")
     return height, width
 
 
-def frame_in(path):
+def frame_in(path, translators):
     """A camera's frame as a PIL image. Raises UserError."""
-    size_in(path)
+    size_in(path, translators)
     with unnamed():
         return load_image(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models import SelfAttention
+from models import attends
 from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.pictures import encode_png, load_image
@@ -51,8 +51,7 @@ def write(folder, models, translators, options):
 
 def tile_side(translators):
     """Up to how many pixels a side an image is translated whole."""
-    attends = any(isinstance(module, SelfAttention) for module in translators.modules())
-    return TILE_WITH_ATTENTION if attends else TILE
+    return TILE_WITH_ATTENTION if attends(translators) else TILE
 
 
 def example_files(side, channels, options):

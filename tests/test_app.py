@@ -3,6 +3,7 @@
 import base64
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import pytest
 from browser import SCREENSHOTS, chromium, free_port, until
 from conftest import ROOT, TINY, make_dataset, noise_image, run_process
 from PIL import Image
+from torch import nn
 
-from inference.app import Live, Models, build
+from inference.app import Live, Models, build, size_in
 from inference.visits import ShortMessages, guards
+from models import SelfAttention
 from runtime.errors import UserError
 from translators import load
 
@@ -170,7 +173,7 @@ def test_live_frames_are_those_of_a_clip(trained, tmp_path):
         expected = [np.asarray(picture) for picture in translate.translate_frames(frames, choice[2])]
         assert all((one == other).all() for one, other in zip(made, expected, strict=True))
     with pytest.raises(UserError, match="too many"):
-        film.translate(models, choice, saved(tmp_path / "long.png", noise_image(0, 1, 2**21 + 1)))
+        film.translate(models, choice, saved(tmp_path / "long.png", noise_image(0, 1, 2**19 + 1)))
     (tmp_path / "frame.webp").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n")
     with pytest.raises(UserError, match="not an image that can be read"):
         film.translate(models, choice, tmp_path / "frame.webp")
@@ -272,6 +275,45 @@ def test_only_runs_and_epochs_that_are_there(trained, tmp_path):
     noise_image(0, 1, 2**21 + 1).save(tmp_path / "long.png")
     with pytest.raises(UserError, match="test.py --tile"):
         models.translate("tiny", "2", "AtoB", tmp_path / "long.png")
+
+
+@pytest.mark.parametrize(("network", "most"), [(SelfAttention(8), 2**19), (nn.Identity(), 2**21)])
+def test_how_large_an_image_may_be_depends_on_attention(tmp_path, network, most):
+    assert size_in(saved(tmp_path / "largest.png", Image.new("L", (most, 1))), network) == (1, most)
+    with pytest.raises(UserError, match="test.py --tile"):
+        size_in(saved(tmp_path / "larger.png", Image.new("L", (most + 1, 1))), network)
+
+
+def test_ctrl_c_ends_the_app_in_the_middle_of_a_translation(trained):
+    client, port = pytest.importorskip("gradio_client"), free_port()
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ["app.py", "--port={port}"]
+import app, torch
+def translate(*given):
+    print("begun", flush=True)
+    while True:
+        torch.rand(400, 400) @ torch.rand(400, 400)
+app.Models.translate = translate
+app.main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=trained, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(1200):
+            if process.poll() is not None or answer(address) == 200:
+                break
+            time.sleep(0.1)
+        image = client.handle_file(trained / "datasets/tiny/testA/0.png")
+        client.Client(address, verbose=False).submit("tiny", "2", "AtoB", image, api_name="/one")
+        while process.stdout.readline() != "begun\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=120)[1]
+        assert process.returncode == 0 and "terminate called" not in err, err
+    finally:
+        process.kill()
 
 
 def test_a_run_that_is_gone_since_the_start_is_no_longer_offered(trained, tmp_path):
