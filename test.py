@@ -38,6 +38,7 @@ from runtime.device import (
     set_translation_precision,
 )
 from runtime.folders import check_apart, claimed, remove_others
+from runtime.signals import tidied_up
 from translators import load_translators
 
 
@@ -57,7 +58,8 @@ def main():
         return translate_clip(translators, translations, direction, output, domains, options, device)
     folder, outputs = Path(options.output or results), plan(options, results, translators, domains)
     written = [*(folder / name for name in pages.FILES), *(path for output in outputs for path in output.files())]
-    with claimed(folder, written, [path for output in outputs for path in output.sources()], options.overwrite):
+    sources = [path for output in outputs for path in output.sources()]
+    with tidied_up(), claimed(folder, written, sources, options.overwrite):
         done = [row for output in outputs for row in translate_all(translators, output, device, options)]
         pages.write_results(folder, done)
     if not options.input:  # translations of images that are gone

@@ -57,6 +57,16 @@ class StopSignal:
             raise Stopped
 
 
+@contextlib.contextmanager
+def tidied_up():
+    """Inside, SIGTERM ends the program as Ctrl-C does, so that what was begun is left in order."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def leave_terminal():
     """Write no more to a terminal that is closed: that would be an error before the step in hand is saved."""
     for stream in (sys.stdout, sys.stderr):

@@ -10,6 +10,7 @@ import os
 import pickle
 import shlex
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -37,6 +38,7 @@ from pydicom.data import get_testdata_file
 
 import options as tables
 import resuming
+from inference.output import Output
 from readers.codestreams import check_size
 from readers.domains import PICTURES, domains_of, load_pixels, restored
 from readers.files import opened
@@ -49,7 +51,16 @@ from reporting import pages
 from reporting.scalars import Scalars
 from runtime import checkpoints, download, files, jsonl, pickles
 from runtime.errors import UserError
-from runtime.folders import WRITTEN, check_apart, check_free, check_writable, claimed, remove_others, write_ours
+from runtime.folders import (
+    WRITTEN,
+    check_apart,
+    check_free,
+    check_writable,
+    claimed,
+    read_written,
+    remove_others,
+    write_ours,
+)
 from runtime.weights import load_tensors
 from translators import Translators, load_translators
 
@@ -392,6 +403,26 @@ def test_what_was_not_written_is_nobodys(tmp_path):
         claimed(tmp_path, [others], ()),
     ):
         pass
+
+
+def test_a_translation_that_is_terminated_claims_what_it_wrote_alone(workplace, run, monkeypatch):
+    run("cycle_gan", *TINY, "--n_epochs=1")
+    save, number = Output.save, []
+
+    def terminated(output, writers, index, *images):
+        number.append(index)
+        if len(number) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return save(output, writers, index, *images)
+
+    monkeypatch.setattr(Output, "save", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("test", "--dataset_name=tiny", "--n_cpu=0").code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    results = workplace / "results/tiny/epoch_1"
+    there = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    assert len([name for name in there if name.startswith("AtoB")]) == 2
+    assert read_written(results) == there - {".written.json"}
 
 
 def test_what_was_written_stays_ours(tmp_path):
