@@ -3,14 +3,14 @@
 Listens on this machine alone unless told otherwise, takes files up to a size, and shows no file but its own answers.
 """
 
+import os
+import sys
+
 from options import parse_app
 from runtime.errors import exit_cleanly
 
 if __name__ == "__main__":
     exit_cleanly(parse_app)  # answers --help and bad flags, before torch is imported
-
-import os
-import sys
 
 from inference.app import STYLE, Models, build
 from inference.visits import guards
