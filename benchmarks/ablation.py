@@ -21,6 +21,7 @@ import models
 import trainer
 from options import parse_training
 from runtime.device import pick_device, swapped
+from runtime.errors import exit_cleanly
 from spectral_norm import normalise
 
 
@@ -135,4 +136,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

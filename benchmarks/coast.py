@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from datasets import WholeImages
 from readers.domains import to_bytes
 from readers.folders import find_side, list_images
+from runtime.errors import exit_cleanly
 
 BLUE_OVER_GREEN = {"topo": -26, "satellite": -3, "relief": 6}  # of 255
 
@@ -65,4 +66,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -19,6 +19,7 @@ from train_step import stepper
 
 from runtime import distributed
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
 
@@ -84,4 +85,4 @@ def told(model, seconds):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -15,6 +15,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from experiment import SMALL, Measure
 
 from options import parse_training
+from runtime.errors import exit_cleanly
 from translators import Translators
 
 
@@ -29,4 +30,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -21,6 +21,7 @@ from plot import pyplot, save
 
 from readers.folders import find_side
 from runtime import checkpoints, jsonl
+from runtime.errors import exit_cleanly
 from translators import load_translators
 
 MEASURES, DIRECTIONS, CPU = ("KID", "SWD", "SSIM", "coast"), ("AtoB", "BtoA"), torch.device("cpu")
@@ -75,4 +76,4 @@ def draw(course, path):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -34,6 +34,7 @@ from reporting.metrics import Evaluation, check_measure
 from reporting.monitor import grid_images
 from runtime import jsonl
 from runtime.device import flush_denormals, pick_device
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 from utils import EMA, lr_factor
 
@@ -159,4 +160,4 @@ class Measure:
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -24,6 +24,7 @@ from readers.folders import find_side
 from reporting.metrics import Evaluation
 from resuming import start_from
 from runtime import checkpoints
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
 CPU = torch.device("cpu")
@@ -89,4 +90,4 @@ def follow(flags, arguments):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -28,6 +28,7 @@ from readers.domains import to_bytes, to_tensor
 from readers.pictures import load_image
 from reporting.metrics import build_features, set_distances
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 from translators import load
 
 EDGE = 8  # pixels at the border of a frame that are not compared
@@ -136,4 +137,4 @@ def sharpness(clip):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

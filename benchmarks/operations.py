@@ -16,6 +16,7 @@ from train_step import SMALL, stepper
 
 from registry import RECIPES
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
 DEAREST = 10
@@ -68,4 +69,4 @@ def dearest(step, device, steps, names):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

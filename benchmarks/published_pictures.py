@@ -22,6 +22,7 @@ from published import program
 
 from options import parse_training
 from runtime.device import flush_denormals
+from runtime.errors import exit_cleanly
 from translators import Translators
 
 # Of CUT's layers that its contrastive loss looks at, the last is the middle one of nine residual blocks. Of three: the
@@ -96,4 +97,4 @@ class Published:
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -17,6 +17,7 @@ from train_step import SMALL
 
 from options import parse_training
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
 
@@ -43,4 +44,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -37,6 +37,7 @@ from readers.domains import to_tensor
 from readers.pictures import load_image
 from runtime import checkpoints
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 from translators import load_translators
 
 sys.path.append(str(ROOT / "datasets"))
@@ -223,4 +224,4 @@ def starts(length, tile):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -24,6 +24,7 @@ from experiment import SMALL, Measure, train, with_optimizer
 from options import parse_training
 from runtime import jsonl
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
 SMALLER_IS_BETTER = {"KID": True, "SSIM": False, "coast": False}
@@ -155,4 +156,4 @@ def plot(lines, path):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -24,6 +24,7 @@ from options import parse_training
 from registry import RECIPES
 from reporting.loss_log import LossLog
 from runtime.device import AMP_TYPES, pick_amp, pick_device, set_tf32
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
 SMALL = ["--ngf=16", "--ndf=16", "--n_residual_blocks=3"]
@@ -120,4 +121,4 @@ def operations(words, device):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

