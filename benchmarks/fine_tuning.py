@@ -51,11 +51,11 @@ def main():
         origin = dict(options=vars(options), given=[], domains=plain(pictures_of(options)))
         position = dict(epoch=1, sample=0, steps=0, data={}, **origin)
         checkpoints.save(folder, {**position, "generators": generators}, keep=1)
+        settings = {name: value for name, value in vars(arguments).items() if name != "json"}
+        settings["flags"] = with_optimizer(arguments.flags, options)
         for start, flags in {"scratch": [], arguments.source: [f"--init_from={folder}"]}.items():
             curve = follow([*common, *flags, f"--dataset_name={arguments.target}"], arguments)
-            settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "flags")}
-            flags = with_optimizer(arguments.flags, options)
-            keep({"from": start, **settings, "flags": flags, "kid": curve}, arguments.json)
+            keep({"from": start, **settings, "kid": curve}, arguments.json)
 
 
 def build(flags):

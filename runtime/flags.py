@@ -164,7 +164,7 @@ class Parser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         words = (word.partition("=")[0] for word in message.split() if word.startswith("--"))
         theirs, near = defaultdict(list), []
-        for unknown in dict.fromkeys(words):
+        for unknown in dict.fromkeys(word for word in words if word not in known):  # behind -- any word is unrecognized
             if here := self.elsewhere.get(unknown[2:]):
                 theirs[here].append(unknown)
             else:
