@@ -22,7 +22,7 @@ from readers.domains import PICTURES, count_outside, load_pixels, own_size, pict
 from readers.files import BadImage
 from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
-from readers.headers import check_headers, none_readable
+from readers.headers import none_readable, read_headers
 from readers.survey import check_known, check_show, check_sizes, find_domain, idle_ways, squashed, ways_of
 from runtime.errors import UserError, tell
 from runtime.signals import watched
@@ -44,7 +44,7 @@ def find_training_images(folder, options, given, known, header):
     crop, load = (options.img_height, options.img_width), (options.load_height, options.load_width)
     for side in "AB":
         paths = list_images(find_side(folder, "train", side), ways)
-        images[side] = check_headers(paths, options.skip_bad_images, ways, header)
+        images[side] = read_headers(paths, options.skip_bad_images, ways, header)
         by_hand = {"channels", f"channels_{side}"} & set(given)
         channels = getattr(options, f"channels_{side}") if by_hand else None
         span = getattr(options, f"range_{side}")
@@ -288,12 +288,12 @@ def pad_to_multiple(array, multiple, least):
     return np.pad(array, padding + [(0, 0)] * (array.ndim - 2), mode="reflect")
 
 
-def load_one_by_one(images, places, n_cpu, skip_bad, skipped):
-    """Batches of one from the WholeImages ``images``, in the order of ``places``; see ``load_batches``.
+def load_one_by_one(images, indices, n_cpu, skip_bad, skipped):
+    """Batches of one from the WholeImages ``images``, in the order of ``indices``; see ``load_batches``.
 
     With ``skip_bad``, bad files are left out and their paths appended to the list ``skipped``.
     """
-    for batch in load_batches(images, [[int(place)] for place in places], n_cpu, skip_bad=skip_bad):
+    for batch in load_batches(images, [[int(index)] for index in indices], n_cpu, skip_bad=skip_bad):
         skipped += batch.pop("skipped")
         if batch:
             yield batch

@@ -6,7 +6,7 @@ without a pretrained network, the sliced Wasserstein distance of their patches (
 translation with its truth: L1 and SSIM of images in [0, 1], PSNR in dB.
 """
 
-from options import check_range, parse_evaluation
+from options import parse_evaluation
 from runtime.errors import UserError, exit_cleanly, tell
 
 if __name__ == "__main__":
@@ -18,12 +18,11 @@ from argparse import Namespace
 from itertools import chain
 from pathlib import Path
 
-from inference.flags import check_evaluation
 from readers.archives import is_archive
 from readers.domains import domains_of
 from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
-from readers.headers import check_headers
+from readers.headers import read_headers
 from readers.survey import check_alike, find_domain, ways_of
 from reporting.metrics import FEWEST, Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download
@@ -34,7 +33,6 @@ from translators import load_translators
 
 def main():
     options = parse_evaluation()
-    check_evaluation(options)
     flush_denormals()
     device = pick_device(options.device)
     try:
@@ -74,19 +72,16 @@ def as_json(report):
 
 def measure_folders(options, device):
     """A report on --real and --fake."""
-    if not (options.real and options.fake):
-        raise UserError("--real and --fake go together: the folder of real images, and that of translations")
     for flag in ("real", "fake"):
         if not Path(folder := getattr(options, flag)).is_dir() and not is_archive(folder):
             raise UserError(f"--{flag} {folder} is no folder of images")
-    check_range("range", options.range)
     ways = ways_of(options)
     places = [list_images(folder, ways) for folder in (options.real, options.fake)]
     path = file_for_numbers(options, Path(options.results_dir) / "metrics.json", files_of(chain(*places)))
     network = build_features(options.features, device)
-    headers = check_headers(places[0], options.skip_bad_images, ways)
+    headers = read_headers(places[0], options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
-    check_alike(check_headers(places[1], options.skip_bad_images, ways), domain, options.range)
+    check_alike(read_headers(places[1], options.skip_bad_images, ways), domain, options.range)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder, network, device) for folder in folders.values())
     return {

@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 
 from inference import web_page
-from inference.flags import check_export
 from readers.domains import domains_of, plain
 from registry import FORMATS, load
 from runtime import checkpoints, provenance
@@ -25,7 +24,6 @@ from translators import load_translators
 
 def main():
     options = parse_export()
-    check_export(options)
     saves, folder = (Path(root) / options.name for root in (options.checkpoint_dir, options.exports_dir))
     path, state = checkpoints.load(saves, options.epoch)
     translators = load_translators(state, "cpu")

@@ -8,7 +8,19 @@ import importlib.util
 import sys
 from itertools import chain
 
-from inference.flags import APP, EVALUATE, EXPORT, FEATURE_FLAG, IMPORT, MACHINE, SIDES, TRANSLATE, WHERE
+from inference.flags import (
+    APP,
+    EVALUATE,
+    EXPORT,
+    FEATURE_FLAG,
+    IMPORT,
+    MACHINE,
+    SIDES,
+    TRANSLATE,
+    WHERE,
+    check_evaluation,
+    check_export,
+)
 from registry import (
     AUGMENTATIONS,
     BACKBONES,
@@ -193,6 +205,8 @@ def parse_evaluation(argv=None):
     options, given = parse(EVALUATE, "Measure translations: distances to real images, and to a known truth.", argv)
     if "checkpoint" in given and "dataset_name" not in given and not (options.real or options.fake):
         raise UserError("--checkpoint says nothing of images: name the data set by --dataset_name")
+    check_evaluation(options)
+    check_range("range", options.range)
     return options
 
 
@@ -211,7 +225,9 @@ def parse_import(argv=None):
 
 def parse_export(argv=None):
     """The command line of export.py: its options."""
-    return parse(EXPORT, "Write a trained CycleGAN in a form that others can use.", argv)[0]
+    options = parse(EXPORT, "Write a trained CycleGAN in a form that others can use.", argv)[0]
+    check_export(options)
+    return options
 
 
 def parse_app(argv=None):

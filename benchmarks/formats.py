@@ -21,8 +21,9 @@ from PIL import Image
 from datasets import UnpairedImages
 from options import parse_training
 from readers.folders import list_images
-from readers.headers import check_headers
+from readers.headers import read_headers
 from readers.survey import find_domain, ways_of
+from runtime.errors import exit_cleanly
 
 IMAGES, ROUNDS = 40, 5
 WRITERS = {
@@ -45,7 +46,7 @@ def rate(folder, suffix, write, options):
     for i in range(IMAGES):
         noise = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         write(folder / f"{i}{suffix}", np.asarray(Image.fromarray(noise).resize((256, 256), Image.Resampling.BICUBIC)))
-    headers = check_headers(list_images(folder), False)
+    headers = read_headers(list_images(folder), False)
     domains = {side: find_domain(side, headers, ways_of(options)) for side in "AB"}
     dataset, rates = UnpairedImages(headers, headers, options, domains), []
     for _ in range(ROUNDS):
@@ -57,4 +58,4 @@ def rate(folder, suffix, write, options):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

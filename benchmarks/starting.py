@@ -21,7 +21,8 @@ from PIL import Image
 
 from readers import headers
 from readers.folders import list_images
-from readers.headers import KnownHeaders, check_headers
+from readers.headers import KnownHeaders, read_headers
+from runtime.errors import exit_cleanly
 
 
 def main():
@@ -68,10 +69,10 @@ def seconds(source, run):
     """From the folder's name to all headers, as a training does it."""
     begin = time.perf_counter()
     known = KnownHeaders(run)
-    check_headers(list_images(source), False, header=known)
+    read_headers(list_images(source), False, read=known)
     known.write()
     return time.perf_counter() - begin
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

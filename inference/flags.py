@@ -177,6 +177,8 @@ def refuse_unused(options, table, names, why):
 
 def check_evaluation(options):
     if options.real or options.fake:
+        if not (options.real and options.fake):
+            raise UserError("--real and --fake go together: the folder of real images, and that of translations")
         of_models = "dataset_name", "dataset_dir", "name", "checkpoint_dir", "epoch", "checkpoint", "direction", "amp"
         refuse_unused(options, EVALUATE, of_models, "is of a model, not of two folders")
     else:

@@ -6,6 +6,7 @@ import zipfile
 
 from readers.files import Place
 from runtime.errors import UserError
+from runtime.files import open_regular
 
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -13,7 +14,7 @@ PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def list_zip(path):
     """Of each of a zip's members: name, offset, size, packed size, whether deflated. Raises UserError where one cannot
     be read without unpacking."""
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             if info.is_dir():
                 continue
@@ -26,7 +27,7 @@ def list_zip(path):
 
 def list_tar(path):
     """The same of a tar's members, which are not packed. Raises ReadError where the whole is compressed."""
-    with tarfile.open(path, "r:") as archive:
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
             if info.isreg() and not info.issparse():
                 yield info.name, info.offset_data, info.size, None, False

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from runtime.errors import UserError, first_line
+from runtime.errors import NOTHING_LEFT, UserError, first_line
 from runtime.files import open_regular
 from runtime.libraries import library as optional_library
 
@@ -33,12 +33,16 @@ class BadImage(UserError):
 
 @contextlib.contextmanager
 def reading(path):
-    """Whatever goes wrong inside is the file's fault, and raised as BadImage; but a UserError is no file's fault."""
+    """Whatever goes wrong inside is the file's fault, and raised as BadImage; but a UserError is no file's fault, and
+    neither is a machine that has nothing left."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in NOTHING_LEFT:
+            what = getattr(error, "strerror", None) or "out of memory"
+            raise UserError(f"{path} cannot be read now ({what}); try a smaller --n_cpu, where there is one") from error
         reason = getattr(error, "strerror", None) or first_line(error, type(error).__name__)
         raise BadImage(path, reason) from error
 

@@ -29,14 +29,14 @@ def read_header(place, ways):
         return found._replace(load=None)
 
 
-def check_headers(paths, skip_bad, ways=PICTURES, header=read_header):
+def read_headers(paths, skip_bad, ways=PICTURES, read=read_header):
     """Open every image without decoding it: a dict path → Contents without ``load``.
 
-    Raises BadImage at a bad one, or leaves it out and says so. ``header``: a function as ``read_header``.
+    Raises BadImage at a bad one, or leaves it out and says so. ``read``: a function as ``read_header``.
     """
 
     def look(some):
-        return [(path, attempt(header, path, ways)) for path in some]
+        return [(path, attempt(read, path, ways)) for path in some]
 
     good, bad = {}, []
     parts = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)]
@@ -58,10 +58,10 @@ def check_headers(paths, skip_bad, ways=PICTURES, header=read_header):
     return good
 
 
-def attempt(header, path, ways):
-    """``header(path, ways)``, or the BadImage that it raises."""
+def attempt(read, path, ways):
+    """``read(path, ways)``, or the BadImage that it raises."""
     try:
-        return header(path, ways)
+        return read(path, ways)
     except BadImage as error:
         return error
 

@@ -127,9 +127,14 @@ def load_image(path, channels=3, limit=float("inf")):
             raise BadImage(
                 place, "its numbers are not those of a picture: of 8 or 16 bits, without a sign, 0 for black"
             )
-        if (size := image.width * image.height * len(image.getbands()) / 2**30) > limit:
+        if (size := image.width * image.height * bytes_per_pixel(image) / 2**30) > limit:
             raise BadImage(place, f"it would take {over(limit, size)}")
         return as_seen(image, channels)
+
+
+def bytes_per_pixel(image):
+    """How many bytes Pillow takes for a decoded pixel."""
+    return 2 if image.mode.startswith("I;") else 4 if image.mode in "IF" else len(image.getbands())
 
 
 def is_shown(image):
@@ -170,12 +175,13 @@ def flatten(image):
 def eight_bits(image):
     """Gray of 16 or 32 bits, or floats in [0, 1], to 8 bits, the one that stands for transparent to white.
     ``Image.convert`` would clip instead of scaling. Raises ValueError for other floats."""
-    values = np.asarray(image, dtype=np.float64)
+    values = np.array(image, dtype=np.float32)
     if image.mode == "F" and not (np.abs(values - 0.5) < 0.51).all():  # nor NaN
         raise ValueError("its floats are not between 0 and 1, as those of a picture are")
     white = 1.0 if image.mode == "F" else 65535.0
-    values = np.where(values == image.info.get("transparency"), white, values)
-    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
+    values[values == image.info.get("transparency")] = white
+    values *= np.float32(255 / white)  # in place, since images may be large
+    return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
 
 
 def encode_png(array):

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from datasets import sample_images
 from readers.folders import find_side, has_images, list_images
-from readers.headers import check_headers
+from readers.headers import read_headers
 from reporting import metrics, pages
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite
@@ -175,7 +175,7 @@ def rate(bar):
 def grid_images(data, side, train_paths, options, domain):
     """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one."""
     if has_images(test := find_side(data, "test", side)):
-        chosen = list(check_headers(list_images(test, domain), options.skip_bad_images, domain))
+        chosen = list(read_headers(list_images(test, domain), options.skip_bad_images, domain))
     else:
         tell(f"{test} holds no images: sample grids show training images")
         chosen = train_paths

@@ -33,7 +33,7 @@ from readers.domains import PICTURES, load_pixels
 from readers.files import Contents
 from readers.folders import find_side, list_images
 from readers.geometry import centre_crop
-from readers.headers import FILE, KnownHeaders, check_headers
+from readers.headers import FILE, KnownHeaders, read_headers
 from readers.pictures import load_image
 from runtime.errors import UserError
 
@@ -141,8 +141,8 @@ def test_headers_are_checked_and_the_bad_ones_named_or_left_out(tmp_path):
     make_dataset(tmp_path, sides=("a",))
     (tmp_path / "a" / "1.png").write_bytes(b"")
     with pytest.raises(BadImage, match=r"1\.png"):
-        check_headers(list_images(tmp_path / "a"), skip_bad=False)
-    assert [os.path.basename(path) for path in check_headers(list_images(tmp_path / "a"), skip_bad=True)] == [
+        read_headers(list_images(tmp_path / "a"), skip_bad=False)
+    assert [os.path.basename(path) for path in read_headers(list_images(tmp_path / "a"), skip_bad=True)] == [
         "0.png",
         "2.png",
     ]
@@ -411,7 +411,7 @@ def checked(folder, source):
     known, opened = KnownHeaders(folder), []
     plain = headers.read_header
     with patch.object(headers, "read_header", lambda *given: opened.append(given) or plain(*given)):
-        found = check_headers(list_images(source), False, PICTURES, known)
+        found = read_headers(list_images(source), False, PICTURES, known)
     known.write()
     return found, len(opened)
 
@@ -444,7 +444,7 @@ def test_headers_are_read_once(tmp_path):
     changed = again[next(path for path in again if path.endswith("/7.png"))]
     assert (changed.height, changed.width) == (30, 20)
     with pytest.raises(BadImage, match="decoded_limit"):
-        check_headers(list_images(source), False, PICTURES._replace(limit=1e-9), KnownHeaders(run))
+        read_headers(list_images(source), False, PICTURES._replace(limit=1e-9), KnownHeaders(run))
 
 
 @given(
@@ -458,7 +458,7 @@ def test_an_odd_line_of_headers_makes_no_harm(tmp_path_factory, place, value):
     folder = tmp_path_factory.mktemp("headers")
     noise_image(0, 8, 8).save(folder / "0.png")
     known = KnownHeaders(folder)
-    found = check_headers(list_images(folder), False, PICTURES, known)
+    found = read_headers(list_images(folder), False, PICTURES, known)
     known.write()
     row = json.loads((folder / FILE).read_text())
     if isinstance(place, int):
@@ -466,7 +466,7 @@ def test_an_odd_line_of_headers_makes_no_harm(tmp_path_factory, place, value):
     else:
         row[place] = value
     (folder / FILE).write_text(json.dumps(row))
-    again = check_headers(list_images(folder), False, PICTURES._replace(limit=float("inf")), KnownHeaders(folder))
+    again = read_headers(list_images(folder), False, PICTURES._replace(limit=float("inf")), KnownHeaders(folder))
     assert list(again) == list(found) and all(isinstance(header, Contents) for header in again.values())
 
 
@@ -476,5 +476,5 @@ def test_a_bad_image_among_many_is_the_first_in_their_order(tmp_path):
     for i in (190, 70):
         (tmp_path / f"{i:03}.png").write_text("no image")
     with pytest.raises(BadImage, match="070.png"):
-        check_headers(list_images(tmp_path), False)
-    assert len(check_headers(list_images(tmp_path), True)) == 198
+        read_headers(list_images(tmp_path), False)
+    assert len(read_headers(list_images(tmp_path), True)) == 198

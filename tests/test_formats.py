@@ -40,7 +40,7 @@ from readers.domains import (
 from readers.files import BadImage, Place
 from readers.folders import list_images
 from readers.formats import READERS, contents
-from readers.headers import check_headers
+from readers.headers import read_headers
 from readers.pictures import turned
 from readers.survey import SAMPLE_PIXELS, check_sizes, find_domain, sample_pixels
 from runtime import checkpoints
@@ -310,7 +310,7 @@ def test_a_side_may_be_an_archive(workplace, run, archive, n_cpu):
 
 
 def domain_of(folder, **more):
-    return find_domain("A", check_headers(list_images(folder), False), PICTURES, **more)
+    return find_domain("A", read_headers(list_images(folder), False), PICTURES, **more)
 
 
 def test_images_of_one_value_get_no_advice_that_is_refused(tmp_path, capsys):
@@ -589,7 +589,7 @@ def test_bad_files_are_named(tmp_path, suffix, write, told):
     path = tmp_path / f"bad{suffix}"
     write(path)
     with pytest.raises(BadImage, match=told):
-        check_headers(list_images(tmp_path), False)
+        read_headers(list_images(tmp_path), False)
 
 
 def test_a_limit_on_what_is_decoded_can_be_raised(workplace, run, refused):
@@ -905,7 +905,7 @@ def test_a_small_part_of_the_range_is_pointed_out(tmp_path, capsys, most, told):
 @pytest.mark.parametrize(("height", "width"), [(16, 64), (64, 16), (31, 31)])
 def test_an_image_that_is_too_small_on_one_side_is_refused_where_it_is_to_be(tmp_path, height, width):
     noise_image(0, height, width).save(tmp_path / "a.png")
-    found = check_headers(list_images(tmp_path), False)
+    found = read_headers(list_images(tmp_path), False)
     options = Namespace(small="refuse", preprocess="crop")
     with pytest.raises(UserError, match=f"is {width}×{height} pixels, less than the crop of 32×32"):
         check_sizes(found, lambda size: size, (32, 32), options)

@@ -143,7 +143,7 @@ def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, 
     from readers.domains import load_pixels
     from readers.folders import list_images
     from readers.formats import READERS
-    from readers.headers import check_headers
+    from readers.headers import read_headers
     from readers.survey import find_domain
 
     kind = data.draw(st.sampled_from(sorted(KINDS)))
@@ -156,7 +156,7 @@ def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, 
     (folder / f"a{suffix}").write_bytes(content[:at] + put + content[at + gone :])
     with contextlib.suppress(UserError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        images = check_headers(list_images(folder), False)
+        images = read_headers(list_images(folder), False)
         domain = find_domain("A", images, PICTURES)
         for path in images:
             assert load_pixels(path, domain).size * 8 < 2**30
@@ -167,7 +167,7 @@ def test_a_folder_with_one_odd_file_is_read_or_said_to_be_bad(tmp_path_factory, 
 def test_an_archive_with_one_odd_place_is_read_or_said_to_be_bad(tmp_path_factory, data):
     """Zips and tars as a side, a stretch of their bytes changed."""
     from readers.folders import list_images
-    from readers.headers import check_headers
+    from readers.headers import read_headers
 
     folder, suffix = tmp_path_factory.mktemp("odd"), data.draw(st.sampled_from(["zip", "tar"]))
     (folder / "in").mkdir()
@@ -178,7 +178,7 @@ def test_an_archive_with_one_odd_place_is_read_or_said_to_be_bad(tmp_path_factor
     content[at : at + data.draw(st.sampled_from([0, 1, 4, 10**9]))] = put
     (folder / f"side.{suffix}").write_bytes(content)
     with contextlib.suppress(UserError):
-        check_headers(list_images(folder / f"side.{suffix}"), False)
+        read_headers(list_images(folder / f"side.{suffix}"), False)
 
 
 def test_weights_and_exports_are_regular_files_too(place, refused):

@@ -87,6 +87,9 @@ def test_rooms_import_what_they_may(room, allowed):
 DOORS = {  # calls that read and write files → the files of ours in which they stand
     "open": {"runtime/files.py", "runtime/distributed.py"},  # the latter opens /dev/null
     "Image.open": {"readers/pictures.py"},  # by known formats alone
+    # of files that are open already, or of bytes
+    "ZipFile": {"readers/archives.py", "readers/arrays.py", "runtime/download.py", "runtime/pickles.py"},
+    "tarfile.open": {"readers/archives.py"},
     "torch.load": {"runtime/pickles.py"},
     "read_text": {"reporting/pages.py"},  # its own templates
     "read_bytes": {"runtime/pretrained.py"},  # an installed package's weights
@@ -102,6 +105,10 @@ def test_files_are_read_through_one_door_and_written_in_one_way(call):
         return any(name == call or name.endswith(f".{call}") and call != "open" for name in names)
 
     assert {path.relative_to(ROOT).as_posix() for path in FILES if calls(path)} <= DOORS[call]
+
+
+def test_options_need_nothing_of_inference_but_its_flags():
+    assert {name for name in imports_of(ROOT / "options.py") if name.startswith("inference")} == {"inference.flags"}
 
 
 def test_files_stay_small():

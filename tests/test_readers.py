@@ -1,6 +1,7 @@
 """What the tags of a file say about its numbers: rescale, sign, depth, further bands, white, orientation, place."""
 
 import contextlib
+import errno
 import gzip
 import itertools
 import struct
@@ -19,11 +20,11 @@ from pydicom.data import get_testdata_file
 from inference.pictures import PictureTranslator
 from options import parse_training
 from readers.domains import PICTURES, Domain, load_pixels
-from readers.files import BadImage, Place
+from readers.files import BadImage, Place, reading
 from readers.formats import expand
 from readers.geometry import in_type, resize
 from readers.nifti import volume_like
-from readers.pictures import load_image, turned
+from readers.pictures import eight_bits, load_image, turned
 from readers.tiffs import decode
 from runtime.errors import UserError
 from translators import Translators
@@ -698,3 +699,27 @@ def test_images_of_more_than_8_bits_are_translated_in_float32(workplace, run):
         assert translation.shape == (96, 96)
         distinct[amp] = len(np.unique(translation))
     assert distinct["trained"] > 3 * distinct["bf16"]
+
+
+# ---- pictures of 16 bits, and a machine at its end ----
+
+
+def test_every_gray_of_16_bits_has_its_8_bits():
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(np.asarray(eight_bits(Image.fromarray(values))), np.rint(values / 257).astype(np.uint8))
+
+
+def test_the_limit_counts_the_bytes_of_16_bits(tmp_path):
+    Image.fromarray(np.zeros((64, 64), np.uint16)).save(tmp_path / "a.png")
+    size = 64 * 64 * 2 / 2**30
+    load_image(tmp_path / "a.png", limit=size)
+    with pytest.raises(BadImage, match="decoded_limit"):
+        load_image(tmp_path / "a.png", limit=0.99 * size)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")], ids=repr)
+def test_what_the_machine_lacks_is_no_fault_of_the_file(error):
+    expected = pytest.raises(UserError, match="a.png cannot be read now .*; try a smaller --n_cpu")
+    with expected as raised, reading("a.png"):
+        raise error
+    assert not isinstance(raised.value, BadImage)
