@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from contextlib import nullcontext
+from functools import partial
 from textwrap import shorten
 
 import torch
@@ -42,7 +43,8 @@ class CycleGAN:
         objectives = self.generator_objective, self.critic_objective
         for objective in objectives:
             objective.to(memory_format=memory_format(objective, device))
-        optimizer = load(OPTIMIZERS[options.optimizer])
+        entry = OPTIMIZERS[options.optimizer]
+        optimizer = partial(load(entry), **entry.keywords)
         self.optimizer_G, self.optimizer_D = (
             optimizer(objective.parameters(), options.lr, (options.b1, options.b2), fused=True)
             for objective in objectives
@@ -58,7 +60,8 @@ class CycleGAN:
         if options.compile:
             for objective in objectives:
                 objective.compile()
-        unused = options.mask == "learned" or options.lambda_cyc == 0  # frozen masks; the way back
+        masks_learn = any(True for _ in translators.masks.parameters())
+        unused = masks_learn or options.lambda_cyc == 0  # masks that are fixed one day; the way back
         self._parallel_G, self._parallel_D = (
             distributed.data_parallel(objective, find_unused_parameters=unused) for objective in objectives
         )

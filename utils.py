@@ -62,8 +62,7 @@ class ReplayBuffer:
     """Shows the critics a history of translations (https://arxiv.org/abs/1612.07828), not only the newest ones.
 
     While it fills, each image is stored and returned. Once it holds ``size``, a coin is tossed for each image: heads,
-    a stored one drawn at random is returned and the new one takes its place; tails, the new one is returned. With a
-    ``size`` of 0 each image is returned.
+    a stored one drawn at random is returned and the new one takes its place; tails, the new one is returned.
     """
 
     def __init__(self, size=50, seed=0, device="cpu"):
@@ -76,8 +75,6 @@ class ReplayBuffer:
         return torch.stack([self._exchange(image) for image in batch.detach()])
 
     def _exchange(self, image):
-        if not self.size:
-            return image
         if len(self.images) < self.size:
             self.images.append(image.clone())
             return image

@@ -24,7 +24,7 @@ MOST_PIXELS = 2**21  # of an image; larger ones are for test.py --tile
 MOST_WITH_ATTENTION = 2**19  # whose time grows with the square of the pixels: all other visitors would wait for it
 CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # cameras' own sizes are above that number of pixels
 MOST_IMAGES = 100  # of a folder
-KEPT = 2  # models in memory
+KEPT = 2  # models in memory, besides those of live cameras
 EVERY, AT_MOST = 0.1, 600  # seconds: between the frames of a live camera, and of one such film
 UNREADABLE = "this file is not an image that can be read"
 HEIGHT = 400  # of the images on the page, in pixels
@@ -235,7 +235,7 @@ def build(models):
                 camera = gr.Image(label="Camera", elem_id="live", **given | {"sources": ["webcam"]}, streaming=True,
                                   webcam_options=camera)  # fmt: skip
                 shown = gr.Image(label="Translation", elem_id="live_translation", **made | {"format": "webp"})
-            film = gr.State(Live)
+            film = gr.State(Live, time_to_live=AT_MOST)
             for component in (image, camera):
                 unopened(component)
             streams = dict(stream_every=EVERY, time_limit=AT_MOST, concurrency_limit=1)

@@ -8,6 +8,7 @@ from inference.steady import Steady
 from readers.domains import finite, to_pixels, to_tensor
 from readers.geometry import squeezed
 from readers.pictures import as_seen
+from runtime.device import tf32_for
 from runtime.errors import UserError
 
 SEEN = "bool", "uint8", "uint16", "float32"  # types of arrays that can be pictures; floats in [0, 1]
@@ -39,7 +40,7 @@ class PictureTranslator:
         clip = Steady(self.translators, steady)
         for frame in frames:
             array = seen(frame, here) if here.picture else as_array(frame, here)
-            with torch.inference_mode():
+            with torch.inference_mode(), tf32_for(self.domains):
                 images = to_tensor(array, here)[None].to(self.device)
                 translated = clip.translate(images, lambda x: clip.networks.translate(source, x)[0])[0]
             pixels = squeezed(to_pixels(translated[None], there)[0])

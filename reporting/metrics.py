@@ -20,7 +20,7 @@ from readers.headers import none_readable
 from registry import CRITICS, FEATURES, load
 from reporting.statistics import MEASURES
 from runtime import libraries
-from runtime.device import autocast, tuned_kernels
+from runtime.device import autocast, tf32_for, tuned_kernels
 from runtime.errors import UserError, first_line, tell
 from runtime.pretrained import efficientnet_lite
 from runtime.weights import tensors_alone
@@ -225,7 +225,7 @@ class Evaluation:
     """
 
     def __init__(self, folders, options, device, translators, amp, domains):
-        self.device, self.amp = device, amp
+        self.device, self.amp, self.domains = device, amp, domains
         self.network = build_features(options.features, device)
         sizes = translators.multiple, translators.min_size
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
@@ -238,7 +238,7 @@ class Evaluation:
     @torch.inference_mode()
     def __call__(self, translators, directions=("AtoB", "BtoA")):
         """Direction → name → number. ``translators`` in eval mode, on the device."""
-        with tuned_kernels(False):  # test images may have any size
+        with tuned_kernels(False), tf32_for(self.domains):  # test images may have any size
             return {direction: self._measure(translators, *direction.split("to")) for direction in directions}
 
     @torch.inference_mode()

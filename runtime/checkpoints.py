@@ -276,12 +276,12 @@ def save(folder, state, keep):
 
 def later_than(folder, state):
     """The checkpoints in ``folder`` after ``state``, and ``best.pth`` with them where that is later, too: paths."""
-    place = state["epoch"], state["sample"]
-    later = [name.path for name in listed(folder) if name[:2] > place]
+    position = state["epoch"], state["sample"]
+    later = [name.path for name in listed(folder) if name[:2] > position]
     best = Path(folder) / "best.pth"
     with contextlib.suppress(UserError):  # there is none, or none that can be read
         found = load_file(best)
-        later += [best] if (found["epoch"], found["sample"]) > place else []
+        later += [best] if (found["epoch"], found["sample"]) > position else []
     return later
 
 

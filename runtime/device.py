@@ -66,19 +66,31 @@ def pick_amp(amp, device):
     return "bf16" if computes_bf16(device) else "off"
 
 
-def pick_translation_amp(amp, trained, device, domains):
-    """The precision in which a model of ``domains`` {"A", "B"} translates: ``amp``, where ``trained`` is that of its
-    training. But for images of more than 8 bits it is then float32: bf16 has no more than 8, and fp16 has 11."""
+def pick_translation_amp(amp, in_training, device, domains):
+    """The precision in which a model of ``domains`` {"A", "B"} translates: ``amp``, where "trained" is ``in_training``.
+    But for images of more than 8 bits it is then float32: bf16 has no more than 8, and fp16 has 11."""
     if amp == "trained":
-        amp = "off" if any_deep(domains) else trained
+        amp = "off" if any_deep(domains) else in_training
     return pick_amp(amp, device)
 
 
-def set_translation_precision(amp, trained, device, domains):
-    """Translate a model of ``domains``, that was ``trained`` with these options, in TF32 where its training was, and
-    return its precision as above. Images of more than 8 bits are not for TF32: its products have 11 as well."""
-    set_tf32(trained["tf32"] and not any_deep(domains))
-    return pick_translation_amp(amp, trained["amp"], device, domains)
+def set_translation_precision(amp, training, device, domains):
+    """Translate a model of ``domains`` in TF32 where its training was, whose options are ``training``, and return its
+    precision as above. Images of more than 8 bits are not for TF32: its products have 11 as well."""
+    set_tf32(training["tf32"] and not any_deep(domains))
+    return pick_translation_amp(amp, training["amp"], device, domains)
+
+
+@contextmanager
+def tf32_for(domains):
+    """Inside, a GPU computes in TF32 only if no image of ``domains`` has more than 8 bits."""
+    fitting = not any_deep(domains)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    with (
+        swapped(cudnn, "allow_tf32", cudnn.allow_tf32 and fitting),
+        swapped(matmul, "allow_tf32", matmul.allow_tf32 and fitting),
+    ):
+        yield
 
 
 def any_deep(domains):

@@ -43,7 +43,7 @@ def record(folder, options, device, data, steps, origin=None):
 def trained_by(folder):
     """The revision that the newest start in ``folder`` was made with; None where ``runs.jsonl`` does not say."""
     try:
-        return jsonl.read(Path(folder) / "runs.jsonl", lambda row: "revision" in row)[-1]["revision"]
+        return jsonl.read(Path(folder) / "runs.jsonl", lambda row: isinstance(row.get("revision"), str))[-1]["revision"]
     except (OSError, IndexError):
         return None
 

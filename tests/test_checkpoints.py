@@ -1,6 +1,7 @@
 """A checkpoint is whole or absent, runs no code, and says what it is."""
 
 import io
+import json
 import os
 import pickle
 from argparse import Namespace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import resuming
 from options import parse_training
 from readers.domains import PICTURES, plain
-from runtime import checkpoints
+from runtime import checkpoints, provenance
 from runtime.errors import UserError
 from runtime.folders import make_ready, set_aside
 from runtime.saver import Saver
@@ -300,3 +301,9 @@ def test_minutes_count_from_the_last_checkpoint(tmp_path, monkeypatch):
     for seconds, due in ((122, False), (240, False), (241, True)):
         now[0] = seconds
         assert saver.due(run) == due
+
+
+def test_a_revision_is_text(tmp_path):
+    lines = [{"revision": "abc"}, {"revision": 5}, {"other": 1}]
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert provenance.trained_by(tmp_path) == "abc"

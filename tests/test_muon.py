@@ -12,7 +12,7 @@ from torch import nn
 import muon
 from muon import Muon, is_matrix, orthogonalise
 from options import parse_training
-from registry import RECIPES
+from registry import OPTIMIZERS, RECIPES, Entry
 from runtime import checkpoints
 from runtime.device import pick_device, swapped
 from trainer import CycleGAN, restore_moments
@@ -198,6 +198,14 @@ def test_every_convolution_between_feature_maps_is_a_matrix():
         assert others | matrices == {id(weight) for weight in objective.parameters()}
     model.scale_lr(0.5)
     assert {group["lr"] for group in model.optimizer_G.param_groups} == {1e-4}
+
+
+def test_the_keywords_of_an_entry_reach_the_optimizer(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "decaying", Entry("torch.optim:Adam", dict(weight_decay=0.5)))
+    options = parse_training(["--ngf=4", "--ndf=4", "--n_residual_blocks=1"])[0]
+    options.optimizer = "decaying"
+    model = CycleGAN(options, pick_device("cpu"))
+    assert {group["weight_decay"] for group in model.optimizer_D.param_groups} == {0.5}
 
 
 # ---- runs ----

@@ -33,7 +33,7 @@ from options import parse_training
 from readers.domains import PICTURES
 from registry import RECIPES
 from reporting.loss_log import LossLog, NotFinite
-from runtime.device import autocast, memory_format, pick_amp, set_translation_precision
+from runtime.device import autocast, memory_format, pick_amp, set_translation_precision, swapped, tf32_for
 from spectral_norm import SpectralNorm
 from trainer import CycleGAN
 
@@ -634,6 +634,17 @@ def test_images_of_more_than_8_bits_are_translated_without_tf32():
             assert torch.backends.cuda.matmul.allow_tf32 == expected[0]
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tf32_is_left_out_inside_alone_and_where_images_are_deep_alone(allowed):
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    deep = PICTURES._replace(picture=False, dtype="uint16", high=65535.0)
+    with swapped(backends[0], "allow_tf32", allowed), swapped(backends[1], "allow_tf32", allowed):
+        for domain, expected in [(PICTURES, allowed), (deep, False)]:
+            with tf32_for({"A": PICTURES, "B": domain}):
+                assert [backend.allow_tf32 for backend in backends] == [expected] * 2
+            assert [backend.allow_tf32 for backend in backends] == [allowed] * 2
 
 
 # ---- compiled ----

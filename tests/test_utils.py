@@ -27,11 +27,6 @@ def test_the_buffer_returns_what_it_gets_until_it_is_full():
     assert len(buffer.images) == 50
 
 
-def test_a_buffer_of_nothing_returns_what_it_gets():
-    buffer = ReplayBuffer(0)
-    assert torch.equal(buffer.push_and_pop(numbered(0, 20)), numbered(0, 20)) and not buffer.images
-
-
 def test_half_of_the_time_an_old_image_is_swapped_in():
     buffer, n = ReplayBuffer(50), 4000
     buffer.push_and_pop(numbered(0, 50))
