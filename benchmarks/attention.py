@@ -13,6 +13,7 @@ from textbook import write_out_attention
 
 from models import SelfAttention
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 
 CHANNELS = 256
 
@@ -62,4 +63,4 @@ def stepper(side, device, dtype, explicit):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

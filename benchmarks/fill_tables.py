@@ -10,6 +10,8 @@ from pathlib import Path
 
 from common import table
 
+from runtime.errors import UserError, exit_cleanly
+
 BEGIN, END = "<!-- gpu -->", "<!-- /gpu -->"
 
 
@@ -24,10 +26,10 @@ def main():
     document, *paths = sys.argv[1:]
     text = Path(document).read_text()
     if BEGIN not in text or END not in text:
-        sys.exit(f"{document} has no lines {BEGIN} and {END}")
+        raise UserError(f"{document} has no lines {BEGIN} and {END}; add them where the tables are to stand")
     content = "\n\n".join([BEGIN, *map(section, paths), END])
     Path(document).write_text(re.sub(f"{BEGIN}.*{END}", lambda match: content, text, flags=re.S))
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

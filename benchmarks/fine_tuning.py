@@ -24,6 +24,7 @@ from readers.folders import find_side
 from reporting.metrics import Evaluation
 from resuming import start_from
 from runtime import checkpoints
+from runtime.device import flush_denormals
 from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
@@ -42,6 +43,7 @@ def main():
     parser.add_argument("flags", nargs="*", default=["--recipe=lsgan"], help="flags of cycle_gan.py, behind --")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    flush_denormals()
 
     common = [*SMALL, f"--seed={arguments.seed}", *arguments.flags]
     with tempfile.TemporaryDirectory() as folder:

@@ -13,9 +13,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from critics import build_backbone, head
+from critics import FeatureCritic, build_backbone, head
 from datasets import UnpairedImages, find_side, list_images
 from options import parse_training
+from runtime.errors import exit_cleanly
 
 SIZE, IMAGES = 64, 48
 
@@ -28,9 +29,9 @@ def main():
     torch.manual_seed(0)
     backbone, x = build_backbone(arguments.backbone), photographs(arguments.dataset)
     print("stride  features  lowest  highest  stripes of 2: down  across  checks; of 8: down  across  checks")
-    for stride in (4, 8, 16):
+    for stride in FeatureCritic.STRIDES:
         features = backbone(x, (stride,))[0]
-        gradient = gradient_of(lambda images, stride=stride: backbone(images, (stride,))[0] / 8, x)
+        gradient = gradient_of(lambda images, stride=stride: backbone(images, (stride,))[0] * FeatureCritic.SCALE, x)
         low, high = positions(gradient)
         powers = "  ".join(f"{power(gradient, size, *at):.2f}" for size in (2, 8) for at in ((1, 0), (0, 1), (1, 1)))
         print(f"{stride:6}  {features.std().item():8.1f}  {low:.2f}  {high:.2f}  {powers}")
@@ -66,4 +67,4 @@ def power(gradient, period, down, across):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

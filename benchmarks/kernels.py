@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations
 
 from convolutions import RowByRow, Winograd, convolve_doubled, pad, weight_gradient
 from layers import InstanceNorm2d
+from runtime.errors import exit_cleanly
 from spectral_norm import normalise
 
 CONVOLUTIONS = [
@@ -168,4 +169,4 @@ def denormal(positions, rounds):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

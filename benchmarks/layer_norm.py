@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from layers import InstanceNorm2d, LayerNorm2d, standardize
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 
 WAYS = {
     "one plane": lambda x: InstanceNorm2d(1)(x.flatten(1, 2).unsqueeze(1)).view_as(x),
@@ -51,4 +52,4 @@ def step(norm, x):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -18,6 +18,7 @@ from train_step import SMALL, stepper
 from datasets import UnpairedImages, epoch_batches, load_batches
 from options import parse_training
 from runtime.device import pick_device
+from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
 
@@ -58,4 +59,4 @@ def rate(dataset, options, workers, epochs):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -19,6 +19,7 @@ from inference import onnx_export
 from inference.onnx_model import OnnxModel
 from options import parse_export, parse_training
 from readers.domains import pictures_of, plain
+from runtime.errors import exit_cleanly
 from translators import Translators, load_translators
 
 RECIPES = "attention", "lsgan", "classic", "notebook"
@@ -60,4 +61,4 @@ def measure(recipe, arguments):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

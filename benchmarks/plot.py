@@ -16,6 +16,10 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from runtime.errors import exit_cleanly
+
 matplotlib.use("Agg")
 pyplot.style.use("tableau-colorblind10")
 matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "the same file each time"}
@@ -77,4 +81,4 @@ def save(figure, path):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

