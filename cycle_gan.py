@@ -113,6 +113,8 @@ class Run:
         with monitor.progress(self):
             if monitor.unmeasured:
                 monitor.evaluate(self, stop)
+                if signal := distributed.all_reduce_max(stop.received)[0]:
+                    return signal
             if self.epoch == self.options.n_epochs:  # resumed where nothing is left to train
                 saver.save(self)
             for batch in self.batches():
@@ -217,7 +219,8 @@ class Run:
             tell(f"{len(skipped)} images could not be read, others took their place: {sorted(skipped)}")
         if why := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({why}); make room, then {texts.how_to_go_on(options)}")
-        if signal and self.epoch < options.n_epochs:
+        (unmeasured,) = distributed.all_reduce_max(monitor.unmeasured)
+        if signal and (unmeasured or self.epoch < options.n_epochs):
             tell(f"stopped after step {self.steps}, which is saved; {texts.how_to_go_on(options)}")
             raise SystemExit(128 + int(signal))
         monitor.end(self)

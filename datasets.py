@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturati
 from readers.headers import none_readable, read_headers
 from readers.survey import check_known, check_show, check_sizes, find_domain, idle_ways, squashed, ways_of
 from runtime.errors import UserError, tell
-from runtime.signals import watched
+from runtime.signals import held_back, watched
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training images
@@ -227,6 +228,12 @@ def leave_signals_to_the_trainer(worker_id):
     """For the loader's processes, which a terminal's Ctrl-C or end and a cluster's SIGTERM reach as well."""
     for number in watched():
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = about_no_connection  # what the trainer, when it stops, does not fetch any more
+
+
+def about_no_connection(kind, error, trace):
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False):
@@ -243,7 +250,9 @@ def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False
         worker_init_fn=leave_signals_to_the_trainer,
         generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
     )
-    for batch in loader:
+    with held_back():  # processes are started
+        batches = iter(loader)
+    for batch in batches:
         for error in batch.pop("errors"):
             if not (skip_bad and isinstance(error, BadImage)):
                 raise error

@@ -149,6 +149,7 @@ class Monitor:
         """Measure the averaged generators; keep them if they are the best so far. The StopSignal ``stop`` breaks it
         off, since who sent it may not wait so long: torchrun gives its processes half a minute."""
         if not distributed.is_main():
+            self.unmeasured = False  # which the main process alone knows
             return
         begin, self.unmeasured = time.monotonic(), True
         try:

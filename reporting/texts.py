@@ -90,6 +90,8 @@ def place(run):
 
 def finished(path, saved, options):
     """Why there is nothing left to do after the checkpoint ``saved`` at ``path``: one line, or "" where there is."""
+    if saved.get("unmeasured") and options.eval_interval:
+        return ""  # its last evaluation was broken off
     if saved["epoch"] >= options.n_epochs:
         return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on"
     if options.minutes and (seconds := saved.get("seconds", 0)) >= 60 * options.minutes:

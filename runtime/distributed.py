@@ -14,7 +14,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from runtime.errors import UserError
+from runtime.errors import UserError, first_line
 
 RANK, WORLD, LOCAL_RANK = (
     int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
@@ -72,6 +72,11 @@ def process_group(device):
     except SystemExit:  # after a signal, at the same step in all processes
         leave()
         raise
+    except RuntimeError as error:
+        if "onnection" not in str(error):  # gloo's word where the process at the other end is gone
+            raise
+        why = first_line(error, "the connection broke")
+        raise UserError(f"process {RANK} lost another one, whose own last words say more ({why})") from error
     leave()  # not after an error: the others, still at work, are torchrun's to end
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 
 
 def watched():
@@ -55,6 +56,25 @@ class StopSignal:
             leave_terminal()
         if first and self._raises:
             raise Stopped
+
+
+@contextlib.contextmanager
+def held_back():
+    """Inside, signals that end a run wait, for what they would leave broken: a fork, which loses an exception that a
+    handler raises in it. The processes that are started in here do not receive them."""
+    came, numbers = [], watched() if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
+    if masks := hasattr(signal, "pthread_sigmask"):  # not on Windows, which does not fork either
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -486,17 +486,27 @@ def test_patience_stops_early_and_survives_a_resume(workplace, run, monkeypatch)
 def test_a_signal_breaks_off_an_evaluation_which_comes_first_when_the_run_goes_on(workplace, run, monkeypatch, epochs):
     scripted(monkeypatch, 0.2, signal.SIGTERM)
     result = run("cycle_gan", *EVERY, f"--n_epochs={epochs}")
+    assert result.code == 128 + signal.SIGTERM
     assert "epoch 2: the evaluation is broken off; it comes first when the run goes on" in result.out
     state = checkpoints.load("saved_models/tiny", "latest")[1]
     assert (state["epoch"], state["best"]) == (2, {"score": 0.2, "waited": 0}) and state["unmeasured"]
+    steps = state["steps"]
+    scripted(monkeypatch, signal.SIGTERM)  # once more
+    again = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest")
+    state = checkpoints.load("saved_models/tiny", "latest")[1]
+    assert again.code == 128 + signal.SIGTERM and state["unmeasured"] and state["steps"] == steps
     scripted(monkeypatch, 0.1, 0.3)
+    if epochs == 2:
+        measured = run("cycle_gan", "--dataset_name=tiny", "--epoch=auto")
+        assert measured.code == 0 and checkpoints.load("saved_models/tiny", "best")[1]["epoch"] == 2
+        scripted(monkeypatch, 0.3)
     assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3").code == 0
     after = checkpoints.load("saved_models/tiny", "latest")[1]
     assert after["best"] == {"score": 0.1, "waited": 1} and not after["unmeasured"]
     rows = [json.loads(line) for line in Path("images/tiny/scalars.jsonl").read_text().splitlines()]
     measured = [(row["epoch"], row["KID AtoB"]) for row in rows if "KID AtoB" in row]
     assert measured == [(1, 0.2), (2, 0.1), (3, 0.3)]
-    assert checkpoints.load("saved_models/tiny", "best")[1]["steps"] == state["steps"]
+    assert checkpoints.load("saved_models/tiny", "best")[1]["steps"] == steps
 
 
 def test_too_few_test_images_are_refused_at_the_start(workplace, refused):

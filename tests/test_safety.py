@@ -30,7 +30,7 @@ from registry import RECIPES
 from runtime import checkpoints, distributed, saver
 from runtime.errors import UserError
 from runtime.lock import FolderLock
-from runtime.signals import StopSignal
+from runtime.signals import StopSignal, held_back
 from trainer import CycleGAN
 from translators import Translators
 
@@ -185,6 +185,16 @@ print("alive")
 """
     result = run_python("-c", code, cwd=ROOT)
     assert result.stdout == "alive\n", result.stderr
+
+
+@pytest.mark.parametrize("send", [signal.raise_signal, lambda number: os.kill(os.getpid(), number)])
+def test_a_signal_while_processes_are_started_comes_behind_it(send):
+    handler, reached = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        send(signal.SIGINT)
+        reached.append(True)
+    assert reached and signal.getsignal(signal.SIGINT) is handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_signal_while_the_processes_agree_counts_in_the_next_step(five_images, monkeypatch):
