@@ -232,7 +232,7 @@ def leave_signals_to_the_trainer(worker_id):
 
 
 def about_no_connection(kind, error, trace):
-    if not issubclass(kind, ConnectionError):
+    if not issubclass(kind, (ConnectionError, EOFError)):
         sys.__excepthook__(kind, error, trace)
 
 
