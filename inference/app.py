@@ -11,7 +11,7 @@ from datasets import WholeImages
 from inference.pictures import PictureTranslator
 from models import attends
 from readers.domains import domains_of, to_pixels
-from readers.files import BadImage
+from readers.files import BadImage, NothingLeft
 from readers.geometry import squeezed
 from readers.pictures import load_image, seen_size
 from runtime import checkpoints
@@ -27,6 +27,7 @@ MOST_IMAGES = 100  # of a folder
 KEPT = 2  # models in memory, besides those of live cameras
 EVERY, AT_MOST = 0.1, 600  # seconds: between the frames of a live camera, and of one such film
 UNREADABLE = "this file is not an image that can be read"
+BUSY = "there is too little memory to read this file now; try again later"
 HEIGHT = 400  # of the images on the page, in pixels
 SHOWN = ", ".join(f"#{name} img" for name in ("image", "translation", "reconstruction", "live_translation"))
 STYLE = f"{SHOWN} {{ width: 100%; height: 100%; object-fit: contain }}"
@@ -115,11 +116,13 @@ class Live:
 
 @contextlib.contextmanager
 def unnamed():
-    """Inside, a BadImage, whose message names the server's path, is raised as a UserError that does not."""
+    """Inside, what names the server's path, a BadImage or NothingLeft, is raised as a UserError that does not."""
     try:
         yield
     except BadImage as error:
         raise UserError(UNREADABLE) from error
+    except NothingLeft as error:
+        raise UserError(BUSY) from error
 
 
 def size_in(path, translators):

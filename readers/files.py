@@ -31,18 +31,24 @@ class BadImage(UserError):
         return f"{path} is not a readable image ({reason}); remove it or add --skip_bad_images"
 
 
+class NothingLeft(UserError):
+    """The machine has too little memory, or too many open files, to read an image."""
+
+
 @contextlib.contextmanager
 def reading(path):
     """Whatever goes wrong inside is the file's fault, and raised as BadImage; but a UserError is no file's fault, and
-    neither is a machine that has nothing left."""
+    neither is what is raised as NothingLeft."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error …
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in NOTHING_LEFT:
-            what = getattr(error, "strerror", None) or "out of memory"
-            raise UserError(f"{path} cannot be read now ({what}); try a smaller --n_cpu, where there is one") from error
+            why = getattr(error, "strerror", None) or "out of memory"
+            raise NothingLeft(
+                f"{path} cannot be read now ({why}); try a smaller --n_cpu, where there is one"
+            ) from error
         reason = getattr(error, "strerror", None) or first_line(error, type(error).__name__)
         raise BadImage(path, reason) from error
 

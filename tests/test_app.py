@@ -1,6 +1,7 @@
 """The app: what it translates, in a real browser; and what it does not give away."""
 
 import base64
+import errno
 import os
 import shutil
 import signal
@@ -20,9 +21,10 @@ from conftest import ROOT, TINY, make_dataset, noise_image, run_process
 from PIL import Image
 from torch import nn
 
-from inference.app import Live, Models, build, size_in
+from inference.app import Live, Models, build, size_in, unnamed
 from inference.visits import ShortMessages, guards
 from models import SelfAttention
+from readers.files import reading
 from runtime.errors import UserError
 from translators import load
 
@@ -282,6 +284,13 @@ def test_how_large_an_image_may_be_depends_on_attention(tmp_path, network, most)
     assert size_in(saved(tmp_path / "largest.png", Image.new("L", (most, 1))), network) == (1, most)
     with pytest.raises(UserError, match="test.py --tile"):
         size_in(saved(tmp_path / "larger.png", Image.new("L", (most + 1, 1))), network)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "too many"), ValueError("bad")], ids=repr)
+def test_no_visitor_is_told_a_path(error):
+    with pytest.raises(UserError) as raised, unnamed(), reading("/srv/uploads/a.png"):
+        raise error
+    assert "/srv" not in str(raised.value)
 
 
 def test_ctrl_c_ends_the_app_in_the_middle_of_a_translation(trained):
