@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from contextlib import nullcontext
-from functools import partial
 from textwrap import shorten
 
 import torch
@@ -44,9 +43,8 @@ class CycleGAN:
         for objective in objectives:
             objective.to(memory_format=memory_format(objective, device))
         entry = OPTIMIZERS[options.optimizer]
-        optimizer = partial(load(entry), **entry.keywords)
         self.optimizer_G, self.optimizer_D = (
-            optimizer(objective.parameters(), options.lr, (options.b1, options.b2), fused=True)
+            load(entry)(objective.parameters(), options.lr, (options.b1, options.b2), fused=True, **entry.keywords)
             for objective in objectives
         )
         self.scaler_G, self.scaler_D = (

@@ -36,12 +36,12 @@ def contents(file, ways, suffix):
         # Pillow's own method here, unlike ``orientation``: it finds one behind the pixels, too
         load = lambda part: turned(png_decode(rewound(file).read()), image.getexif().get(ORIENTATION))  # noqa: E731
         return Contents(height, width, channels, np.dtype(np.uint16), load, viewable=True)
-    if image.mode.startswith(("I", "F")):
-        dtype = {"I": np.int32, "F": np.float32}.get(image.mode, np.uint16)
+    dtype = dtype_of(image)
+    if dtype != np.uint8:
         load = lambda part: np.asarray(ImageOps.exif_transpose(image)).astype(dtype, copy=False)  # noqa: E731
-        return Contents(height, width, 1, np.dtype(dtype), load, viewable=is_shown(image))
+        return Contents(height, width, 1, dtype, load, viewable=is_shown(image))
     channels = 1 if image.mode in ("1", "L") else 3
-    return Contents(height, width, channels, np.dtype(np.uint8), None, picture=True)
+    return Contents(height, width, channels, dtype, None, picture=True)
 
 
 def open_image(file):
@@ -127,14 +127,17 @@ def load_image(path, channels=3, limit=float("inf")):
             raise BadImage(
                 place, "its numbers are not those of a picture: of 8 or 16 bits, without a sign, 0 for black"
             )
-        if (size := image.width * image.height * bytes_per_pixel(image) / 2**30) > limit:
+        numbers = image.width * image.height * len(image.getbands())
+        if (size := numbers * dtype_of(image).itemsize / 2**30) > limit:
             raise BadImage(place, f"it would take {over(limit, size)}")
         return as_seen(image, channels)
 
 
-def bytes_per_pixel(image):
-    """How many bytes Pillow takes for a decoded pixel."""
-    return 2 if image.mode.startswith("I;") else 4 if image.mode in "IF" else len(image.getbands())
+def dtype_of(image):
+    """The type of the numbers that a Pillow image is decoded to."""
+    if not image.mode.startswith(("I", "F")):
+        return np.dtype(np.uint8)
+    return np.dtype({"I": np.int32, "F": np.float32}.get(image.mode, np.uint16))
 
 
 def is_shown(image):

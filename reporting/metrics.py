@@ -337,6 +337,11 @@ def best_so_far(saved, options):
     return best
 
 
+def left_unmeasured(saved, options):
+    """Whether the last evaluation before the checkpoint ``saved`` was broken off, and is to be made up for."""
+    return bool(options.eval_interval) and saved.get("unmeasured", False)
+
+
 def shown(batch, images, domain):
     """``images`` in [-1, 1] of ``domain`` as uint8 N×3×H×W, as they are shown, without the padding of ``batch``."""
     return to_bytes(to_colours(unpadded(batch, images), domain))

@@ -45,7 +45,7 @@ class Monitor:
     def take_up(self, saved):
         """Go on with the best evaluation of the checkpoint ``saved``, and with one that was broken off there."""
         self.best = metrics.best_so_far(saved, self.options)
-        self.unmeasured = bool(self.options.eval_interval) and saved.get("unmeasured", False)
+        self.unmeasured = metrics.left_unmeasured(saved, self.options)
 
     def open(self, steps):
         """Go on with what an earlier run wrote up to ``steps``."""

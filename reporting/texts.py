@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from readers.folders import find_side, has_images
-from reporting.metrics import best_so_far
+from reporting.metrics import best_so_far, left_unmeasured
 from runtime import checkpoints, distributed
 from runtime.device import smaller_crop
 from runtime.flags import ENDLESS, as_flag
@@ -90,8 +90,8 @@ def place(run):
 
 def finished(path, saved, options):
     """Why there is nothing left to do after the checkpoint ``saved`` at ``path``: one line, or "" where there is."""
-    if saved.get("unmeasured") and options.eval_interval:
-        return ""  # its last evaluation was broken off
+    if left_unmeasured(saved, options):
+        return ""
     if saved["epoch"] >= options.n_epochs:
         return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on"
     if options.minutes and (seconds := saved.get("seconds", 0)) >= 60 * options.minutes:
