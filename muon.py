@@ -54,12 +54,17 @@ class Muon(torch.optim.Adam):
         return gradient.lerp(state["momentum"].lerp_(gradient, 1 - decay), decay)
 
 
-def of_same_shape(weights):
-    """The weights in lists, one for each shape."""
+def of_same_shape(weights, numbers=2**21):
+    """The weights in lists, each of one shape and, where it has more than one, of at most so many ``numbers``.
+
+    What is made of a list at a time then stays small: in memory, and for the caches of a CPU.
+    """
     lists = defaultdict(list)
     for weight in weights:
         lists[weight.shape].append(weight)
-    return lists.values()
+    for shape, alike in lists.items():
+        length = max(1, numbers // shape.numel())
+        yield from (alike[first : first + length] for first in range(0, len(alike), length))
 
 
 @without_tf32()

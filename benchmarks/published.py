@@ -11,6 +11,7 @@ images are random, nothing is read or written.
 import argparse
 import contextlib
 import io
+import itertools
 import multiprocessing
 import os
 import sys
@@ -29,6 +30,7 @@ def main():
     parser.add_argument("--model", default="cycle_gan", choices=("cycle_gan", "cut"))
     parser.add_argument("--recipes", nargs="+", default=["classic", "lsgan", "attention"])
     parser.add_argument("--amp", nargs="+", default=["off", "auto"], help="precisions of our steps")
+    parser.add_argument("--optimizers", nargs="+", default=["adam"], help="of our steps")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--filters", type=int, default=16)
     parser.add_argument("--blocks", type=int, default=6)
@@ -39,9 +41,9 @@ def main():
     arguments = parser.parse_args()
     sizes = arguments.size, arguments.filters, arguments.blocks, arguments.batch_size
     versions = {"published": Version(published, arguments.checkout, arguments.model, *sizes)}
-    for recipe in arguments.recipes:
-        for amp in arguments.amp:
-            versions[f"{recipe}, --amp {amp}"] = Version(ours, recipe, amp, *sizes)
+    for recipe, amp, optimizer in itertools.product(arguments.recipes, arguments.amp, arguments.optimizers):
+        flags = f"--recipe={recipe} --amp={amp} --optimizer={optimizer}"
+        versions[f"{recipe}, --amp {amp}, {optimizer}"] = Version(ours, flags, *sizes)
     medians = in_turns(versions, arguments.rounds, lambda version: version.seconds(arguments.steps) / arguments.steps)
     for version in versions.values():
         version.pipe.send(None)
@@ -138,16 +140,16 @@ def modules_of(checkout):
         sys.modules.update(before)
 
 
-def ours(recipe, amp, size, filters, blocks, batch_size):
+def ours(flags, size, filters, blocks, batch_size):
     from train_step import stepper
 
     from options import parse_training
     from trainer import CycleGAN
 
-    interval = parse_training([f"--recipe={recipe}"])[0].penalty_interval
-    words = f"--recipe={recipe} --amp={amp} --img_height={size} --img_width={size} --batch_size={batch_size}"
-    words += f" --ngf={filters} --ndf={filters} --n_residual_blocks={blocks} --penalty_interval={interval}"
-    return stepper(CycleGAN, words.split(), torch.device("cpu"))
+    interval = parse_training(flags.split())[0].penalty_interval
+    flags += f" --img_height={size} --img_width={size} --batch_size={batch_size}"
+    flags += f" --ngf={filters} --ndf={filters} --n_residual_blocks={blocks} --penalty_interval={interval}"
+    return stepper(CycleGAN, flags.split(), torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import muon
-from muon import Muon, is_matrix, orthogonalise
+from muon import Muon, is_matrix, of_same_shape, orthogonalise
 from options import parse_training
 from registry import OPTIMIZERS, RECIPES, Entry
 from runtime import checkpoints
@@ -111,6 +111,14 @@ def test_weights_of_one_shape_do_not_mix():
     Muon(together, 1e-2, (0.5, 0.999)).step()
     for weight, alone in zip(together, apart, strict=True):
         torch.testing.assert_close(weight, alone)
+
+
+@pytest.mark.parametrize(("numbers", "lengths"), [(1000, [5, 2]), (48, [2, 2, 1, 1, 1]), (1, [1] * 7)])
+def test_weights_are_taken_together_by_shape_and_few_at_a_time(numbers, lengths):
+    small, large = [torch.empty(4, 6) for _ in range(5)], [torch.empty(6, 5, 3, 3) for _ in range(2)]
+    lists = list(of_same_shape([*small[:2], *large, *small[2:]], numbers))
+    assert [len(each) for each in lists] == lengths
+    assert [id(weight) for each in lists for weight in each] == [id(weight) for weight in small + large]
 
 
 def test_a_weight_without_a_gradient_stays():
