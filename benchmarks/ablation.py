@@ -14,7 +14,7 @@ from common import medians, peak_memory, show  # first: it makes the folder abov
 # isort: split
 import torch
 from textbook import take_torchs_instance_norm, write_out_attention
-from train_step import SMALL, stepper
+from train_step import SMALL_NETWORKS, stepper
 
 import losses
 import models
@@ -112,7 +112,7 @@ def main():
     parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    small = [] if device.type == "cuda" else [*SMALL, "--img_height=64", "--img_width=64"]
+    small = [] if device.type == "cuda" else [*SMALL_NETWORKS, "--img_height=64", "--img_width=64"]
     words = [f"--recipe={arguments.recipe}", f"--batch_size={arguments.batch_size}", "--optimizer=adam"]
     words = [*small, *words, *arguments.flags]
     options = parse_training(words)[0]

@@ -13,7 +13,7 @@ import time
 from common import medians, show, training_images  # first: it makes the folder above importable
 
 # isort: split
-from train_step import SMALL, stepper
+from train_step import SMALL_NETWORKS, stepper
 
 from datasets import UnpairedImages, epoch_batches, load_batches
 from options import parse_training
@@ -32,7 +32,7 @@ def main():
     parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    defaults = [] if device.type == "cuda" else [*SMALL, "--img_height=64", "--img_width=64"]
+    defaults = [] if device.type == "cuda" else [*SMALL_NETWORKS, "--img_height=64", "--img_width=64"]
     words = [*defaults, f"--device={device}", *arguments.flags]
     options = parse_training(words)[0]
     appetite = options.batch_size / medians({"": stepper(CycleGAN, words, device)}, device, 5, 3)[""]

@@ -12,7 +12,7 @@ from common import show  # first: it makes the folder above importable
 
 # isort: split
 from torch.profiler import ProfilerActivity, profile
-from train_step import SMALL, stepper
+from train_step import SMALL_NETWORKS, stepper
 
 from registry import RECIPES
 from runtime.device import pick_device
@@ -34,7 +34,7 @@ def main():
     device = pick_device(arguments.device)
     gpu = device.type == "cuda"
     size = arguments.size or (256 if gpu else 64)
-    flags = [*([] if gpu else SMALL), f"--device={device}", f"--img_height={size}", f"--img_width={size}"]
+    flags = [*([] if gpu else SMALL_NETWORKS), f"--device={device}", f"--img_height={size}", f"--img_width={size}"]
     rows = []
     for recipe in arguments.recipes:
         step = stepper(CycleGAN, [f"--recipe={recipe}", *flags, *arguments.flags], device)

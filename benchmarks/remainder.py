@@ -13,7 +13,7 @@ from common import show, synchronize  # first: it makes the folder above importa
 # isort: split
 import torch
 from torch._dynamo.utils import counters
-from train_step import SMALL
+from train_step import SMALL_NETWORKS
 
 from options import parse_training
 from runtime.device import pick_device
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    small = [] if device.type == "cuda" else [*SMALL, "--img_height=64", "--img_width=64"]
+    small = [] if device.type == "cuda" else [*SMALL_NETWORKS, "--img_height=64", "--img_width=64"]
     options = parse_training([*small, "--recipe=classic", "--batch_size=4", "--compile", *arguments.flags])[0]
     model, rows = CycleGAN(options, device), []
     for what, size in (("first step", 4), ("second step", 4), ("remainder", 3), ("the next epoch's", 4)):

@@ -27,7 +27,7 @@ from runtime.device import AMP_TYPES, pick_amp, pick_device, set_tf32
 from runtime.errors import exit_cleanly
 from trainer import CycleGAN
 
-SMALL = ["--ngf=16", "--ndf=16", "--n_residual_blocks=3"]
+SMALL_NETWORKS = ["--ngf=16", "--ndf=16", "--n_residual_blocks=3"]
 
 
 def main():
@@ -43,7 +43,12 @@ def main():
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     gpu = device.type == "cuda"
-    flags = [*([] if gpu else SMALL), f"--device={device}", "--optimizer=adam", *arguments.flags]  # the textbook's
+    flags = [
+        *([] if gpu else SMALL_NETWORKS),
+        f"--device={device}",
+        "--optimizer=adam",
+        *arguments.flags,
+    ]  # the textbook's
     rows, peaks = [], {}
     for recipe in arguments.recipes:
         for size in arguments.size or ([256] if gpu else [64]):

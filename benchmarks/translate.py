@@ -24,7 +24,7 @@ from common import ROOT, growth, show  # first: it makes the folder above import
 import numpy as np
 import torch
 from PIL import Image
-from train_step import SMALL
+from train_step import SMALL_NETWORKS
 
 import convolutions
 import translators
@@ -95,7 +95,7 @@ def main():
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     gpu = device.type == "cuda"
-    words = [*([] if gpu else SMALL), *arguments.flags]
+    words = [*([] if gpu else SMALL_NETWORKS), *arguments.flags]
     images = arguments.images or (400 if gpu else 24)
 
     found = {way: [] for way in arguments.ways}
