@@ -23,7 +23,7 @@ from readers.domains import domains_of
 from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import read_headers
-from readers.survey import check_alike, find_domain, ways_of
+from readers.survey import AUTO, check_alike, find_domain, ways_of
 from reporting.metrics import FEWEST, Evaluation, Folder, build_features, check_measure, describe
 from runtime import checkpoints, download
 from runtime.device import flush_denormals, pick_device, ran_out_of_memory, set_translation_precision
@@ -81,7 +81,9 @@ def measure_folders(options, device):
     network = build_features(options.features, device)
     headers = read_headers(places[0], options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
-    check_alike(read_headers(places[1], options.skip_bad_images, ways), domain, options.range)
+    if options.range != AUTO and not domain.picture:
+        domain = domain._replace(dtype="float32")  # floats and whole numbers may share a range that is given
+    check_alike(read_headers(places[1], options.skip_bad_images, ways), domain)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder, network, device) for folder in folders.values())
     return {

@@ -4,7 +4,7 @@ The networks' shape comes from the checkpoint. Each image is translated at its o
 """
 
 from options import parse_translation
-from runtime.errors import UserError, exit_cleanly, printable, tell
+from runtime.errors import UserError, counted, exit_cleanly, printable, tell
 
 if __name__ == "__main__":
     exit_cleanly(parse_translation)  # answers --help and bad flags, before torch is imported
@@ -62,10 +62,16 @@ def main():
     with tidied_up(), claimed(folder, written, sources, options.overwrite):
         done = [row for output in outputs for row in translate_all(translators, output, device, options)]
         pages.write_results(folder, done)
-    if not options.input:  # translations of images that are gone
-        names = (os.path.relpath(path, folder) for path in written)
-        remove_others(folder, names, below=tuple(translators.pick(options.direction)))
+    if not options.input:
+        remove_earlier(folder, outputs, translators.pick(options.direction))
     tell(f"look at {folder}/index.html")
+
+
+def remove_earlier(folder, outputs, directions):
+    """Remove translations of earlier times that were not made anew: of images that are gone, or cannot be read now."""
+    made = {os.path.relpath(path, folder) for output in outputs for path in output.written}
+    if count := remove_others(folder, made, below=tuple(directions)):
+        tell(f"{counted(count, 'file')} of earlier translations, which were not made anew, are removed")
 
 
 def usual_batch(device):

@@ -31,6 +31,7 @@ class Output:
         self.places = [as_place(place) for place in places]
         self.origin, self.target = (domains[side] for side in direction.split("to"))
         self.volumes, self.zipped = None, wanted == "nii.gz"
+        self.written = set()  # paths of files, by ``save``
         if self._as_volumes(self.target, wanted):
             self.volumes = Volumes(self.places, self.origin.slice_axis)
             self.names = [Path(place).relative_to(root) for place in self.places]
@@ -86,9 +87,11 @@ class Output:
         place, name = self.places[index], self.names[index]
         path = self.path(place, name)
         if self.volumes:
-            self.volumes.add(place, array, path)
+            complete = self.volumes.add(place, array, path)
         else:
+            complete = True
             writers.save(array, path)
         shown = self.previews.of_input(place, name), self.previews.of_output(path, name)
         self.previews.write(writers, shown, image, translation)
+        self.written.update([path] if complete else [], filter(self.previews.writes, shown))
         return name, *shown

@@ -65,10 +65,10 @@ def seen(frame, domain):
 
 
 def as_array(frame, domain):
-    """An array H×W[×C] of ``domain``, all finite. Raises UserError where it has other channels."""
+    """An array H×W[×C] of ``domain``, all finite. Raises UserError where it has other channels or numbers."""
     array = np.asarray(frame)
     picture = isinstance(frame, Image.Image) and array.dtype == np.uint8
-    numbers = array.dtype.kind in "buif" and array.size
+    numbers = array.dtype.kind in "buif" and domain.takes(array.dtype) and array.size
     if array.ndim not in (2, 3) or (*array.shape, 1)[2] != domain.channels or picture or not numbers:
         what = f"{type(frame).__name__} {array.shape} of {array.dtype}"
         raise UserError(f"this direction takes arrays H×W×C of {domain}, not {what}")

@@ -20,17 +20,19 @@ class Volumes:
         self.slices = defaultdict(dict)
 
     def add(self, place, array, path):
-        """Take the slice H×W×C from ``place`` for the volume at ``path``, whose source it lies in."""
+        """Take the slice H×W×C from ``place`` for the volume at ``path``, whose source it lies in. Returns whether that
+        was its last one, and the volume is written."""
         slices = self.slices[place.name]
         slices[place.part] = np.rot90(array, -1)  # readers.nifti.nifti turned it
         if len(slices) < self.counts[place.name]:
-            return
+            return False
         volume = np.stack([slices[part] for part in sorted(slices)], self.axis)
         del self.slices[place.name]
         volume = squeezed(volume)
         volume = volume.astype(np.float32) if volume.dtype == np.float16 else volume  # which NIfTI does not have
         content = volume_like(place, volume)
         files.write(path, gzip.compress(content) if path.suffix.lower() == ".gz" else content)
+        return True
 
     @property
     def incomplete(self):

@@ -48,6 +48,10 @@ class Domain(NamedTuple):
         """Whether its numbers have more than 8 bits."""
         return np.dtype(self.dtype).itemsize > 1
 
+    def takes(self, dtype):
+        """Whether numbers of ``dtype`` can be meant: floats, often between 0 and 1, not where all were whole."""
+        return self.floats or np.dtype(dtype).kind != "f"
+
     @property
     def half(self):
         return (self.high - self.low) / 2
@@ -160,6 +164,8 @@ def load_array(path, domain):
         if found.channels != domain.channels:
             channels = counted(found.channels, "channel")
             raise BadImage(place, f"it has {channels}, and images of this side {domain.channels}")
+        if not domain.takes(found.dtype):
+            raise BadImage(place, f"it holds {np.dtype(found.dtype)}, and images of this side are {domain}")
         array = np.asarray(found.load(place.part))
         if array.shape[:2] != (found.height, found.width):
             raise BadImage(place, f"its header says {found.width}×{found.height}, and its pixels are something else")

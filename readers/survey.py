@@ -78,12 +78,10 @@ def check_known(side, headers, domain):
             )
 
 
-def check_alike(headers, domain, span):
-    """Raise UserError where translations with these ``headers`` cannot be compared with real images of ``domain``;
-    ``span`` is the range that was given, which floats and whole numbers may share."""
+def check_alike(headers, domain):
+    """Raise UserError where translations with these ``headers`` cannot be compared with real images of ``domain``."""
     for path, header in headers.items():
-        alike = domain if span == AUTO else domain._replace(dtype="float32")
-        if not fits(header, alike):
+        if not fits(header, domain):
             raise UserError(
                 f"{path} has {counted(header.channels, 'channel')} of {header.dtype}, and real images are {domain}; "
                 "only images of one kind compare, or numbers of one --range"
@@ -94,11 +92,7 @@ def fits(header, domain):
     """Whether images with this ``header`` can be read as those of ``domain``."""
     if domain.picture:
         return header.picture or header.viewable
-    return (
-        not header.picture
-        and header.channels == domain.channels
-        and (domain.floats or np.dtype(header.dtype).kind != "f")
-    )
+    return not header.picture and header.channels == domain.channels and domain.takes(header.dtype)
 
 
 def idle_ways(ways, given, headers):

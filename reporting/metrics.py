@@ -158,6 +158,9 @@ class Folder:
             yield batch
         self.unreadable, self.outside, self.values = set(skipped), outside, values
 
+    def names_of_unreadable(self):
+        return [name for name, path in zip(self.names, self.paths, strict=True) if path in self.unreadable]
+
     def whole(self, index):
         """One image C×H×W in [0, 1], without padding."""
         item = self.images[index]
@@ -231,7 +234,8 @@ class Evaluation:
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
         names = {side: folder.names for side, folder in self.folders.items()}
-        self.namesake = {side: namesakes(names[side], names[other]) for side, other in ("AB", "BA")}
+        lost = [name for folder in self.folders.values() for name in folder.names_of_unreadable()]
+        self.namesake = {side: namesakes(names[side], names[other], lost) for side, other in ("AB", "BA")}
         self.shared = len(set.intersection(*(set(map(without_suffix, each)) for each in names.values())))
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
 
@@ -280,7 +284,7 @@ class Evaluation:
         """The distance of each translation to its truth, where that can be read and has the same size."""
         for index, image in zip(batch["index"], fake, strict=True):
             truths, place = self.folders[target], self.namesake[target][index]
-            if truths.paths[place] not in truths.unreadable and (truth := truths.whole(place)).shape == image.shape:
+            if place is not None and (truth := truths.whole(place)).shape == image.shape:
                 yield pair_distances(image[None], truth[None])
 
 
@@ -290,14 +294,16 @@ def mean_of(pairs):
     return {name: torch.cat([pair[name] for pair in pairs]).nanmean().item() for name in names}
 
 
-def namesakes(names, others):
+def namesakes(names, others, lost=()):
     """For each of ``others`` the place among ``names`` of the same name, or of the same but for its suffix; None where
-    not all have exactly one."""
+    not all have exactly one. Those ``lost`` on either side are not asked for: their place is None."""
     for key in (lambda name: name, without_suffix):
-        places = {key(name): place for place, name in enumerate(names)}
-        wanted = [key(name) for name in others]
-        if places.keys() == set(wanted) and len(places) == len(names) == len(others):
-            return [places[name] for name in wanted]
+        gone = set(map(key, lost))
+        places = {key(name): place for place, name in enumerate(names) if key(name) not in gone}
+        wanted = [key(name) for name in others if key(name) not in gone]
+        count = sum(key(name) not in gone for name in names)
+        if places.keys() == set(wanted) and len(places) == count == len(wanted):
+            return [places.get(key(name)) for name in others]
     return None
 
 

@@ -216,6 +216,9 @@ def how_to_translate(options):
     return f"to translate a folder of images: {words} --input FOLDER"
 
 
+STOPPING = "stopping: the step in hand is finished and saved; to end at once, without saving, press Ctrl-C again"
+
+
 def command(script, options):
     """How to call ``script``, "cycle_gan.py" or "test.py", on this run."""
     several = distributed.WORLD > 1 and script == "cycle_gan.py"

@@ -123,9 +123,9 @@ def load_file(path, resume=False):
     check_content(path, state, {**CONTENT, **{name: check for name, check in LATER.items() if name in state}})
     if resume:
         if "training" not in state:
+            newer = "" if "imported" in state else "resume from a newer one (--epoch latest), or "
             raise UserError(
-                f"{path} keeps only the generators, for test.py; resume from a newer one (--epoch latest), or start a "
-                "new run from it (--init_from)"
+                f"{path} keeps only the generators, for test.py; {newer}start a new run from it (--init_from)"
             )
         check_content(path, state, FOR_RESUMING)
     try:

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -95,7 +96,7 @@ def exit_cleanly(main):
     threading.excepthook = in_a_thread
     try:
         try:
-            main()
+            interruptible(main)
         finally:
             sys.stdout.flush()
     except UserError as error:
@@ -117,6 +118,27 @@ def exit_cleanly(main):
         stop(f"a process that loads images died ({first_line(error, '')}); try a smaller --n_cpu", 2)
     except KeyboardInterrupt:
         stop("interrupted", 130)
+
+
+def interruptible(main):
+    """Run ``main()``. Ctrl-C comes out of it as KeyboardInterrupt, also where a library made another error of it."""
+    came, usual = [], signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def note(number, frame):
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if not usual or threading.current_thread() is not threading.main_thread():
+        return main()
+    signal.signal(signal.SIGINT, note)
+    try:
+        main()
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if came else signal.default_int_handler)  # it ends already
 
 
 class Lines(logging.Handler):

@@ -151,15 +151,17 @@ def write_ours(folder, contents, overwrite=False, alone=False):
 
 def remove_others(folder, names, below=""):
     """Remove the files that this program wrote to ``folder`` earlier, as far as their names begin with ``below``, a
-    prefix or several, and are not among ``names``."""
-    gone = set()
+    prefix or several, and are not among ``names``. Returns how many were there."""
+    gone, there = set(), 0
     for name in read_written(folder) - set(names):
         if name.startswith(below) and may_go(folder, name):
+            there += os.path.lexists(folder / name)
             (folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # unless it was the last one
                 (folder / name).parent.rmdir()
             gone.add(name)
     note(folder, read_written(folder) - gone)
+    return there
 
 
 def may_go(folder, name):

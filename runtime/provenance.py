@@ -42,8 +42,12 @@ def record(folder, options, device, data, steps, origin=None):
 
 def trained_by(folder):
     """The revision that the newest start in ``folder`` was made with; None where ``runs.jsonl`` does not say."""
+
+    def sound(row):
+        return "revision" in row and isinstance(row["revision"], (str, type(None)))  # None as ``revision`` gives it
+
     try:
-        return jsonl.read(Path(folder) / "runs.jsonl", lambda row: isinstance(row.get("revision"), str))[-1]["revision"]
+        return jsonl.read(Path(folder) / "runs.jsonl", sound)[-1]["revision"]
     except (OSError, IndexError):
         return None
 

@@ -22,11 +22,11 @@ class StopSignal:
     """Notes the first signal that ends a run, so that the step in hand can be finished; the second ends the process.
 
     To be used in ``with``; ``received`` is the signal's number, 0 as long as there was none. A ``patient`` one ignores
-    the second.
+    the second. ``answer`` is a line for whoever sent the first, since a step may take a while.
     """
 
-    def __init__(self, patient=False):
-        self.received, self.patient = 0, patient
+    def __init__(self, patient=False, answer=""):
+        self.received, self.patient, self.answer = 0, patient, answer
         self._raises = False
 
     def __enter__(self):
@@ -54,6 +54,9 @@ class StopSignal:
         first, self.received = not self.received, number
         if number not in (signal.SIGINT, signal.SIGTERM):
             leave_terminal()
+        elif first and self.answer:
+            with contextlib.suppress(OSError):  # straight to the file: Python's own may be in use just now
+                os.write(2, f"\n{self.answer}\n".encode())
         if first and self._raises:
             raise Stopped
 

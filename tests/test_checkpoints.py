@@ -307,3 +307,8 @@ def test_a_revision_is_text(tmp_path):
     lines = [{"revision": "abc"}, {"revision": 5}, {"other": 1}]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert provenance.trained_by(tmp_path) == "abc"
+
+
+def test_outside_of_a_repository_no_revision_is_no_damage(tmp_path, capsys):
+    (tmp_path / "runs.jsonl").write_text('{"revision": "abc"}\n{"revision": null}\n')
+    assert provenance.trained_by(tmp_path) is None and capsys.readouterr().err == ""

@@ -284,13 +284,22 @@ def test_translations_of_what_is_gone_since_go_and_others_stay(trained, run):
     results = trained / "results/tiny/epoch_1"
     (results / "AtoB" / "mine.txt").write_text("a note")
     (trained / "datasets/tiny/testA/1.png").unlink()
-    assert run("test", "--dataset_name=tiny", "--n_cpu=0", "--output_format=jpg", "--direction=AtoB").code == 0
+    result = run("test", "--dataset_name=tiny", "--n_cpu=0", "--output_format=jpg", "--direction=AtoB")
+    assert result.code == 0 and "3 files of earlier translations, which were not made anew, are removed" in result.out
     assert sorted(os.listdir(results / "AtoB")) == ["0.jpg", "2.jpg", "mine.txt"]
     assert sorted(os.listdir(results / "BtoA")) == ["0.png", "1.png", "2.png"]  # of the other direction
     shutil.move(results / "AtoB", trained / "elsewhere")
     (results / "AtoB").symlink_to(trained / "elsewhere")
     for kind in ("png", "jpg", "png"):  # what lies elsewhere is not removed, and stays this program's
         assert run("test", "--dataset_name=tiny", "--n_cpu=0", f"--output_format={kind}").code == 0
+
+
+def test_the_earlier_translation_of_what_cannot_be_read_now_goes(trained, run):
+    flags = "test", "--dataset_name=tiny", "--n_cpu=0", "--direction=AtoB"
+    assert "earlier translations" not in run(*flags).out
+    (trained / "datasets/tiny/testA/1.png").write_bytes(b"no picture")
+    assert "1 file of earlier translations" in run(*flags, "--skip_bad_images").out
+    assert sorted(os.listdir(trained / "results/tiny/epoch_1/AtoB")) == ["0.png", "2.png"]
 
 
 def test_an_image_that_keeps_its_format_keeps_its_name(trained, run):

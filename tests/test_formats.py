@@ -45,6 +45,7 @@ from readers.pictures import turned
 from readers.survey import SAMPLE_PIXELS, check_sizes, find_domain, sample_pixels
 from runtime import checkpoints
 from runtime.errors import UserError
+from translators import load
 
 SMALL = [flag for flag in TINY if "checkpoint_interval" not in flag] + ["--checkpoint_interval=1"]
 
@@ -718,6 +719,12 @@ def test_what_contradicts_a_16_bit_model_is_refused(workplace, run, refused):
     assert "--range_A 0.0 4095.0 contradicts the checkpoint" in line
     npy((24, 26, 2), np.uint16)(workplace / "two.npy", 0)
     assert "it has 2 channels" in refused("test", "--dataset_name=any", "--input=two.npy", "--n_cpu=0")
+    npy((24, 26), np.float32)(workplace / "floats.npy", 0)
+    line = refused("test", "--dataset_name=any", "--input=floats.npy", "--n_cpu=0")
+    assert "it holds float32, and images of this side are 1 channel of uint16" in line
+    with pytest.raises(UserError, match="takes arrays H×W×C of 1 channel of uint16 .*, not ndarray .* of float32"):
+        load("saved_models/any", device="cpu")(np.load("floats.npy"))
+    assert load("saved_models/any", device="cpu")(np.zeros((24, 26), np.uint16)).dtype == np.uint16
     for flags, told in (
         (["--range_A", 5], "takes auto, or a lower and a higher number"),
         (["--range_A", 5, 4], "takes auto, or"),

@@ -198,6 +198,33 @@ def test_what_libraries_log_is_a_line_of_ours(tmp_path):
     assert result.stderr == "-c: warning: odd \\x1b[31m\n-c: error: interrupted\n"
 
 
+@pytest.mark.parametrize(
+    "reaction", ["raise", "raise RuntimeError('a library made this of it')", "raise UserError('of it')"]
+)
+def test_ctrl_c_is_one_line_whatever_a_library_makes_of_it(reaction):
+    code = (
+        "import os, signal, sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from runtime.errors import UserError, exit_cleanly\n"
+        "def main():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
+        f"    except KeyboardInterrupt: {reaction}\n"
+        "exit_cleanly(main)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "-c: error: interrupted\n")
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    """As with nohup, or where a shell script has started a program in the background."""
+    code = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from runtime.errors import exit_cleanly\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "exit_cleanly(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("error", ["ValueError('odd')", "OSError(5, 'odd', 'file')"])
 def test_what_stops_a_thread_is_one_line(error):
     code = (

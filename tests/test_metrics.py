@@ -105,6 +105,9 @@ def test_images_that_cannot_be_read_are_no_part_of_it_either(workplace, run, ref
     assert result.code == 0 and "they cannot be read: datasets/tiny/testB/2.png\n" in result.out, result.err
     report = json.loads(Path("results/tiny/epoch_1/metrics.json").read_text())
     assert report["images"] == {"A": 6, "B": 5} and "SSIM" in report["numbers"]["AtoB"]
+    Path("datasets/tiny/testA/9.png").write_bytes(b"no picture")  # without a namesake
+    result = run("evaluate", "--dataset_name=tiny", LITE, "--skip_bad_images")
+    assert "5 of 6 have one of their size" in result.out and "SSIM" in result.out
     Path("bad").mkdir()
     for i in range(4):
         Path(f"bad/{i}.png").write_bytes(b"no picture")
@@ -397,6 +400,13 @@ def test_folders_of_which_a_file_is_bad_are_measured_without_it(workplace, run, 
 )
 def test_the_truth_of_a_translation_is_its_namesake_and_no_other(names, others, expected):
     assert metrics.namesakes([Path(name) for name in names], [Path(name) for name in others]) == expected
+
+
+def test_what_cannot_be_read_needs_no_namesake():
+    names, others = [Path("a.png"), Path("b.png"), Path("bad.png")], [Path("b.tif"), Path("worse.tif"), Path("a.tif")]
+    assert metrics.namesakes(names, others, [Path("bad.png"), Path("worse.tif")]) == [1, None, 0]
+    assert metrics.namesakes(names, others, [Path("bad.png")]) is None
+    assert metrics.namesakes(names, others, [Path("bad.png"), Path("worse.tif"), Path("a.png")]) == [1, None, None]
 
 
 def test_numbers_go_to_a_file(workplace, refused):

@@ -17,6 +17,7 @@ from options import parse_export, parse_training
 from readers.domains import PICTURES, pictures_of, plain
 from runtime import checkpoints
 from runtime.errors import UserError
+from runtime.libraries import library
 from spectral_norm import fold_spectral_norm
 from translators import Translators
 
@@ -236,6 +237,13 @@ def test_what_to_install(missing, workplace, run, refused, monkeypatch):
     assert f"needs {missing}; install it: pip install -r requirements-export.txt" in refused(
         "export", "--dataset_name=tiny"
     )
+
+
+def test_a_library_that_cannot_be_loaded_is_named_with_the_reason(tmp_path, monkeypatch):
+    (tmp_path / "broken_one.py").write_text("raise ImportError('libfoo.so.3: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="this needs broken_one, which cannot be loaded: libfoo.so.3: .*; install it"):
+        library("broken_one", "this", "requirements-export.txt")
 
 
 @pytest.mark.parametrize(

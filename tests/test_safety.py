@@ -215,12 +215,12 @@ def test_a_signal_while_the_processes_agree_counts_in_the_next_step(five_images,
 def test_the_second_signal_ends_at_once(tmp_path):
     code = (
         "import os, signal, sys, time; sys.path.insert(0, sys.argv[1]); from runtime.signals import StopSignal\n"
-        "with StopSignal() as stop:\n"
+        "with StopSignal(answer='it will stop') as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT); assert stop.received == signal.SIGINT\n"
         "    print('still here', flush=True); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
     )
     result = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True, timeout=50)
-    assert (result.returncode, result.stdout) == (143, "still here\n")
+    assert (result.returncode, result.stdout, result.stderr) == (143, "still here\n", "\nit will stop\n")
 
 
 def test_handlers_are_put_back():
