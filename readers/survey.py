@@ -101,6 +101,10 @@ def idle_ways(ways, given, headers):
         yield "--slice_axis does nothing here: it is for volumes, and there are none"
     if "pages" in given and ways.pages == "images" and all(header.count == 1 for header in headers.values()):
         yield "--pages images does nothing here: each file holds one image"
+    if "nan" in given and all(np.dtype(header.dtype).kind != "f" for header in headers.values()):
+        yield "--nan does nothing here: it is for floating-point numbers, and there are none"
+    if "show_channels" in given and all(header.channels in (1, 3) for header in headers.values()):
+        yield "--show_channels does nothing here: images of 1 and 3 channels are shown as they are"
 
 
 def name_of(path):

@@ -872,18 +872,21 @@ def test_the_page_names_every_format():
             and f"`{suffix}`" not in PAGE] == []  # fmt: skip
 
 
-def test_flags_for_stacks_and_volumes_are_idle_where_there_are_none(workplace, run):
+def test_flags_for_files_of_a_kind_are_idle_where_there_are_none(workplace, run):
     idle = [
         "--slice_axis does nothing here: it is for volumes",
         "--pages images does nothing here: each file holds one",
+        "--nan does nothing here: it is for floating-point numbers",
+        "--show_channels does nothing here: images of 1 and 3 channels",
     ]
-    result = run("cycle_gan", *TINY, "--n_epochs=1", "--slice_axis=1", "--pages=images")
+    flags = "--slice_axis=1", "--pages=images", "--nan=0", "--show_channels", 3, 2, 1
+    result = run("cycle_gan", *TINY, "--n_epochs=1", *flags)
     assert result.code == 0 and all(line in result.out for line in idle)
     for name in ("trainA", "trainB", "testA", "testB"):
         shutil.rmtree(f"datasets/tiny/{name}")
         Path(f"datasets/tiny/{name}").mkdir()
-        tifffile.imwrite(f"datasets/tiny/{name}/0.tif", np.eye(20, dtype=np.uint16)[None].repeat(5, 0))
-    result = run("cycle_gan", *TINY, "--name=more", "--n_epochs=1", "--pages=images")
+        tifffile.imwrite(f"datasets/tiny/{name}/0.tif", np.eye(20, dtype=np.float32)[None].repeat(5, 0))
+    result = run("cycle_gan", *TINY, "--name=more", "--n_epochs=1", "--pages=images", "--nan=0")
     assert result.code == 0 and "does nothing" not in result.out
 
 
