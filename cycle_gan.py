@@ -52,8 +52,8 @@ def main():
 def train(run):
     """Train to the end, or until a signal; goes back to the last checkpoint at values that are not finite, if asked."""
     # torchrun passes on what its processes may have received already, and ends those that take too long
-    patient, answer = distributed.WORLD > 1, texts.STOPPING if distributed.is_main() else ""
-    with StopSignal(patient, answer) as stop:
+    patient = distributed.WORLD > 1
+    with StopSignal(patient, answer="" if patient else texts.STOPPING) as stop:
         for rollbacks in range(ROLLBACKS + 1):
             try:
                 signal = run.loop(stop)

@@ -43,12 +43,8 @@ def main():
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     gpu = device.type == "cuda"
-    flags = [
-        *([] if gpu else SMALL_NETWORKS),
-        f"--device={device}",
-        "--optimizer=adam",
-        *arguments.flags,
-    ]  # the textbook's
+    networks = [] if gpu else SMALL_NETWORKS
+    flags = [*networks, f"--device={device}", "--optimizer=adam", *arguments.flags]  # the textbook's
     rows, peaks = [], {}
     for recipe in arguments.recipes:
         for size in arguments.size or ([256] if gpu else [64]):

@@ -165,7 +165,8 @@ def load_array(path, domain):
             channels = counted(found.channels, "channel")
             raise BadImage(place, f"it has {channels}, and images of this side {domain.channels}")
         if not domain.takes(found.dtype):
-            raise BadImage(place, f"it holds {np.dtype(found.dtype)}, and images of this side are {domain}")
+            kind = np.dtype(found.dtype)
+            raise BadImage(place, f"it holds {kind}, and images of this side are {domain}; convert it to their type")
         array = np.asarray(found.load(place.part))
         if array.shape[:2] != (found.height, found.width):
             raise BadImage(place, f"its header says {found.width}×{found.height}, and its pixels are something else")
