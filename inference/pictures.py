@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from inference.steady import Steady
-from readers.domains import finite, to_pixels, to_tensor
+from readers.domains import fitting, to_pixels, to_tensor
 from readers.geometry import squeezed
 from readers.pictures import as_seen
 from runtime.device import tf32_for
@@ -65,14 +65,15 @@ def seen(frame, domain):
 
 
 def as_array(frame, domain):
-    """An array H×W[×C] of ``domain``, all finite. Raises UserError where it has other channels or numbers."""
+    """An array H×W[×C] of ``domain``, all finite. Raises UserError where it has other channels or numbers. (Floats that
+    hold whole numbers are as good: so nibabel reads volumes.)"""
     array = np.asarray(frame)
     picture = isinstance(frame, Image.Image) and array.dtype == np.uint8
-    numbers = array.dtype.kind in "buif" and domain.takes(array.dtype) and array.size
+    numbers = array.dtype.kind in "buif" and array.size
     if array.ndim not in (2, 3) or (*array.shape, 1)[2] != domain.channels or picture or not numbers:
         what = f"{type(frame).__name__} {array.shape} of {array.dtype}"
         raise UserError(f"this direction takes arrays H×W×C of {domain}, not {what}")
     try:
-        return finite(array, domain)
+        return fitting(array, domain)
     except ValueError as error:
         raise UserError(f"this array cannot be translated: {error}") from error

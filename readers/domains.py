@@ -48,10 +48,6 @@ class Domain(NamedTuple):
         """Whether its numbers have more than 8 bits."""
         return np.dtype(self.dtype).itemsize > 1
 
-    def takes(self, dtype):
-        """Whether numbers of ``dtype`` can be meant: floats, often between 0 and 1, not where all were whole."""
-        return self.floats or np.dtype(dtype).kind != "f"
-
     @property
     def half(self):
         return (self.high - self.low) / 2
@@ -164,23 +160,25 @@ def load_array(path, domain):
         if found.channels != domain.channels:
             channels = counted(found.channels, "channel")
             raise BadImage(place, f"it has {channels}, and images of this side {domain.channels}")
-        if not domain.takes(found.dtype):
-            kind = np.dtype(found.dtype)
-            raise BadImage(place, f"it holds {kind}, and images of this side are {domain}; convert it to their type")
         array = np.asarray(found.load(place.part))
         if array.shape[:2] != (found.height, found.width):
             raise BadImage(place, f"its header says {found.width}×{found.height}, and its pixels are something else")
-        array = finite(array.reshape(found.height, found.width, found.channels), domain)
+        array = fitting(array.reshape(found.height, found.width, found.channels), domain)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def finite(array, domain):
-    """``array``, where what is not finite is replaced as the domain says. Raises ValueError where it is refused."""
-    if array.dtype.kind != "f" or (known := np.isfinite(array)).all():
+def fitting(array, domain):
+    """``array``, where what is not finite is replaced as the domain says. Raises ValueError where that is refused, and
+    at fractions where all numbers were whole: those are often between 0 and 1."""
+    if array.dtype.kind != "f":
         return array
-    if domain.nan == "refuse":
-        raise ValueError("NaN or infinite pixels; a training with --nan 0 takes them as 0")
-    return np.where(known, array, array.dtype.type(domain.nan))
+    if not (known := np.isfinite(array)).all():
+        if domain.nan == "refuse":
+            raise ValueError("NaN or infinite pixels; a training with --nan 0 takes them as 0")
+        array = np.where(known, array, array.dtype.type(domain.nan))
+    if not domain.floats and (array != np.rint(array)).any():
+        raise ValueError(f"it holds fractions, and images of this side are {domain}; scale and round them")
+    return array
 
 
 def count_outside(array, domain):

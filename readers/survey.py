@@ -92,7 +92,11 @@ def fits(header, domain):
     """Whether images with this ``header`` can be read as those of ``domain``."""
     if domain.picture:
         return header.picture or header.viewable
-    return not header.picture and header.channels == domain.channels and domain.takes(header.dtype)
+    return (
+        not header.picture
+        and header.channels == domain.channels
+        and (domain.floats or np.dtype(header.dtype).kind != "f")
+    )
 
 
 def idle_ways(ways, given, headers):

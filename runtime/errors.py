@@ -138,7 +138,7 @@ def interruptible(main):
             raise KeyboardInterrupt from error
         raise
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN if came else signal.default_int_handler)  # it ends already
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Lines(logging.Handler):

@@ -205,6 +205,7 @@ def test_ctrl_c_is_one_line_whatever_a_library_makes_of_it(reaction):
     code = (
         "import os, signal, sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from runtime.errors import UserError, exit_cleanly\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has it ignored
         "def main():\n"
         "    try: os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
         f"    except KeyboardInterrupt: {reaction}\n"
