@@ -159,6 +159,7 @@ class Folder:
         self.unreadable, self.outside, self.values = set(skipped), outside, values
 
     def names_of_unreadable(self):
+        """Those of ``names`` whose images are ``unreadable``."""
         return [name for name, path in zip(self.names, self.paths, strict=True) if path in self.unreadable]
 
     def whole(self, index):
@@ -298,12 +299,11 @@ def namesakes(names, others, lost=()):
     """For each of ``others`` the place among ``names`` of the same name, or of the same but for its suffix; None where
     not all have exactly one. Those ``lost`` on either side are not asked for: their place is None."""
     for key in (lambda name: name, without_suffix):
-        gone = set(map(key, lost))
-        places = {key(name): place for place, name in enumerate(names) if key(name) not in gone}
-        wanted = [key(name) for name in others if key(name) not in gone]
-        count = sum(key(name) not in gone for name in names)
-        if places.keys() == set(wanted) and len(places) == count == len(wanted):
-            return [places.get(key(name)) for name in others]
+        own, theirs, gone = list(map(key, names)), list(map(key, others)), set(map(key, lost))
+        places = {name: place for place, name in enumerate(own)}
+        there, wanted = ([name for name in each if name not in gone] for each in (own, theirs))
+        if set(there) == set(wanted) and len(set(there)) == len(there) == len(wanted):
+            return [None if name in gone else places[name] for name in theirs]
     return None
 
 

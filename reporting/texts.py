@@ -15,6 +15,7 @@ from runtime.flags import ENDLESS, as_flag
 from utils import lr_factor
 
 USUAL_FOLDERS = {"dataset_dir": "datasets", "checkpoint_dir": "saved_models", "images_dir": "images"}  # the defaults
+STOPPING = "stopping: the step in hand is finished and saved; to end at once, without saving, press Ctrl-C again"
 
 
 def summary(run, resumed):
@@ -214,9 +215,6 @@ def how_to_translate(options):
     if any(has_images(find_side(folder, "test", side)) for side in "AB"):
         return f"to translate the test folders: {words}"
     return f"to translate a folder of images: {words} --input FOLDER"
-
-
-STOPPING = "stopping: the step in hand is finished and saved; to end at once, without saving, press Ctrl-C again"
 
 
 def command(script, options):
