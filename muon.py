@@ -41,10 +41,12 @@ class Muon(torch.optim.Adam):
         for weight in gradients:
             weight.grad = None  # so Adam leaves it alone
         super().step()
-        for weights in of_same_shape(gradients):
-            ahead = torch.stack([self._look_ahead(w, gradients[w], group["momentum"]) for w in weights])
+        for weights in alike(gradients):
+            axes = in_memory(weights[0])
+            ahead = [self._look_ahead(weight, gradients[weight], group["momentum"]).permute(axes) for weight in weights]
+            ahead = torch.stack(ahead)
             steps = orthogonalise(ahead.flatten(2)).view_as(ahead)
-            torch._foreach_sub_(weights, list(steps), alpha=self.SCALE * group["lr"])
+            torch._foreach_sub_([w.permute(axes) for w in weights], list(steps), alpha=self.SCALE * group["lr"])
 
     def _look_ahead(self, weight, gradient, decay):
         """Average ``gradient`` into the momentum of ``weight``, and once more into what is returned (Nesterov)."""
@@ -54,17 +56,24 @@ class Muon(torch.optim.Adam):
         return gradient.lerp(state["momentum"].lerp_(gradient, 1 - decay), decay)
 
 
-def of_same_shape(weights, numbers=2**21):
-    """The weights in lists, each of one shape and, where it has more than one, of at most so many ``numbers``.
+def alike(weights, numbers=2**21):
+    """The weights in lists, each of one shape and memory format and, where it has more than one, of at most so many
+    ``numbers``.
 
     What is made of a list at a time then stays small: in memory, and for the caches of a CPU.
     """
     lists = defaultdict(list)
     for weight in weights:
-        lists[weight.shape].append(weight)
-    for shape, alike in lists.items():
+        lists[weight.shape, weight.stride()].append(weight)
+    for (shape, _), same in lists.items():
         length = max(1, numbers // shape.numel())
-        yield from (alike[first : first + length] for first in range(0, len(alike), length))
+        yield from (same[first : first + length] for first in range(0, len(same), length))
+
+
+def in_memory(weight):
+    """The axes of ``weight`` in the order in which they lie in memory, the first one first: nothing is moved to make a
+    matrix of it then, and the order of a matrix's columns makes no difference to its singular values."""
+    return [0, *sorted(range(1, weight.dim()), key=weight.stride, reverse=True)]
 
 
 @without_tf32()
@@ -92,5 +101,6 @@ def orthogonalise(matrices, iterations=5):
 
 def quintic(squared, a=3.4445, b=-4.7750, c=2.0315):
     """The factor a + b·XXᵀ + c·(XXᵀ)² of X in an iteration, for ``squared`` XXᵀ: N×R×R."""
-    identity = torch.eye(squared.shape[1], dtype=squared.dtype, device=squared.device)
-    return a * identity + squared @ (b * identity + c * squared)
+    factor = torch.baddbmm(squared, squared, squared, beta=b, alpha=c)
+    factor.diagonal(dim1=1, dim2=2).add_(a)
+    return factor

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import muon
-from muon import Muon, is_matrix, of_same_shape, orthogonalise
+from muon import Muon, alike, in_memory, is_matrix, orthogonalise
 from options import parse_training
 from registry import OPTIMIZERS, RECIPES, Entry
 from runtime import checkpoints
@@ -113,10 +113,34 @@ def test_weights_of_one_shape_do_not_mix():
         torch.testing.assert_close(weight, alone)
 
 
+def test_the_memory_format_makes_no_difference():
+    """Neither that of a weight nor that of its gradient."""
+    drawn = torch.randn(2, 8, 6, 3, 3, generator=torch.manual_seed(0))
+    formats = torch.contiguous_format, torch.channels_last
+    results = []
+    for of_weight in formats:
+        for of_gradient in formats:
+            weights = [nn.Parameter(each.clone(memory_format=of_weight)) for each in drawn]
+            for weight, gradient in zip(weights, drawn.flip(0), strict=True):
+                weight.grad = gradient.clone(memory_format=of_gradient)
+            Muon(weights, 1e-2, (0.5, 0.999)).step()
+            results.append(torch.stack(list(weights)))
+    assert not torch.equal(results[0], drawn)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])
+
+
+def test_weights_of_two_memory_formats_keep_apart():
+    contiguous, last = torch.empty(6, 5, 3, 3), torch.empty(6, 5, 3, 3).contiguous(memory_format=torch.channels_last)
+    assert [len(each) for each in alike([contiguous, last, contiguous])] == [2, 1]
+    assert in_memory(contiguous) == [0, 1, 2, 3] and in_memory(last) == [0, 2, 3, 1]
+    assert in_memory(torch.empty(6, 5)) == [0, 1]
+
+
 @pytest.mark.parametrize(("numbers", "lengths"), [(1000, [5, 2]), (48, [2, 2, 1, 1, 1]), (1, [1] * 7)])
 def test_weights_are_taken_together_by_shape_and_few_at_a_time(numbers, lengths):
     small, large = [torch.empty(4, 6) for _ in range(5)], [torch.empty(6, 5, 3, 3) for _ in range(2)]
-    lists = list(of_same_shape([*small[:2], *large, *small[2:]], numbers))
+    lists = list(alike([*small[:2], *large, *small[2:]], numbers))
     assert [len(each) for each in lists] == lengths
     assert [id(weight) for each in lists for weight in each] == [id(weight) for weight in small + large]
 
