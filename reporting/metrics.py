@@ -235,9 +235,11 @@ class Evaluation:
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
         names = {side: folder.names for side, folder in self.folders.items()}
-        lost = [name for folder in self.folders.values() for name in folder.names_of_unreadable()]
-        self.namesake = {side: namesakes(names[side], names[other], lost) for side, other in ("AB", "BA")}
-        self.shared = len(set.intersection(*(set(map(without_suffix, each)) for each in names.values())))
+        lost = {side: folder.names_of_unreadable() for side, folder in self.folders.items()}
+        both = [*lost["A"], *lost["B"]]
+        self.namesake = {side: namesakes(names[side], names[other], both) for side, other in ("AB", "BA")}
+        read = (set(map(without_suffix, names[side])) - set(map(without_suffix, lost[side])) for side in "AB")
+        self.shared = len(set.intersection(*read))
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
 
     @torch.inference_mode()

@@ -221,10 +221,15 @@ def command(script, options):
     """How to call ``script``, "cycle_gan.py" or "test.py", on this run."""
     several = distributed.WORLD > 1 and script == "cycle_gan.py"
     start = ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", str(distributed.WORLD))]
-    words = [*(start if several else ["python"]), script, "--dataset_name", options.dataset_name]
+    words = [*(start if several else ["python"]), script, *flag("dataset_name", options.dataset_name)]
     if options.name != options.dataset_name:
-        words += ["--name", options.name]
-    for flag, usual in USUAL_FOLDERS.items():
-        if (folder := getattr(options, flag)) != usual and (script, flag) != ("test.py", "images_dir"):
-            words += [f"--{flag}", folder]
+        words += flag("name", options.name)
+    for name, usual in USUAL_FOLDERS.items():
+        if (folder := getattr(options, name)) != usual and (script, name) != ("test.py", "images_dir"):
+            words += flag(name, folder)
     return shlex.join(words)
+
+
+def flag(name, value):
+    """A flag and its value as words of a command; one word where the value would else be taken for another flag."""
+    return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]

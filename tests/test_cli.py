@@ -213,6 +213,11 @@ def test_a_printed_command_names_the_folders_that_are_elsewhere():
     assert command("test.py", options) == f"python test.py {given}"
 
 
+def test_a_printed_command_can_be_pasted_where_a_name_begins_with_a_dash():
+    options = parse_training(["--dataset_name=any", "--name=-x", "--images_dir=-out"])[0]
+    assert command("cycle_gan.py", options) == "python cycle_gan.py --dataset_name any --name=-x --images_dir=-out"
+
+
 @pytest.mark.parametrize(("given", "expected"), [([], (0.4, 0.999)), (["--b1=0.9", "--b2=0.99"], (0.9, 0.99))])
 def test_adams_betas_are_those_given_on_resume_or_else_the_checkpoints(workplace, run, given, expected):
     assert run("cycle_gan", *TINY, "--n_epochs=1", "--b1=0.4").code == 0

@@ -108,6 +108,9 @@ def test_images_that_cannot_be_read_are_no_part_of_it_either(workplace, run, ref
     Path("datasets/tiny/testA/9.png").write_bytes(b"no picture")  # without a namesake
     result = run("evaluate", "--dataset_name=tiny", LITE, "--skip_bad_images")
     assert "5 of 6 have one of their size" in result.out and "SSIM" in result.out
+    noise_image(7).save("datasets/tiny/testA/7.png")  # readable, and without a namesake
+    result = run("evaluate", "--dataset_name=tiny", LITE, "--skip_bad_images")
+    assert "5 of 7 are in both" in result.out and "SSIM" not in result.out.split("No L1")[0]
     Path("bad").mkdir()
     for i in range(4):
         Path(f"bad/{i}.png").write_bytes(b"no picture")
