@@ -27,11 +27,12 @@ class ReflectConv2d(nn.Conv2d):
         super().__init__(channels_in, channels_out, kernel_size, padding=kernel_size // 2, padding_mode="reflect")
 
     def forward(self, x):
-        if winograd_pays(x, self.weight):
-            return Winograd.apply(x, self.weight, self.bias)
+        weight = self.weight  # once: each look at a normalised one is a power iteration
+        if winograd_pays(x, weight):
+            return Winograd.apply(x, weight, self.bias)
         padded = pad(x, 4 * [self.padding[0]], "reflect")
-        convolution = RowByRow.apply if rows_pay(x, self.weight) else convolve
-        return convolution(padded, self.weight, self.bias)
+        convolution = RowByRow.apply if rows_pay(x, weight) else convolve
+        return convolution(padded, weight, self.bias)
 
 
 class Conv2d(nn.Conv2d):

@@ -179,6 +179,16 @@ def test_padding_by_reflection_is_torchs_and_keeps_half_precision(size):
         assert pad(half, 4 * [size // 2], "reflect").dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("size", [3, 7])
+def test_a_convolution_looks_at_its_weight_once(size):
+    """Each look at a normalised one is a power iteration."""
+    convolution, looks = ReflectConv2d(4, 6, size), []
+    nn.utils.parametrizations.spectral_norm(convolution)
+    convolution.parametrizations.weight[0].register_forward_hook(lambda *inputs: looks.append(inputs))
+    convolution(torch.randn(1, 4, 16, 12))
+    assert len(looks) == 1
+
+
 def test_a_flat_channel_stays_flat_on_the_way_up():
     """What an instance norm would make of it: as much contrast as of any other."""
     x = torch.randn(1, 8, 16, 16)
