@@ -161,7 +161,7 @@ class FeatureCritic(nn.Module):
         """Raises UserError where the critic was trained on another backbone."""
         if state != self.get_extra_state():
             raise UserError(
-                f"the critics were trained on {state['backbone']} with other weights than those installed; "
+                f"the critics were trained on {state.get('backbone')} with other weights than those installed; "
                 "install the version of its package that they were trained with"
             )
 

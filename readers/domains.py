@@ -17,6 +17,7 @@ from runtime.errors import UserError, counted, tell
 
 MOST_CHANNELS = 2**16
 PAGES, AXES = ("channels", "images"), (0, 1, 2)
+TYPES = {np.dtype(code).name for code in "bBhHiIqQefd"}  # whole numbers and floating-point ones of up to 64 bits
 
 
 class Domain(NamedTuple):
@@ -96,10 +97,10 @@ def restored(fields):
     """The Domain of a dict that may be anybody's. Raises UserError."""
     try:
         domain = Domain(**fields)
-        kinds = {name: type(default) for name, default in Domain._field_defaults.items()}
-        kinds |= {"show": (list, tuple), "nan": (str, float)}
+        kinds = {name: (type(default),) for name, default in Domain._field_defaults.items()}
+        kinds |= dict.fromkeys(("low", "high", "limit"), (int, float)) | {"show": (list, tuple), "nan": (str, float)}
         for name, value in domain._asdict().items():
-            if not isinstance(value, kinds[name]) and not (kinds[name] is float and type(value) is int):
+            if type(value) not in kinds[name]:
                 raise ValueError(f"{name} is {value!r}")
         finite = domain.half > 0 and np.isfinite([domain.low, domain.high, domain.half]).all()
         counts = [domain.channels, *domain.show]
@@ -107,11 +108,11 @@ def restored(fields):
             raise ValueError(f"channels and range are {counts}, {domain.low} to {domain.high}")
         if domain.picture and (domain.dtype, domain.channels) not in (("uint8", 1), ("uint8", 3)):
             raise ValueError(f"pictures are of {counted(domain.channels, 'channel')} of {domain.dtype}")
-        if np.dtype(domain.dtype).kind not in "uif" or domain.pages not in PAGES or domain.slice_axis not in AXES:
+        if domain.dtype not in TYPES or domain.pages not in PAGES or domain.slice_axis not in AXES:
             raise ValueError(f"files are read as {domain.dtype}, {domain.pages}, {domain.slice_axis}")
-        if domain.nan != "refuse":
-            float(domain.nan)
-    except (TypeError, ValueError) as error:
+        if domain.nan != "refuse" and not np.isfinite(float(domain.nan)):
+            raise ValueError(f"what is not finite is read as {domain.nan}")
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"the checkpoint does not say what its images are ({error}); choose another --epoch") from None
     return domain._replace(show=tuple(domain.show))
 

@@ -12,7 +12,7 @@ def contents(file, ways, suffix):
     """One image. Raises ValueError above 16 bits."""
     start = file.read(HEAD)
     size, depth = codestreams.size(start), codestreams.jpeg_2000_depth(start)
-    if not size or is_whole_by_pillow(start, size[2], *depth):
+    if not (size and depth) or is_whole_by_pillow(start, size[2], *depth):  # the former may be of another format
         return pictures.contents(pictures.rewound(file), ways, suffix)
     bits, signed = depth
     if bits > 16:

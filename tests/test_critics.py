@@ -108,6 +108,11 @@ def test_the_heads_see_features_of_about_unit_size():
     assert len(seen) == 3 and 0.4 < min(seen) < max(seen) < 2.5
 
 
+def test_a_state_that_names_no_backbone_is_refused():
+    with pytest.raises(UserError, match="trained on None with other weights"):
+        FeatureCritic(ndf=4).set_extra_state({})
+
+
 # ---- gradients ----
 
 

@@ -800,6 +800,23 @@ def test_a_range_that_cannot_be_computed_with_is_refused(trained, span):
         restored({**domain, "low": span[0], "high": span[1]})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("dtype", kind) for kind in (",", "(,f8", "01f8", "complex64", "O", "")),
+        *(("low", number) for number in (10**400, True, "0")),
+        *(("nan", number) for number in ("nan", "inf", "much")),
+        ("slice_axis", True),
+        ("picture", 1),
+    ],
+)
+def test_a_domain_of_nonsense_is_refused(trained, field, value):
+    domain = {**saved(trained)["domains"]["A"], "picture": False}
+    assert restored(domain)
+    with pytest.raises(UserError, match="does not say what its images are"):
+        restored({**domain, field: value})
+
+
 @pytest.mark.parametrize("address", ["http://[bad", "https://127.0.0.1:99999999999999999999", "ftp://a/b", "maps"])
 def test_odd_addresses_are_one_line(tmp_path, address):
     with pytest.raises(UserError, match="is not an address of the web"):

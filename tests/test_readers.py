@@ -612,6 +612,14 @@ def test_jpeg_2000_keeps_its_bits(tmp_path, bits, sign, codec):
         assert (found.low, found.high) in (ends, (None, None))
 
 
+@pytest.mark.parametrize("suffix", ["jp2", "j2k"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_of_another_kind_may_be_called_jpeg_2000(tmp_path, suffix, kind):
+    Image.new("RGB", (9, 7), (200, 0, 0)).save(tmp_path / f"a.{suffix}", kind)
+    found, _ = read_file(tmp_path / f"a.{suffix}")
+    assert found.picture and load_image(tmp_path / f"a.{suffix}", 3).size == (9, 7)
+
+
 @pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint16), (5, np.uint8)])
 def test_jpeg_2000_of_many_bits_or_bands_keeps_them(tmp_path, channels, dtype):
     values = BANDS[..., :channels].astype(dtype) * dtype(257 if dtype == np.uint16 else 1)
