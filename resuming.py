@@ -66,11 +66,13 @@ def load(folder, epoch):
 def resume(options, given, saved, given_before):
     """The options of a resumed run: those it was ``saved`` with, overruled by what is ``given`` by hand now.
 
-    What follows from other options is worked out again, unless given by hand, now or earlier (``given_before``, names).
+    What follows from other options is worked out again, unless given by hand, now or earlier (``given_before``, names),
+    or by the recipe.
     Raises UserError where a given option contradicts the networks or the random draws of the checkpoint.
     """
     check_agreement(FIXED, given, saved, "leave the flag out to resume, or leave --epoch out to start from scratch")
-    derived = {flag.name for group in TRAIN.values() for flag in group if callable(flag.default)} - set(given_before)
+    derived = {flag.name for group in TRAIN.values() for flag in group if callable(flag.default)}
+    derived -= {*given_before, *RECIPES[saved["recipe"]]}
     kept = {name: value for name, value in saved.items() if name not in derived}
     here = {name: getattr(options, name) for name in HERE_AND_NOW}
     resumed = complete(TRAIN, {**kept, **here, **given})
@@ -93,6 +95,10 @@ def start_from(given, saved):
     recipe = RECIPES[{**shape, **given}["recipe"]]
     options = complete(TRAIN, {**recipe, **shape, **given})
     check(options)
+    if "recipe" in given:
+        wanted = {name: value for name, value in recipe.items() if name in of_generators and name not in given}
+        if kept := [as_flag(name, shape[name]) for name, value in wanted.items() if value != shape[name]]:
+            tell(f"--recipe {given['recipe']}, but {' '.join(kept)}: the networks are those of the checkpoint")
     return options, {*given, "channels_A", "channels_B"}
 
 

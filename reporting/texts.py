@@ -52,6 +52,7 @@ def summary(run, resumed):
 def networks(options):
     """The networks of ``options`` by the flags that choose them."""
     flags = ["gen_net", "dis_net", "attention", "spectral_norm", *(["dropout"] if options.dropout else [])]
+    flags += ["mask"] if options.mask != "none" else []
     return " ".join(as_flag(flag, getattr(options, flag)) for flag in flags)
 
 

@@ -4,6 +4,7 @@ comes in, and a new run starts from what did."""
 import http.server
 import json
 import pickle
+import re
 import threading
 import zipfile
 from argparse import Namespace
@@ -547,6 +548,17 @@ def test_a_run_starts_from_another_run(workplace, run, refused):
     (workplace / "foreign.pth").write_bytes(b"PK")
     assert "import_weights.py" in refused("cycle_gan", *NEW, "--init_from=foreign.pth")
     assert "trained with saved_models/first; " in refused("cycle_gan", *NEW, "--init_from=other", "--epoch=latest")
+
+
+def test_a_recipe_gives_way_to_the_networks_and_says_so(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    flags = "--dataset_name=tiny", "--init_from=saved_models/tiny", "--n_epochs=1", "--n_cpu=0"
+    sizes = "--img_height=32", "--img_width=32"
+    result = run("cycle_gan", *flags, *sizes, "--name=masked", "--recipe=segmentation")
+    assert re.search("--recipe segmentation, but .*--gen_net attention --mask none: the networks are", result.out)
+    assert trained("masked")["options"]["mask"] == "none"
+    result = run("cycle_gan", *flags, *sizes, "--name=same")
+    assert result.code == 0 and ", but" not in result.out
 
 
 def test_the_averaged_generators_start_from_those_of_the_checkpoint_too():
