@@ -46,6 +46,7 @@ def main():
             run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
             with run.saver.alone(run.images, before) if distributed.is_main() else nullcontext():
                 run.start(saved, source)
+                del beginning, saved, source  # which hold the tensors of a checkpoint
                 train(run)
 
 
@@ -98,7 +99,8 @@ class Run:
         self.smallest = distributed.WORLD * (options.batch_size if options.compile else 1)  # samples of a last step
         if len(self.dataset) < self.smallest:
             remedy = "take a smaller --batch_size, or leave --compile out" if options.compile else "start fewer"
-            raise UserError(f"{len(self.dataset)} images are too few for {distributed.WORLD} processes; {remedy}")
+            needed = f"a step of {self.smallest}" if options.compile else f"{distributed.WORLD} processes"
+            raise UserError(f"{len(self.dataset)} images are too few for {needed}; {remedy}")
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)

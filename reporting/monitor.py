@@ -35,8 +35,9 @@ class Monitor:
         self.losses, self.skipped = LossLog(), set()
         self.domains = dataset.domains
         paths = {"A": dataset.paths_A, "B": dataset.paths_B}
-        shown = (grid_images(data, side, paths[side], options, self.domains[side]).to(device) for side in "AB")
-        self.grid = SampleGrid(*shown, self.domains)
+        if options.sample_interval:
+            shown = (grid_images(data, side, paths[side], options, self.domains[side]).to(device) for side in "AB")
+            self.grid = SampleGrid(*shown, self.domains)
         self.best, self.stalled, self.unmeasured = metrics.Best(), False, False
         self.bar = self.evaluation = None
         if options.eval_interval and distributed.is_main():

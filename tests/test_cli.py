@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import weakref
 from functools import partialmethod
 from pathlib import Path
 
@@ -21,13 +22,14 @@ import resuming
 import trainer
 from options import parse_training
 from readers.pictures import load_image
-from registry import CRITICS, Network
+from registry import CRITICS, RECIPES, Network
 from reporting.metrics import Best
 from reporting.monitor import Monitor
 from reporting.texts import USUAL_FOLDERS, command
 from runtime import checkpoints
 from runtime.device import pick_amp
 from runtime.errors import UserError
+from trainer import CycleGAN
 
 
 def checkpoint(workplace, epoch, folder="saved_models"):
@@ -211,6 +213,43 @@ def test_a_printed_command_names_the_folders_that_are_elsewhere():
     given = "--dataset_name any --dataset_dir '/my data' --checkpoint_dir kept"
     assert command("cycle_gan.py", options) == f"python cycle_gan.py {given} --images_dir out"
     assert command("test.py", options) == f"python test.py {given}"
+
+
+def test_what_a_recipe_says_of_options_that_follow_from_others_holds_on_resume(workplace, run, monkeypatch):
+    recipe = dict(RECIPES["lsgan"], penalty="r1", decay_epoch=1)
+    monkeypatch.setitem(RECIPES, "lsgan", recipe)
+    assert run("cycle_gan", *TINY, "--recipe=lsgan", "--n_epochs=2", "--dis_net=attention").code == 0
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=2", "--n_epochs=3", "--n_cpu=0").code == 0
+    options = checkpoint(workplace, 3)["options"]
+    assert (options["penalty"], options["decay_epoch"], options["n_epochs"]) == ("r1", 1, 3)
+
+
+def test_without_grids_the_test_folders_are_not_read(workplace, run):
+    (workplace / "datasets/tiny/testA/bad.png").write_bytes(b"no picture")
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 2
+    assert run("cycle_gan", *TINY, "--n_epochs=1", "--sample_interval=0").code == 0
+
+
+class Weighty(dict):
+    """A dict that can be watched going."""
+
+
+def test_a_checkpoint_is_not_kept_in_memory_while_a_run_goes_on_from_it(workplace, run, monkeypatch):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    load, watched = checkpoints.load, []
+
+    def watching(*arguments, **keywords):
+        path, state = load(*arguments, **keywords)
+        watched.append(weakref.ref(whole := Weighty(state)))
+        return path, whole
+
+    monkeypatch.setattr(checkpoints, "load", watching)
+    alive, updates = [], CycleGAN.updates
+    monkeypatch.setattr(
+        CycleGAN, "updates", lambda self, step: alive.append(watched[0]() is not None) or updates(self, step)
+    )
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=1", "--n_epochs=2", "--n_cpu=0").code == 0
+    assert alive and not any(alive)
 
 
 def test_a_printed_command_can_be_pasted_where_a_name_begins_with_a_dash():
