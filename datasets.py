@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from readers.domains import PICTURES, count_outside, load_pixels, own_size, pictures_of, to_tensor
 from readers.files import BadImage
 from readers.folders import find_side, list_images
-from readers.geometry import PREPROCESS, centre_crop, random_crop, vary_saturation
+from readers.geometry import PREPROCESS, allowed, centre_crop, random_crop, vary_saturation
 from readers.headers import none_readable, read_headers
 from readers.survey import check_known, check_show, check_sizes, find_domain, idle_ways, squashed, ways_of
 from runtime.errors import UserError, tell
@@ -293,7 +293,7 @@ class WholeImages(Dataset):
 
 def pad_to_multiple(array, multiple, least):
     """H×W[×C] continued by reflection, below and at the right, to ``least`` pixels a side and a ``multiple``."""
-    padding = [(0, -max(side, least) % multiple + max(0, least - side)) for side in array.shape[:2]]
+    padding = [(0, allowed(side, multiple, least) - side) for side in array.shape[:2]]
     return np.pad(array, padding + [(0, 0)] * (array.ndim - 2), mode="reflect")
 
 

@@ -70,7 +70,7 @@ class LayerNorm2d(nn.Module):
 
     eps = 1e-5
 
-    def __init__(self, channels):
+    def __init__(self, channels):  # which other norms need
         super().__init__()
 
     def forward(self, x):

@@ -95,8 +95,8 @@ class ReplayBuffer:
 class EMA(AveragedModel):
     """An exponential moving average of ``network``'s weights; call ``update_parameters(network)`` after each step.
 
-    After t steps the decay is min((1 + t) / (10 + t), ``decay``), so that a young average is not held back by the
-    initial weights.
+    The first step copies the network. With t steps done the decay is min((1 + t) / (10 + t), ``decay``), so that a
+    young average is not held back by the first weights.
     """
 
     def __init__(self, network, decay):

@@ -21,7 +21,8 @@ H264 = "libx264"
 
 
 class Kind(NamedTuple):
-    """A container: its writer, its name, and the encoders that ``--codec auto`` and sound that it cannot hold get."""
+    """A container: its writer, and PyAV's names of it, of the encoder that ``--codec auto`` means, and of the one for
+    sound that it cannot hold as it is."""
 
     write: object
     name: str

@@ -81,7 +81,7 @@ IO = {"uint8": Bytes, "float": Floats}
 
 
 def fitting(length, translators):
-    """The least number of pixels, at least ``length``, that a side of a network's image may have."""
+    """``readers.geometry.allowed`` of a ``length`` that is known only where the model runs."""
     # No negative numbers: ONNX rounds their quotients towards 0, and Python away from it.
     up = translators.multiple - 1
     return torch.sym_max(length + up, translators.min_size + up) // translators.multiple * translators.multiple

@@ -20,6 +20,7 @@ from torch import nn
 from inference.motion import follow, moved
 from inference.tiles import advance, normalize
 from layers import LayerNorm2d
+from readers.geometry import allowed
 
 NORMS = {nn.InstanceNorm2d: (2, 3), LayerNorm2d: (1, 2, 3)}  # over which dimensions they take mean and variance
 
@@ -49,8 +50,7 @@ class Steady:
         height, width = frames.shape[2:]
         self.past.frames = []
         corners = [self._follow(frame) for frame in frames] if self.moves else [((0, 0), (0, 0))] * len(frames)
-        sizes = [max(side, self.least) + self.moves * self.multiple for side in (height, width)]
-        sizes = [side + -side % self.multiple for side in sizes]
+        sizes = [allowed(side, self.multiple, self.least) + self.moves * self.multiple for side in (height, width)]
         laid = [lay(frame, *corner, sizes) for frame, corner in zip(frames, corners, strict=True)]
         translations = translate(torch.stack(laid))
         return [lift(*one, height, width) for one in zip(translations, corners, strict=True)]

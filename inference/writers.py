@@ -53,13 +53,13 @@ def write_npy(array, file, suffix):
     np.save(file, np.ascontiguousarray(squeezed(array)), allow_pickle=False)
 
 
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")  # or of 8 bits at most
 WRITERS = {
     ".png": write_png,
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"), write_picture),
+    **dict.fromkeys(LOSSY, write_picture),
     **dict.fromkeys((".tif", ".tiff"), write_tiff),
     ".npy": write_npy,
 }
-LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")  # or of 8 bits at most
 
 
 def output_suffix(place, origin, target, wanted):

@@ -29,6 +29,12 @@ def keep(size, load):
     return tuple(size)
 
 
+def allowed(length, multiple, least):
+    """The fewest pixels, of at least ``length`` and ``least``, that ``multiple`` divides: a side that networks take."""
+    length = max(length, least)
+    return length + -length % multiple
+
+
 PREPROCESS = {
     "resize_and_crop": squash,
     "scale_width_and_crop": scale_width,

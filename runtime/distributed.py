@@ -61,7 +61,7 @@ def process_group(device):
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Imported later, its functions would hold the group, as their default.
+    # Imported when the group is there, its functions would have that as their default, and keep it for ever.
     from torch.distributed import nn  # noqa: F401
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -144,7 +144,7 @@ class Flag(NamedTuple):
     needs: tuple = ()
 
 
-NEAR = 0.85  # of the letters of a flag and of what is meant for it
+NEAR = 0.85  # the share of its letters that an unknown flag needs in common with a known one to be taken for it
 
 
 class Parser(argparse.ArgumentParser):

@@ -28,8 +28,8 @@ class TooLarge(ValueError):
 
 
 def read(content, times=1):
-    """The tensors, on the CPU, and plain values in ``content``, the bytes of a file; in the mean, each of its bytes is
-    named at most so many ``times``.
+    """The tensors, on the CPU, and plain values in ``content``, the bytes of a file. All that it names may take up to
+    ``times`` as many bytes as it has, since one may be named more than once.
 
     Raises TooLarge; pickle.UnpicklingError where there is anything else; MemoryError; and whatever torch raises where
     the file is cut short or forged.
