@@ -37,7 +37,7 @@ from registry import (
     sizes_for,
     weighted_by,
 )
-from runtime.errors import UserError, tell
+from runtime.errors import UserError, did_you_mean, tell
 from runtime.flags import (
     BLOCKS,
     ENDLESS,
@@ -264,7 +264,10 @@ def parse(groups, description, argv=None, files=None):
     if "name" in given and "dataset_name" in usual:
         given.setdefault("dataset_name", given["name"])  # and not the default, which would be fetched
     recipe = given.get("recipe", usual.get("recipe"))  # test.py has none
-    options = complete(groups, {**RECIPES.get(recipe, {}), **given})
+    defaults = RECIPES.get(recipe, {})
+    if unknown := sorted(defaults.keys() - usual.keys()):
+        raise UserError(f"the recipe {recipe} sets {unknown[0]}, which is no flag{did_you_mean(unknown[0], usual)}")
+    options = complete(groups, {**defaults, **given})
     if files:
         options.files = named_files
     return options, given

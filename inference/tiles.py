@@ -144,6 +144,10 @@ POINTWISE = {
     "amax",
     "ones_like",
     "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "clamp",
     "to",
 }  # what masks and residual blocks call
 for kind in (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity):

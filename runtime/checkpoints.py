@@ -23,12 +23,14 @@ It is the zip archive that ``torch.save`` writes, with a SHA-256 of all its byte
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
 import pickle
 import re
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import torch
@@ -44,6 +46,7 @@ FORMAT = 4
 OLD_DEFAULTS = {"penalty_interval": 1, "optimizer": "adam"}  # of flags that older checkpoints lack
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
 COMMENT = b"sha256:%s"
+OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 COMMENT_SIZE = len(COMMENT) - 2 + 64
 
 
@@ -97,7 +100,7 @@ def load(folder, epoch, resume=False):
             return name.path, load_file(name.path, resume)
         except DamagedFile as error:
             warn(f"{error}; trying the one before it")
-    raise UserError(f"no checkpoint in {folder} is whole; start from scratch, without --epoch")
+    raise UserError(f"no checkpoint in {folder} is whole; train again{', without --epoch' if resume else ''}")
 
 
 def find(path, epoch="latest"):
@@ -130,11 +133,15 @@ def load_file(path, resume=False):
         check_content(path, state, FOR_RESUMING)
     try:
         given = {name: value for name, value in state["options"].items() if value != ""}  # which earlier versions took
-        state["options"] = vars(complete(TRAIN, {**OLD_DEFAULTS, **given}))
+        known = complete(TRAIN, {**OLD_DEFAULTS, **given})
     except UserError as error:
         raise UserError(
             f"{path} was not trained by this revision of the program ({error}); runs.jsonl beside it names its own"
         ) from None
+    state["options"] = vars(known)
+    if resume and (unknown := [f"--{name} {value}" for name, value in given.items() if name not in vars(known)]):
+        flags = shorten(" ".join(unknown), 200, placeholder=" …")
+        warn(f"{path} was trained with {flags}, which this revision of the program does not know: it goes on without")
     return state
 
 
@@ -144,6 +151,8 @@ def read_archive(path):
         with open_regular(path) as file:
             content = file.read()
     except OSError as error:
+        if error.errno in OUT_OF_REACH:  # it may be whole: nothing is to be lost over it
+            raise UserError(f"{describe(error)}; it cannot be read now: make that possible, then try again") from error
         raise DamagedFile(f"{describe(error)}; remove it, or choose another --epoch") from error
     size = len(NO_COMMENT) + COMMENT_SIZE
     if content[-size:] != ending(archive := content[:-size] + NO_COMMENT):

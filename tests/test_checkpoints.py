@@ -1,10 +1,12 @@
 """A checkpoint is whole or absent, runs no code, and says what it is."""
 
+import errno
 import io
 import json
 import os
 import pickle
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -152,6 +154,25 @@ def test_every_byte_of_the_ending_counts(tmp_path):
         path.write_bytes(changed)
         with pytest.raises(checkpoints.DamagedFile):
             checkpoints.load(tmp_path, 1)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_reached_is_not_passed_over(tmp_path, monkeypatch, number):
+    """It may be whole: a run that went on from the one before it would move it aside."""
+    for epoch in (1, 2):
+        checkpoints.save(tmp_path, state(epoch), keep=3)
+    reach = checkpoints.open_regular
+
+    def refuse(path):
+        if Path(path).name == "epoch_2.pth":
+            raise OSError(number, "refused", str(path))
+        return reach(path)
+
+    monkeypatch.setattr(checkpoints, "open_regular", refuse)
+    with pytest.raises(UserError, match="epoch_2.pth: refused; it cannot be read now") as caught:
+        checkpoints.load(tmp_path, "latest")
+    assert not isinstance(caught.value, checkpoints.DamagedFile)
+    assert checkpoints.load(tmp_path, 1)[0].name == "epoch_1.pth"
 
 
 def test_nothing_whole_is_said_so(tmp_path):

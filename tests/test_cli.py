@@ -224,6 +224,22 @@ def test_what_a_recipe_says_of_options_that_follow_from_others_holds_on_resume(w
     assert (options["penalty"], options["decay_epoch"], options["n_epochs"]) == ("r1", 1, 3)
 
 
+def test_an_option_of_another_revision_is_not_dropped_in_silence(workplace, run):
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    path = workplace / "saved_models/tiny/epoch_1.pth"
+    state = checkpoints.load_file(path)
+    checkpoints.write(path, {**state, "options": {**state["options"], "lambda_edges": 5.0}})
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=1", "--n_epochs=2", "--n_cpu=0")
+    assert result.code == 0 and "trained with --lambda_edges 5.0, which this revision" in result.err
+    assert "revision" not in run("cycle_gan", "--dataset_name=tiny", "--epoch=2", "--n_epochs=3", "--n_cpu=0").err
+
+
+def test_a_misspelt_flag_of_a_recipe_is_refused(monkeypatch):
+    monkeypatch.setitem(RECIPES, "lsgan", dict(RECIPES["lsgan"], lambda_cycl=5.0))
+    with pytest.raises(UserError, match="the recipe lsgan sets lambda_cycl, which is no flag; did you mean lambda_cyc"):
+        parse_training(["--recipe=lsgan"])
+
+
 def test_without_grids_the_test_folders_are_not_read(workplace, run):
     (workplace / "datasets/tiny/testA/bad.png").write_bytes(b"no picture")
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 2

@@ -362,6 +362,24 @@ def test_a_network_that_cannot_be_followed_is_refused_not_translated_wrongly(net
         in_strips(nn.Sequential(network), torch.randn(3, 16, 16), 8)
 
 
+class Functions(nn.Module):
+    """What a generator of one's own may call in place of modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+    def forward(self, x):
+        first, second, third = self.layers
+        x = torch.clamp(nn.functional.leaky_relu(second(nn.functional.relu(first(x))), 0.2), -0.5, 0.5)
+        return torch.tanh(third(x).clamp(min=-2))
+
+
+def test_functions_of_each_pixel_are_followed():
+    network, image = Functions(), torch.randn(3, 16, 16)
+    as_if_whole(network, image, 8)
+
+
 def test_large_images_are_translated_in_strips(workplace, run, refused, monkeypatch):
     assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
     noise_image(7, 70, 100).save(workplace / "large.png")
