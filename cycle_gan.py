@@ -98,9 +98,10 @@ class Run:
         self.dataset = UnpairedImages(images["A"], images["B"], options, self.domains)
         self.smallest = distributed.WORLD * (options.batch_size if options.compile else 1)  # samples of a last step
         if len(self.dataset) < self.smallest:
-            remedy = "take a smaller --batch_size, or leave --compile out" if options.compile else "start fewer"
-            needed = f"a step of {self.smallest}" if options.compile else f"{distributed.WORLD} processes"
-            raise UserError(f"{len(self.dataset)} images are too few for {needed}; {remedy}")
+            needed = f"{distributed.WORLD} processes; start fewer"
+            if options.compile:
+                needed = f"a step of {self.smallest}; take a smaller --batch_size, or leave --compile out"
+            raise UserError(f"{len(self.dataset)} images are too few for {needed}")
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)

@@ -43,8 +43,7 @@ class Muon(torch.optim.Adam):
         super().step()
         for weights in alike(gradients):
             axes = in_memory(weights[0])
-            ahead = [self._look_ahead(weight, gradients[weight], group["momentum"]).permute(axes) for weight in weights]
-            ahead = torch.stack(ahead)
+            ahead = torch.stack([self._look_ahead(w, gradients[w], group["momentum"]).permute(axes) for w in weights])
             steps = orthogonalise(ahead.flatten(2)).view_as(ahead)
             torch._foreach_sub_([w.permute(axes) for w in weights], list(steps), alpha=self.SCALE * group["lr"])
 

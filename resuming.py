@@ -95,10 +95,10 @@ def start_from(given, saved):
     recipe = RECIPES[{**shape, **given}["recipe"]]
     options = complete(TRAIN, {**recipe, **shape, **given})
     check(options)
-    if "recipe" in given:
-        wanted = {name: value for name, value in recipe.items() if name in of_generators and name not in given}
-        if kept := [as_flag(name, shape[name]) for name, value in wanted.items() if value != shape[name]]:
-            tell(f"--recipe {given['recipe']}, but {' '.join(kept)}: the networks are those of the checkpoint")
+    kept = [name for name in recipe if name in of_generators and name not in given and recipe[name] != shape[name]]
+    if kept and "recipe" in given:
+        flags = " ".join(as_flag(name, shape[name]) for name in kept)
+        tell(f"--recipe {given['recipe']}, but {flags}: the networks are those of the checkpoint")
     return options, {*given, "channels_A", "channels_B"}
 
 

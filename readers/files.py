@@ -76,6 +76,10 @@ class Contents(NamedTuple):
     picture: bool = False  # 8 bits, to be loaded as a person sees it
     viewable: bool = False  # of more bits, but could be loaded so, too
 
+    @property
+    def floats(self):
+        return np.dtype(self.dtype).kind == "f"
+
 
 class Place(str):
     """The path of an image, as if archives and volumes were folders: ``scans.zip/a.png``, ``head.nii.gz/012``.

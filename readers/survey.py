@@ -49,7 +49,7 @@ def find_domain(side, headers, ways, channels=None, span=AUTO, skip_bad=False):
             f"{first} has {counted(of_first.channels, 'channel')}, not the {channels} of --channels_{side} or of the "
             "networks of --init_from; leave that out"
         )
-    floats = {np.dtype(header.dtype).kind == "f": path for path, header in headers.items()}
+    floats = {header.floats: path for path, header in headers.items()}
     if len(floats) > 1 and span == AUTO:
         raise UserError(
             f"{floats[True]} holds floats and {floats[False]} whole numbers; name their {range_flag(side)}, if they "
@@ -92,11 +92,7 @@ def fits(header, domain):
     """Whether images with this ``header`` can be read as those of ``domain``."""
     if domain.picture:
         return header.picture or header.viewable
-    return (
-        not header.picture
-        and header.channels == domain.channels
-        and (domain.floats or np.dtype(header.dtype).kind != "f")
-    )
+    return not header.picture and header.channels == domain.channels and (domain.floats or not header.floats)
 
 
 def idle_ways(ways, given, headers):
@@ -105,7 +101,7 @@ def idle_ways(ways, given, headers):
         yield "--slice_axis does nothing here: it is for volumes, and there are none"
     if "pages" in given and ways.pages == "images" and all(header.count == 1 for header in headers.values()):
         yield "--pages images does nothing here: each file holds one image"
-    if "nan" in given and all(np.dtype(header.dtype).kind != "f" for header in headers.values()):
+    if "nan" in given and not any(header.floats for header in headers.values()):
         yield "--nan does nothing here: it is for floating-point numbers, and there are none"
     if "show_channels" in given and all(header.channels in (1, 3) for header in headers.values()):
         yield "--show_channels does nothing here: images of 1 and 3 channels are shown as they are"

@@ -51,9 +51,9 @@ def summary(run, resumed):
 
 def networks(options):
     """The networks of ``options`` by the flags that choose them."""
-    flags = ["gen_net", "dis_net", "attention", "spectral_norm", *(["dropout"] if options.dropout else [])]
-    flags += ["mask"] if options.mask != "none" else []
-    return " ".join(as_flag(flag, getattr(options, flag)) for flag in flags)
+    rare = [name for name in ("dropout", "mask") if getattr(options, name) not in (False, "none")]
+    names = "gen_net", "dis_net", "attention", "spectral_norm", *rare
+    return " ".join(as_flag(name, getattr(options, name)) for name in names)
 
 
 def objective(run):

@@ -39,15 +39,15 @@ from options import TRAIN
 from runtime import pickles
 from runtime.errors import UserError, describe, did_you_mean, warn
 from runtime.files import open_regular, replacing
-from runtime.flags import complete
+from runtime.flags import as_flag, complete
 from runtime.weights import FLOATS
 
 FORMAT = 4
 OLD_DEFAULTS = {"penalty_interval": 1, "optimizer": "adam"}  # of flags that older checkpoints lack
 NO_COMMENT = b"\0\0"  # how a zip archive ends: the length of its comment, and the comment
 COMMENT = b"sha256:%s"
-OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 COMMENT_SIZE = len(COMMENT) - 2 + 64
+OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # errors that say nothing of the file itself
 
 
 class Name(NamedTuple):
@@ -133,13 +133,12 @@ def load_file(path, resume=False):
         check_content(path, state, FOR_RESUMING)
     try:
         given = {name: value for name, value in state["options"].items() if value != ""}  # which earlier versions took
-        known = complete(TRAIN, {**OLD_DEFAULTS, **given})
+        state["options"] = vars(complete(TRAIN, {**OLD_DEFAULTS, **given}))
     except UserError as error:
         raise UserError(
             f"{path} was not trained by this revision of the program ({error}); runs.jsonl beside it names its own"
         ) from None
-    state["options"] = vars(known)
-    if resume and (unknown := [f"--{name} {value}" for name, value in given.items() if name not in vars(known)]):
+    if resume and (unknown := [as_flag(name, value) for name, value in given.items() if name not in state["options"]]):
         flags = shorten(" ".join(unknown), 200, placeholder=" …")
         warn(f"{path} was trained with {flags}, which this revision of the program does not know: it goes on without")
     return state
