@@ -2,7 +2,7 @@
 
 FID, KID with its standard error, precision and recall compare translations with real images of the domain, and so do,
 without a pretrained network, the sliced Wasserstein distance of their patches (SWD) and their sharpness at scales of 1,
-2 and 4 pixels (1 is that of real images). Where both test folders hold the same names, L1, PSNR and SSIM compare each
+2 and 4 pixels (1 is that of real images). Where both folders hold the same names, L1, PSNR and SSIM compare each
 translation with its truth: L1 and SSIM of images in [0, 1], PSNR in dB.
 """
 
@@ -24,7 +24,7 @@ from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import read_headers
 from readers.survey import AUTO, check_alike, find_domain, ways_of
-from reporting.metrics import FEWEST, Evaluation, Folder, build_features, check_measure, describe
+from reporting.metrics import FEWEST, Evaluation, Folder, Truths, build_features, check_measure, describe, mean_of
 from runtime import checkpoints, download
 from runtime.device import flush_denormals, pick_device, ran_out_of_memory, set_translation_precision
 from runtime.folders import check_free, write_ours
@@ -86,12 +86,17 @@ def measure_folders(options, device):
     check_alike(read_headers(places[1], options.skip_bad_images, ways), domain)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder, network, device) for folder in folders.values())
+    truths = Truths(folders["fake"], folders["real"])
+    pairs = list(truths.of_copies())
     return {
         "of": f"{options.fake} against {options.real}",
         "features": options.features,
         "images": {name: len(folder) for name, folder in folders.items()},
-        "numbers": {"fake": fake.distances(real)},
+        "numbers": {"fake": fake.distances(real) | mean_of(pairs)},
+        "compared": {"fake": len(pairs)} if truths.known else {},
+        "shared": truths.shared,
         "width": network.width,
+        "domains": {"both folders": domain},
         "json": path,
     }
 
@@ -126,7 +131,7 @@ def measure_model(options, device):
         "shared": evaluation.shared,
         "untranslated": evaluation.untranslated(directions),
         "width": evaluation.network.width,
-        "domains": domains,
+        "domains": {f"side {side}": domain for side, domain in domains.items()},
         "json": target,
     }
 
@@ -144,18 +149,18 @@ def show(report):
         print(f"{row:12}" + "".join(f"{cell(numbers, row):>20}" for numbers in columns.values()))
     if "untranslated" in report:
         print("As it is: the test images themselves, before any translation, against those of the other side.")
-    for side, domain in report.get("domains", {}).items():
+    for where, domain in report["domains"].items():
         if not domain.picture:
             of_pairs = "; L1, PSNR and SSIM are over all channels and relative to that range"
-            tell(f"side {side}: {domain}{of_pairs if report['compared'] else ''}")
-    for direction, count in report.get("compared", {}).items():
+            tell(f"{where}: {domain}{of_pairs if report['compared'] else ''}")
+    for column, count in report["compared"].items():
         print(
-            f"{direction}: L1, PSNR and SSIM take images of the same name for each other's truth; {count} of "
-            f"{report['images'][direction[0]]} have one of their size."
+            f"{column}: L1, PSNR and SSIM take images of the same name for each other's truth; {count} of "
+            f"{report['images'][column.partition('to')[0]]} have one of their size."
         )
-    if "shared" in report and not report["compared"]:
+    if not report["compared"]:
         print(
-            f"No L1, PSNR and SSIM: they want the same names in both test folders, and {report['shared']} of "
+            f"No L1, PSNR and SSIM: they want the same names in both folders, and {report['shared']} of "
             f"{max(report['images'].values())} are in both."
         )
     few = min(report["images"].values())

@@ -219,6 +219,35 @@ def describe(folder, network, device):
     return description
 
 
+class Truths:
+    """The images of the Folder ``truths`` that are the truth of those of the Folder ``of``, by their names; both were
+    read before. ``known``: whether there are any. ``shared``: how many names are in both."""
+
+    def __init__(self, of, truths):
+        self.of, self.truths = of, truths
+        lost = [folder.names_of_unreadable() for folder in (of, truths)]
+        self.places = namesakes(truths.names, of.names, [*lost[0], *lost[1]])
+        read = [set(map(without_suffix, folder.names)) for folder in (of, truths)]
+        self.known = self.places is not None
+        self.shared = len(set.intersection(*read).difference(*(map(without_suffix, names) for names in lost)))
+
+    def distances(self, batch, images, domain):
+        """``pair_distances`` of ``images`` N×C×H×W in [-1, 1] of ``domain``, which a ``batch`` of ``of`` became, where
+        the truth of one can be read and has the same size."""
+        if not self.known:
+            return
+        for index, image in zip(batch["index"], to_unit(images, domain), strict=True):
+            place = self.places[index]
+            if place is not None and (truth := self.truths.whole(place)).shape == image.shape:
+                yield pair_distances(image[None], truth[None])
+
+    def of_copies(self):
+        """Those of the images of ``of`` as they are, each folder in its own range."""
+        batches = self.of.batches() if self.known else ()
+        for batch in batches:
+            yield from self.distances(batch, unpadded(batch, batch["image"]), self.of.domain)
+
+
 class Evaluation:
     """Measures translations against the test folders ``{"A": path, "B": path}`` of a data set.
 
@@ -234,12 +263,8 @@ class Evaluation:
         sizes = translators.multiple, translators.min_size
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
-        names = {side: folder.names for side, folder in self.folders.items()}
-        lost = {side: folder.names_of_unreadable() for side, folder in self.folders.items()}
-        both = [*lost["A"], *lost["B"]]
-        self.namesake = {side: namesakes(names[side], names[other], both) for side, other in ("AB", "BA")}
-        read = (set(map(without_suffix, names[side])) - set(map(without_suffix, lost[side])) for side in "AB")
-        self.shared = len(set.intersection(*read))
+        self.truths = {side: Truths(self.folders[other], self.folders[side]) for side, other in ("AB", "BA")}
+        self.shared = self.truths["A"].shared
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
 
     @torch.inference_mode()
@@ -253,15 +278,10 @@ class Evaluation:
         """How far the test images are from the other side's, as they are: side → name → number, for the side that each
         of ``directions`` begins with."""
         pairs = (direction.split("to") for direction in directions)
-        return {side: self.real[side].distances(self.real[other]) | self._copies(side, other) for side, other in pairs}
-
-    def _copies(self, side, other):
-        """The distances of a side's images to their truths on the ``other``, each in the range of its own side."""
-        pairs, folder = [], self.folders[side]
-        for batch in folder.batches() if self.namesake[other] else ():
-            images = to_unit(unpadded(batch, batch["image"].to(self.device)), folder.domain)
-            pairs += self._pairs(batch, images, other)
-        return mean_of(pairs)
+        return {
+            side: self.real[side].distances(self.real[other]) | mean_of(list(self.truths[other].of_copies()))
+            for side, other in pairs
+        }
 
     def _measure(self, translators, source, target):
         translated, pairs, cycles = Description(self.network, self.device), [], []
@@ -275,20 +295,12 @@ class Evaluation:
                 domain = self.folders[source].domain
                 there, again = (to_unit(unpadded(batch, images), domain) for images in (real, back))
                 cycles.append((again - there).abs().flatten(1).mean(1))
-            if self.namesake[target]:
-                pairs += self._pairs(batch, to_unit(unpadded(batch, fake), self.folders[target].domain), target)
+            pairs += self.truths[target].distances(batch, unpadded(batch, fake), self.folders[target].domain)
         numbers = translated.distances(self.real[target])
-        self.compared |= {f"{source}to{target}": len(pairs)} if self.namesake[target] else {}
+        self.compared |= {f"{source}to{target}": len(pairs)} if self.truths[target].known else {}
         if cycles:
             numbers["cycle L1"] = torch.cat(cycles).mean().item()
         return numbers | mean_of(pairs)
-
-    def _pairs(self, batch, fake, target):
-        """The distance of each translation to its truth, where that can be read and has the same size."""
-        for index, image in zip(batch["index"], fake, strict=True):
-            truths, place = self.folders[target], self.namesake[target][index]
-            if place is not None and (truth := truths.whole(place)).shape == image.shape:
-                yield pair_distances(image[None], truth[None])
 
 
 def mean_of(pairs):

@@ -35,7 +35,7 @@ class Monitor:
         self.losses, self.skipped = LossLog(), set()
         self.domains = dataset.domains
         paths = {"A": dataset.paths_A, "B": dataset.paths_B}
-        if options.sample_interval:
+        if options.sample_interval and distributed.is_main():
             shown = (grid_images(data, side, paths[side], options, self.domains[side]).to(device) for side in "AB")
             self.grid = SampleGrid(*shown, self.domains)
         self.best, self.stalled, self.unmeasured = metrics.Best(), False, False

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets import unpadded
-from options import parse_evaluation
+from options import parse_evaluation, parse_training
 from readers.domains import PICTURES, to_unit
 from reporting import metrics, monitor, pages
 from reporting.metrics import Best, pair_distances, set_distances
@@ -188,7 +188,7 @@ def evaluation(tmp_path, monkeypatch):
 def test_each_translation_is_compared_with_its_namesake_and_small_ones_have_no_ssim(evaluation):
     suffixes = {"a": ".tif", "a.q": ".png", "b": ".png", "c": ".png"}
     measure = evaluation(PICTURES, lambda image, path: image.save(f"{path}{suffixes[path.name]}"))
-    assert measure.namesake["B"] == [1, 0, 2, 3]
+    assert measure.truths["B"].places == [1, 0, 2, 3]
     for numbers in measure(Copies()).values():
         assert numbers["L1"] == 0 and numbers["PSNR"] == 100 and numbers["SSIM"] == pytest.approx(1)
     assert measure.compared == {"AtoB": 4, "BtoA": 4}
@@ -230,7 +230,7 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
     numbers = told["numbers"]
     assert told["untranslated"].keys() == {"B"}
     assert numbers.keys() == {"BtoA"} and "SSIM" not in numbers["BtoA"]  # names differ: there is no truth
-    missing = "they want the same names in both test folders, and 3 of 4 are in both."
+    missing = "they want the same names in both folders, and 3 of 4 are in both."
     assert missing in one.out and missing not in result.out
     assert numbers["BtoA"]["FID"] == pytest.approx(report["numbers"]["BtoA"]["FID"], rel=1e-3)
 
@@ -260,11 +260,18 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
     result = run("evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testA", LITE)
     assert result.code == 0, result.err
     report = json.loads((workplace / "results/metrics.json").read_text())
-    assert report["numbers"]["fake"]["FID"] == pytest.approx(0, abs=1e-3)
-    assert (
-        run("evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB", LITE, "--results_dir=b").code == 0
-    )
-    assert (workplace / "b/metrics.json").is_file()
+    numbers = report["numbers"]["fake"]
+    assert numbers["FID"] == pytest.approx(0, abs=1e-3)
+    assert numbers["L1"] == 0 and numbers["PSNR"] == 100 and numbers["SSIM"] == pytest.approx(1)
+    assert "fake: L1, PSNR and SSIM take images of the same name for each other's truth; 4 of 4 have" in result.out
+    other = "evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB", LITE, "--results_dir=b"
+    assert run(*other).code == 0
+    numbers = json.loads((workplace / "b/metrics.json").read_text())["numbers"]["fake"]
+    pairs = [[np.asarray(Image.open(f"datasets/tiny/test{side}/{n}.png")) / 255 for side in "AB"] for n in range(4)]
+    assert numbers["L1"] == pytest.approx(np.mean([np.abs(fake - real).mean() for fake, real in pairs]), rel=1e-5)
+    shutil.move("datasets/tiny/testB/0.png", "datasets/tiny/testB/other.png")
+    assert "they want the same names in both folders, and 3 of 4 are in both." in run(*other).out
+    assert "SSIM" not in json.loads((workplace / "b/metrics.json").read_text())["numbers"]["fake"]
     tiny = LITE, "--dataset_name=tiny"
     assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", *tiny)
     assert "--checkpoint datasets is a folder; name a file in it" in refused("evaluate", "--checkpoint=datasets", *tiny)
@@ -287,6 +294,7 @@ def test_folders_of_other_numbers_are_no_translations(workplace, run, refused):
     assert "only images of one kind" in refused("evaluate", "--real=real", "--fake=datasets/tiny/testA", LITE)
     result = run("evaluate", "--real=real", "--fake=bright", LITE, "--range", "0", "4095")
     assert "4096 of 4096 values in bright lay outside of 0 to 4095, and were clipped" in result.out
+    assert "both folders: " in result.out and "are over all channels and relative to that range" in result.out
     assert run("evaluate", "--real=real", "--fake=floats", LITE, "--range", "0", "4095", "--overwrite").code == 0
 
 
@@ -623,6 +631,16 @@ def test_the_rate_is_that_of_this_start_and_of_all_processes(monkeypatch):
     one = Namespace(skipped=set(), bar=bar, forecast=Namespace(after=lambda run: ""))
     monitor.Monitor.count(one, None, {"skipped": [], "A": torch.zeros(3, 1)})
     assert moved == [12]
+
+
+def test_images_for_grids_are_read_where_grids_are_drawn(monkeypatch, tmp_path):
+    monkeypatch.setattr(monitor.distributed, "is_main", lambda: False)
+    options = parse_training(["--no_tensorboard", "--sample_interval=1"])[0]
+    dataset = Namespace(domains=dict.fromkeys("AB", PICTURES), paths_A=[], paths_B=[])
+    one = monitor.Monitor(tmp_path, options, torch.device("cpu"), None, tmp_path / "nowhere", dataset)
+    assert one.grid_due(Namespace(steps=1))
+    one.save_grid(None)  # does nothing
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_run_wrote_at_a_step_is_not_after_it(workplace, run):
