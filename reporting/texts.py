@@ -71,7 +71,8 @@ def objective(run):
 def batches(run):
     """How many images of each side are in a step, what makes it, and the learning rate, in words."""
     count = min(run.options.batch_size, len(run.dataset))  # a data set may have fewer
-    return f"in batches of {count} by {run.options.optimizer} with --lr {run.options.lr:g}"
+    fewer = "" if count == run.options.batch_size else ", all that there are,"
+    return f"in batches of {count}{fewer} by {run.options.optimizer} with --lr {run.options.lr:g}"
 
 
 def until(options):

@@ -106,6 +106,8 @@ def load(folder, epoch, resume=False):
 def find(path, epoch="latest"):
     """The checkpoint at ``path``: a file, or a run's folder, of which ``epoch`` is taken. As ``load`` returns it."""
     path = Path(path)
+    if path.name == str(path) and not path.exists():  # the run's name
+        raise UserError(f"there is no file or folder {path} here; a run's folder is as saved_models/{path}")
     return (path, load_file(path)) if path.is_file() else load(path, epoch)
 
 

@@ -20,7 +20,10 @@ def pick_device(name):
         tensor.item()  # what lies on the device "meta" has no values
         return tensor.device
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # some come as modules
-        raise UserError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        if reason.startswith("Expected one of"):  # and a list of all that torch was ever written for
+            reason = "there is none of that name; give auto, cpu, cuda, cuda:1, mps or another of torch's"
+        raise UserError(f"--device {name} is not available here: {reason}") from error
 
 
 def flush_denormals():

@@ -144,6 +144,7 @@ class Flag(NamedTuple):
     needs: tuple = ()
 
 
+VALUE_OF_A_SWITCH = re.compile(r".*ignored explicit argument|unrecognized arguments:( true| false| on| off)+$", re.I)
 NEAR = 0.85  # the share of its letters that an unknown flag needs in common with a known one to be taken for it
 
 
@@ -155,6 +156,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         others = "; --help shows every flag, docs/migration.md those of other CycleGANs"
+        if VALUE_OF_A_SWITCH.match(message):
+            others = "; a flag that is on or off takes no value: give --NAME for on, and --no_NAME for off"
         raise UserError(f"{message}{self.instead_of_unknown(message) or others}")
 
     def instead_of_unknown(self, message):

@@ -80,7 +80,7 @@ class FolderLock:
                 return self
             holder = holder or "another process"
             self.file.close()
-            raise InUse(f"{self.folder} is in use by {holder}; wait for it, or choose another folder") from None
+            raise InUse(f"{self.folder} is in use by {holder}; wait for it, or take another folder (--name)") from None
         with named_errors(self.path):
             self.file.truncate(0)
             self.file.write(f"{SIGN}{os.getpid()} on {socket.gethostname()}\n".encode())

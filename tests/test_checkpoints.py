@@ -118,6 +118,8 @@ def test_where_a_run_has_none_the_others_are_named(tmp_path):
         checkpoints.load(tmp_path / "monet2photo", "latest")
     with pytest.raises(UserError, match="did you mean horses[?]$"):
         checkpoints.load(tmp_path / "horse", "latest")
+    with pytest.raises(UserError, match="there is no file or folder horses here; a run's folder is as saved_models/h"):
+        checkpoints.find("horses")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -455,6 +455,9 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
         (["--gan_mode=gan"], "invalid choice"),
         (["--channels=2"], "--channels_A must be 3 or 1 for 8-bit pictures"),
         (["--n_epoch=3"], "did you mean --n_epochs?"),
+        (["--attention", "False"], "arguments: False; a flag that is on or off takes no value: give --NAME for on"),
+        (["--attention=true"], "a flag that is on or off takes no value: give --NAME for on, and --no_NAME for off"),
+        (["--device=gpu"], "there is none of that name; give auto, cpu, cuda, cuda:1, mps or another of torch's"),
         (["--nonsense=train"], "docs/migration.md those of other CycleGANs"),
         (["--dataroot=x"], "for --dataroot, give --dataset_dir and, of the folder in it, --dataset_name"),
         (["--gpu_ids=0,1"], "for several: torchrun --nproc_per_node N"),
@@ -565,7 +568,7 @@ def test_the_first_lines_tell_every_term_and_what_critics_see(workplace, run, mo
     result = run("cycle_gan", *TINY, *flags, "--batch_size=9", "--lr=3e-4")
     said = "lsgan, cycle 10, identity 10, edges 0.25, r1 penalty 0.01, critics see color,cutout varied (lsgan recipe)"
     assert result.code == 0 and f"objective   {said}" in result.out
-    assert "in batches of 3 by muon with --lr 0.0003, on cpu" in result.out  # there are no more images
+    assert "in batches of 3, all that there are, by muon with --lr 0.0003, on cpu" in result.out
 
 
 def test_a_checkpoint_contradicts_a_flag_that_it_was_trained_without():

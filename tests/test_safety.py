@@ -751,7 +751,7 @@ REMEDIES = {
     "no backbone for critics on features": "`pip install -r requirements-features.txt`",
     "critics measured by their own backbone": "take the `--features` that it names",
     "a penalty on `features+patch`": "take `--penalty none`, or `--dis_net features`",
-    "another run in the same folder": "wait for it, or take another `--checkpoint_dir`",
+    "another run in the same folder": "wait for it, or take another `--name`",
 }  # fmt: skip
 
 
