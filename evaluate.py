@@ -18,12 +18,13 @@ from argparse import Namespace
 from itertools import chain
 from pathlib import Path
 
+from inference.flags import FILES
 from readers.archives import is_archive
 from readers.domains import domains_of
 from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import read_headers
-from readers.survey import AUTO, check_alike, find_domain, ways_of
+from readers.survey import AUTO, check_alike, find_domain, idle_ways, ways_of
 from reporting.metrics import FEWEST, Evaluation, Folder, Truths, build_features, check_measure, describe, mean_of
 from runtime import checkpoints, download
 from runtime.device import flush_denormals, pick_device, ran_out_of_memory, set_translation_precision
@@ -66,7 +67,8 @@ def as_json(report):
             for title, values in columns.items()
         }
 
-    told = {name: report[name] for name in ("of", "features", "images")}
+    told = {name: report[name] for name in ("of", "features", "images", "compared")}
+    told["ranges"] = {where: [domain.low, domain.high] for where, domain in report["domains"].items()}
     return told | {name: with_null(report[name]) for name in ("numbers", "untranslated") if name in report}
 
 
@@ -81,9 +83,12 @@ def measure_folders(options, device):
     network = build_features(options.features, device)
     headers = read_headers(places[0], options.skip_bad_images, ways)
     domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
-    if options.range != AUTO and not domain.picture:
+    others = read_headers(places[1], options.skip_bad_images, ways)
+    if options.range != AUTO and not domain.picture and any(header.floats for header in others.values()):
         domain = domain._replace(dtype="float32")  # floats and whole numbers may share a range that is given
-    check_alike(read_headers(places[1], options.skip_bad_images, ways), domain)
+    check_alike(others, domain)
+    given = [flag.name for flag in FILES if getattr(options, flag.name) != flag.default]
+    tell(*idle_ways(ways, given, headers | others))
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder, network, device) for folder in folders.values())
     truths = Truths(folders["fake"], folders["real"])
@@ -95,6 +100,7 @@ def measure_folders(options, device):
         "numbers": {"fake": fake.distances(real) | mean_of(pairs)},
         "compared": {"fake": len(pairs)} if truths.known else {},
         "shared": truths.shared,
+        "alone": truths.alone,
         "width": network.width,
         "domains": {"both folders": domain},
         "json": path,
@@ -128,7 +134,8 @@ def measure_model(options, device):
         "images": {side: len(side_folder) for side, side_folder in evaluation.folders.items()},
         "numbers": evaluation(translators, directions),
         "compared": evaluation.compared,
-        "shared": evaluation.shared,
+        "shared": evaluation.truths["A"].shared,
+        "alone": evaluation.truths["A"].alone,
         "untranslated": evaluation.untranslated(directions),
         "width": evaluation.network.width,
         "domains": {f"side {side}": domain for side, domain in domains.items()},
@@ -150,7 +157,7 @@ def show(report):
     if "untranslated" in report:
         print("As it is: the test images themselves, before any translation, against those of the other side.")
     for where, domain in report["domains"].items():
-        if not domain.picture:
+        if not domain.whole_picture:
             of_pairs = "; L1, PSNR and SSIM are over all channels and relative to that range"
             tell(f"{where}: {domain}{of_pairs if report['compared'] else ''}")
     for column, count in report["compared"].items():
@@ -159,9 +166,10 @@ def show(report):
             f"{report['images'][column.partition('to')[0]]} have one of their size."
         )
     if not report["compared"]:
+        why = f"{report['alone']} is not" if report["alone"] else "one of them has a name twice"
         print(
             f"No L1, PSNR and SSIM: they want the same names in both folders, and {report['shared']} of "
-            f"{max(report['images'].values())} are in both."
+            f"{max(report['images'].values())} are in both; {why}."
         )
     few = min(report["images"].values())
     if FEWEST <= few < report["width"]:

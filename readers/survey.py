@@ -79,13 +79,19 @@ def check_known(side, headers, domain):
 
 
 def check_alike(headers, domain):
-    """Raise UserError where translations with these ``headers`` cannot be compared with real images of ``domain``."""
+    """Raise UserError where translations with these ``headers`` cannot be compared with real images of ``domain``; say
+    how many are read with fewer bits than they have."""
     for path, header in headers.items():
-        if not fits(header, domain):
-            raise UserError(
-                f"{path} has {counted(header.channels, 'channel')} of {header.dtype}, and real images are {domain}; "
-                "only images of one kind compare, or numbers of one --range"
-            )
+        if fits(header, domain):
+            continue
+        kind = "of an 8-bit picture" if header.picture else f"of {header.dtype}"
+        alike = not (header.picture or domain.picture) and header.channels == domain.channels
+        remedy = "name the --range that both have" if alike else "take files of one kind, and of as many channels"
+        raise UserError(
+            f"{path} has {counted(header.channels, 'channel')} {kind}, and real images are {domain}; {remedy}"
+        )
+    if domain.picture:
+        tell_reduced("translations", headers)
 
 
 def fits(header, domain):
@@ -122,18 +128,28 @@ def picture_domain(side, headers, picture, ways, channels, span, skip_bad):
             raise UserError(f"{picture} is an 8-bit picture and {path} is not; put them into different data sets")
     if channels not in (None, 1, 3):
         raise UserError(f"--channels_{side} must be 3 or 1 for 8-bit pictures, such as {picture}, not {channels}")
-    deep = sum(not header.picture for header in headers.values())
+    deep = deeper(headers)
     if 2 * deep > len(headers):
         raise UserError(
             f"{picture} has 8 bits, and {deep} of the {len(headers)} images of side {side} have more, which would all "
             "be read with 8; take it out"
         )
-    if deep:
-        tell(f"side {side}: {deep} of {len(headers)} images have more than 8 bits, and are read with 8 as the others")
+    tell_reduced(f"side {side}", headers)
     if channels == 1 and any(header.channels > 1 for header in headers.values()):
         tell(f"side {side}: colours are read as grey, for --channels_{side} 1 or the networks of --init_from")
     found = ways._replace(channels=channels or 3, suffix=suffix_of(name_of(picture)))
     return found if span == AUTO else find_range(side, found, headers, span, skip_bad)
+
+
+def deeper(headers):
+    """How many images of those ``headers`` are no 8-bit pictures."""
+    return sum(not header.picture for header in headers.values())
+
+
+def tell_reduced(where, headers):
+    """Say how many of the 8-bit pictures that ``headers`` are read as have more bits, where some do."""
+    if deep := deeper(headers):
+        tell(f"{where}: {deep} of {len(headers)} images have more than 8 bits, and are read with 8 as the others")
 
 
 def find_range(side, domain, headers, span, skip_bad):

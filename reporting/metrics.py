@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from datasets import WholeImages, group_by_size, load_one_by_one, unpadded
-from readers.domains import PICTURES, check_finite, tell_outside, to_bytes, to_colours, to_unit
+from readers.domains import PICTURES, tell_outside, to_bytes, to_colours, to_unit
 from readers.folders import list_images
 from readers.formats import suffix_of
 from readers.headers import none_readable
@@ -210,7 +210,7 @@ def describe(folder, network, device):
     Raises UserError where none could be read."""
     description = Description(network, device)
     for batch in folder.batches():
-        description.add(shown(batch, batch["image"], folder.domain), batch["index"])
+        description.add(shown(unpadded(batch, batch["image"]), folder.domain), batch["index"])
     if not len(folder):
         raise none_readable(folder.paths)
     if folder.unreadable:
@@ -221,22 +221,27 @@ def describe(folder, network, device):
 
 class Truths:
     """The images of the Folder ``truths`` that are the truth of those of the Folder ``of``, by their names; both were
-    read before. ``known``: whether there are any. ``shared``: how many names are in both."""
+    read before.
+
+    ``known``: whether there are any. ``shared``: how many names are in both; ``alone``: one that is not, or None.
+    """
 
     def __init__(self, of, truths):
         self.of, self.truths = of, truths
         lost = [folder.names_of_unreadable() for folder in (of, truths)]
         self.places = namesakes(truths.names, of.names, [*lost[0], *lost[1]])
-        read = [set(map(without_suffix, folder.names)) for folder in (of, truths)]
         self.known = self.places is not None
-        self.shared = len(set.intersection(*read).difference(*(map(without_suffix, names) for names in lost)))
+        read = [set(map(without_suffix, folder.names)) for folder in (of, truths)]
+        unread = set(map(without_suffix, [*lost[0], *lost[1]]))
+        self.shared = len((read[0] & read[1]) - unread)
+        self.alone = min((read[0] ^ read[1]) - unread, default=None)
 
-    def distances(self, batch, images, domain):
-        """``pair_distances`` of ``images`` N×C×H×W in [-1, 1] of ``domain``, which a ``batch`` of ``of`` became, where
-        the truth of one can be read and has the same size."""
+    def distances(self, batch, images):
+        """``pair_distances`` of ``images`` N×C×H×W in [0, 1], which a ``batch`` of ``of`` became, where the truth can
+        be read and has the same size."""
         if not self.known:
             return
-        for index, image in zip(batch["index"], to_unit(images, domain), strict=True):
+        for index, image in zip(batch["index"], images, strict=True):
             place = self.places[index]
             if place is not None and (truth := self.truths.whole(place)).shape == image.shape:
                 yield pair_distances(image[None], truth[None])
@@ -245,7 +250,7 @@ class Truths:
         """Those of the images of ``of`` as they are, each folder in its own range."""
         batches = self.of.batches() if self.known else ()
         for batch in batches:
-            yield from self.distances(batch, unpadded(batch, batch["image"]), self.of.domain)
+            yield from self.distances(batch, to_unit(unpadded(batch, batch["image"]), self.of.domain))
 
 
 class Evaluation:
@@ -264,7 +269,6 @@ class Evaluation:
         self.folders = {side: Folder(path, options, domains[side], *sizes) for side, path in folders.items()}
         self.real = {side: describe(folder, self.network, device) for side, folder in self.folders.items()}
         self.truths = {side: Truths(self.folders[other], self.folders[side]) for side, other in ("AB", "BA")}
-        self.shared = self.truths["A"].shared
         self.compared = {}  # direction → how many translations had a truth of their size, when last measured
 
     @torch.inference_mode()
@@ -289,13 +293,13 @@ class Evaluation:
             real = batch["image"].to(self.device)
             with autocast(self.device, self.amp):
                 _, fake, back = translators.cycle(source, real)
-            check_finite(fake)
-            translated.add(shown(batch, fake, self.folders[target].domain), batch["index"])
+            fake = to_unit(unpadded(batch, fake), self.folders[target].domain)  # as a file has it
+            translated.add(shown(2 * fake - 1, self.folders[target].domain), batch["index"])
             if back is not None:
                 domain = self.folders[source].domain
                 there, again = (to_unit(unpadded(batch, images), domain) for images in (real, back))
                 cycles.append((again - there).abs().flatten(1).mean(1))
-            pairs += self.truths[target].distances(batch, unpadded(batch, fake), self.folders[target].domain)
+            pairs += self.truths[target].distances(batch, fake)
         numbers = translated.distances(self.real[target])
         self.compared |= {f"{source}to{target}": len(pairs)} if self.truths[target].known else {}
         if cycles:
@@ -362,6 +366,6 @@ def left_unmeasured(saved, options):
     return bool(options.eval_interval) and saved.get("unmeasured", False)
 
 
-def shown(batch, images, domain):
-    """``images`` in [-1, 1] of ``domain`` as uint8 N×3×H×W, as they are shown, without the padding of ``batch``."""
-    return to_bytes(to_colours(unpadded(batch, images), domain))
+def shown(images, domain):
+    """``images`` in [-1, 1] of ``domain`` as uint8 N×3×H×W, as they are shown."""
+    return to_bytes(to_colours(images, domain))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from datasets import unpadded
 from options import parse_evaluation, parse_training
-from readers.domains import PICTURES, to_unit
+from readers.domains import PICTURES, to_pixels, to_unit
 from reporting import metrics, monitor, pages
 from reporting.metrics import Best, pair_distances, set_distances
 from reporting.scalars import Curve
@@ -194,6 +194,24 @@ def test_each_translation_is_compared_with_its_namesake_and_small_ones_have_no_s
     assert measure.compared == {"AtoB": 4, "BtoA": 4}
 
 
+def test_a_model_is_measured_as_the_files_that_it_writes_are(evaluation, tmp_path):
+    """Of whole numbers, whose fractions a file cannot hold."""
+    whole = PICTURES._replace(picture=False, dtype="int16", low=-1000.0, high=2000.0, suffix=".npy", channels=3)
+    measure = evaluation(whole, lambda image, path: np.save(f"{path}.npy", np.int16(image) * 8 - 1000))
+    fainter = Namespace(cycle=lambda side, x: (None, 0.701 * x, x), multiple=1, min_size=1)  # none of 255 grey values
+    of_model = measure(fainter, ["AtoB"])["AtoB"]
+    (tmp_path / "files").mkdir()
+    for batch in measure.folders["A"].batches():
+        for place, array in zip(batch["index"], to_pixels(0.701 * unpadded(batch, batch["image"]), whole), strict=True):
+            np.save(tmp_path / "files" / f"{measure.folders['A'].names[place].stem}.npy", array)
+    files = metrics.Folder(tmp_path / "files", measure.folders["A"].options, whole)
+    of_files = metrics.describe(files, Means(), "cpu").distances(measure.real["B"])
+    of_files |= metrics.mean_of(list(metrics.Truths(files, measure.folders["B"]).of_copies()))
+    assert of_files.keys() == of_model.keys() - {"cycle L1"} and of_files["L1"] > 0
+    for name, value in of_files.items():
+        assert of_model[name] == pytest.approx(value, rel=1e-6, nan_ok=True), name
+
+
 def test_the_cycle_is_measured_where_it_began(evaluation):
     """In whole numbers of 255 from A, and in any from B, whose range is another one."""
     floats = PICTURES._replace(picture=False, dtype="float32", low=-1.0, high=3.0, suffix=".npy")
@@ -216,7 +234,8 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
         assert shown in result.out
     report = json.loads((workplace / "results/tiny/epoch_1/metrics.json").read_text())
     assert report["images"] == {"A": 4, "B": 4} and report["features"] == "efficientnet_lite0"
-    assert report["numbers"].keys() == {"AtoB", "BtoA"}
+    assert report["numbers"].keys() == {"AtoB", "BtoA"} and report["compared"] == {"AtoB": 4, "BtoA": 4}
+    assert report["ranges"] == {"side A": [0, 255], "side B": [0, 255]}
     named = "FID", "KID", "KID error", "precision", "recall", "SWD", "sharpness 1", "cycle L1", "L1", "PSNR", "SSIM"
     assert set(named) == report["numbers"]["AtoB"].keys()
     before = report["untranslated"]
@@ -230,7 +249,7 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
     numbers = told["numbers"]
     assert told["untranslated"].keys() == {"B"}
     assert numbers.keys() == {"BtoA"} and "SSIM" not in numbers["BtoA"]  # names differ: there is no truth
-    missing = "they want the same names in both folders, and 3 of 4 are in both."
+    missing = "they want the same names in both folders, and 3 of 4 are in both; 0 is not."
     assert missing in one.out and missing not in result.out
     assert numbers["BtoA"]["FID"] == pytest.approx(report["numbers"]["BtoA"]["FID"], rel=1e-3)
 
@@ -270,7 +289,10 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
     pairs = [[np.asarray(Image.open(f"datasets/tiny/test{side}/{n}.png")) / 255 for side in "AB"] for n in range(4)]
     assert numbers["L1"] == pytest.approx(np.mean([np.abs(fake - real).mean() for fake, real in pairs]), rel=1e-5)
     shutil.move("datasets/tiny/testB/0.png", "datasets/tiny/testB/other.png")
-    assert "they want the same names in both folders, and 3 of 4 are in both." in run(*other).out
+    assert "and 3 of 4 are in both; 0 is not." in run(*other).out
+    shutil.copy("datasets/tiny/testB/other.png", "datasets/tiny/testB/0.png")
+    shutil.move("datasets/tiny/testB/other.png", "datasets/tiny/testB/0.tif")
+    assert "and 4 of 5 are in both; one of them has a name twice." in run(*other).out
     assert "SSIM" not in json.loads((workplace / "b/metrics.json").read_text())["numbers"]["fake"]
     tiny = LITE, "--dataset_name=tiny"
     assert "--checkpoint nothing does not exist" in refused("evaluate", "--checkpoint=nothing", *tiny)
@@ -290,12 +312,24 @@ def test_folders_of_other_numbers_are_no_translations(workplace, run, refused):
         Path(name).mkdir()
         for number in range(4):
             np.save(f"{name}/{number}.npy", (scale * (0.5 + draw.random((32, 32)) / 2)).astype(dtype))
-    assert "only images of one kind compare" in refused("evaluate", "--real=real", "--fake=floats", LITE)
-    assert "only images of one kind" in refused("evaluate", "--real=real", "--fake=datasets/tiny/testA", LITE)
+    line = refused("evaluate", "--real=real", "--fake=floats", LITE)
+    assert "has 1 channel of float32, and real images are 1 channel of uint16 (.npy)" in line
+    assert line.endswith("; name the --range that both have")
+    line = refused("evaluate", "--real=real", "--fake=datasets/tiny/testA", LITE, "--range", "0", "4095")
+    assert "3 channels of an 8-bit picture, and real images are 1 channel of uint16 (.npy), range 0 to 4095" in line
+    assert line.endswith("; take files of one kind, and of as many channels")
     result = run("evaluate", "--real=real", "--fake=bright", LITE, "--range", "0", "4095")
     assert "4096 of 4096 values in bright lay outside of 0 to 4095, and were clipped" in result.out
-    assert "both folders: " in result.out and "are over all channels and relative to that range" in result.out
+    said = "both folders: 1 channel of uint16 (.npy), range 0 to 4095; L1, PSNR and SSIM are over all channels and rel"
+    assert said in result.out
     assert run("evaluate", "--real=real", "--fake=floats", LITE, "--range", "0", "4095", "--overwrite").code == 0
+    folders = "--real=datasets/tiny/testA", "--fake=datasets/tiny/testA"
+    for number in range(3, 5):
+        Image.fromarray(np.full((32, 32), 9000, np.uint16)).save(f"datasets/tiny/testA/{number}.png")
+    result = run("evaluate", *folders, LITE, "--nan=0", "--slice_axis=1", "--overwrite")
+    assert "translations: 2 of 5 images have more than 8 bits, and are read with 8 as the others" in result.out
+    for flag in ("--nan", "--slice_axis"):
+        assert f"{flag} does nothing here" in result.out
 
 
 def test_translations_that_are_not_finite_have_no_numbers(workplace, run, refused):
