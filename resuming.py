@@ -106,7 +106,8 @@ def check_agreement(names, given, saved, remedy):
     """Raise UserError where an option of these ``names`` is ``given`` otherwise than a checkpoint has it."""
     for name in names:
         if name in given and given[name] != saved.get(name):
-            now, then = as_flag(name, given[name]), f"no --{name}" if saved.get(name) is None else shown(saved[name])
+            now = as_flag(name, given[name])
+            then = f"no --{name}" if saved.get(name) is None else as_flag(name, saved[name])
             raise UserError(f"{now} contradicts the checkpoint, which was trained with {then}; {remedy}")
 
 

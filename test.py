@@ -170,7 +170,7 @@ def translate_all(translators, output, device, options):
     if output.volumes and output.volumes.incomplete:
         tell(f"volumes that lack slices are not written: {', '.join(output.volumes.incomplete)}")
     bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""
-    tell(f"{len(done)} translations are in {output.folder}/{bad}")
+    tell(f"{counted(len(done), 'translation')} {'is' if len(done) == 1 else 'are'} in {output.folder}/{bad}")
     return sorted(done, key=lambda row: row[1])
 
 

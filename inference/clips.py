@@ -54,6 +54,8 @@ def translate_clip(translators, translate, direction, output, domains, options, 
     else:
         raise UserError(f"--frames takes a folder or an archive of images, and {source} is neither")
     into_file = output.suffix.lower() in KINDS
+    if not into_file:
+        refuse_unused(options, TRANSLATE, ("fps",), f"is of a video's file, and {output} is a folder")
     if not into_file or KINDS[output.suffix.lower()].write is not write_video:
         refuse_unused(options, TRANSLATE, ("codec", "crf"), f"is for encoders of videos, and {output} has none")
     if os.path.realpath(output) == os.path.realpath(source):

@@ -109,8 +109,9 @@ def encode(translators, direction, about, options):
         needs(name)
     for domain in (Domain(**told) for told in json.loads(about["domains"]).values()):
         if options.io == "uint8" and not domain.whole_picture:
+            what, instead = ("a page", "leave --web out, and add") if options.web else ("--io uint8", "export with")
             raise UserError(
-                f"{domain}: --io uint8 is for 8-bit pictures; export with --io float, which takes the range as -1 to 1"
+                f"{domain}: {what} is for 8-bit pictures; {instead} --io float, which takes the range as -1 to 1"
             )
     network = IO[options.io](translators, direction[0]).eval()
     model = convert(network)

@@ -1,5 +1,7 @@
 """Pictures of what a browser cannot show: the rest of a page shows the files themselves."""
 
+import hashlib
+import os
 from pathlib import Path
 
 from readers.domains import to_bytes, to_colours
@@ -7,6 +9,8 @@ from readers.files import as_place
 from readers.formats import suffix_of
 
 SHOWN = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".avif")
+
+LONGEST = 255  # bytes, of a file's name
 
 
 class Previews:
@@ -27,7 +31,10 @@ class Previews:
         return path if there else self._path("translations", name)
 
     def _path(self, kind, name):
-        return self.folder / kind / name.with_name(f"{name.name}.png")
+        title = f"{name.name}.png"
+        if len(os.fsencode(title)) > LONGEST:
+            title = f"{hashlib.sha256(os.fsencode(name.name)).hexdigest()}.png"
+        return self.folder / kind / name.with_name(title)
 
     def writes(self, path):
         """Whether the picture at ``path`` is one of these, and not a file that browsers show."""

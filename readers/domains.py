@@ -175,7 +175,7 @@ def fitting(array, domain):
         return array
     if not (known := np.isfinite(array)).all():
         if domain.nan == "refuse":
-            raise ValueError("NaN or infinite pixels; a training with --nan 0 takes them as 0")
+            raise ValueError("NaN or infinite pixels; in training and for two folders, --nan 0 takes them as 0")
         array = np.where(known, array, array.dtype.type(domain.nan))
     if not domain.floats and (array != np.rint(array)).any():
         raise ValueError(f"it holds fractions, and images of this side are {domain}; scale and round them")

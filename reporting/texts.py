@@ -96,7 +96,8 @@ def finished(path, saved, options):
     if left_unmeasured(saved, options):
         return ""
     if saved["epoch"] >= options.n_epochs:
-        return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on"
+        too = ", which ends a run as --minutes does" * bool(options.minutes)
+        return f"{path} is trained to epoch {saved['epoch']}; raise --n_epochs above it to go on{too}"
     if options.minutes and (seconds := saved.get("seconds", 0)) >= 60 * options.minutes:
         had = f"{path} has had {seconds / 60:.3g} of --minutes {options.minutes:g}"
         return f"{had}, which counts all since the start; raise it to go on, or add --minutes 0 and --n_epochs"

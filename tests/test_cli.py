@@ -127,8 +127,10 @@ def test_resuming_the_latest_takes_every_option_from_the_checkpoint(workplace, r
     saved = checkpoint(workplace, 2)["options"]
     assert (saved["lambda_cyc"], saved["spectral_norm"], saved["lr"]) == (3, False, 0.001)
     assert "is trained to epoch 2" in refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest")
+    line = refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--minutes=1")
+    assert line.endswith("raise --n_epochs above it to go on, which ends a run as --minutes does")
     line = refused("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", "--ngf=8")
-    assert "--ngf 8 contradicts the checkpoint, which was trained with 4" in line
+    assert "--ngf 8 contradicts the checkpoint, which was trained with --ngf 4" in line
 
 
 def test_what_was_saved_after_the_epoch_that_a_run_goes_on_from_is_set_aside(workplace, run):

@@ -1,6 +1,7 @@
 """Files of every kind, written by their formats' own libraries: read to the last bit, trained on, and written again."""
 
 import io
+import os
 import shutil
 import struct
 import tarfile
@@ -618,7 +619,7 @@ def test_nan_is_refused_by_name_or_replaced(workplace, run, refused):
     hole[3, 3] = np.nan
     np.save(workplace / "datasets/any/trainA/1.npy", hole)
     line = refused("cycle_gan", *SMALL, "--dataset_name=any")
-    assert "trainA/1.npy" in line and "a training with --nan 0 takes them as 0" in line
+    assert "trainA/1.npy" in line and "in training and for two folders, --nan 0 takes them as 0" in line
     assert run("cycle_gan", *SMALL, "--dataset_name=any", "--n_epochs=1", "--nan=0").code == 0
     np.save(workplace / "datasets/any/testA/1.npy", hole)
     assert run("test", "--dataset_name=any", "--n_cpu=0").code == 0
@@ -658,6 +659,9 @@ def test_previews_lie_beside_the_folder_of_translations(tmp_path, monkeypatch, f
     assert mixed.folders() == {out, previews}
     back = Output("BtoA", folder, ["a.npy"], Path("."), {"A": PICTURES, "B": DEEP}, "trained")
     assert list(back.files()) == [out / "a.png", previews / "inputs/a.png.png"]
+    long = mixed.previews.of_output(out / "a.npy", Path(f"{'ä' * 125}.npy"))  # 254 bytes, and 4 more are too many
+    assert long.parent == previews / "translations" and long.suffix == ".png" and len(os.fsencode(long.name)) < 255
+    assert long != mixed.previews.of_output(out / "a.npy", Path(f"{'ä' * 124}a.npy"))
 
 
 def test_a_translation_is_saved_with_previews_of_both_sides(tmp_path):

@@ -266,6 +266,16 @@ def test_flags_that_do_not_go_together(refused):
     assert "--io uint8" in refused("export", "--web", "--io=float")
 
 
+def test_a_page_is_for_pictures_and_says_what_is_for_others():
+    deep = PICTURES._replace(channels=5, picture=False, dtype="float32", suffix=".tif")
+    about = {"domains": json.dumps({"A": deep._asdict(), "B": PICTURES._asdict()})}
+    for flags, said in (["--web"], "a page is for 8-bit pictures; leave --web out, and add --io float, which"), (
+        [], "--io uint8 is for 8-bit pictures; export with --io float, which"
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            onnx_export.encode(None, "AtoB", about, parse_export(flags))
+
+
 @pytest.mark.parametrize(("direction", "expected"), [("AtoB", ("1", "3")), ("BtoA", ("3", "1"))])
 def test_a_file_says_how_many_channels_go_in_and_come_out(direction, expected):
     translators = translators_of(["--recipe=lsgan", "--channels_A=1", "--channels_B=3"])

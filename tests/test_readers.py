@@ -571,7 +571,7 @@ def test_gdals_number_for_no_data_is_none(tmp_path):
     values[3] = -9999
     tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, "-9999", True)])
     floats = PICTURES._replace(picture=False, channels=1, dtype="float32", high=4095.0)
-    with pytest.raises(BadImage, match="NaN or infinite pixels; a training with --nan 0 takes them as 0"):
+    with pytest.raises(BadImage, match="NaN or infinite pixels; in training and for two folders, --nan 0 takes"):
         load_pixels(tmp_path / "a.tif", floats)
     values[3] = 0
     assert np.array_equal(load_pixels(tmp_path / "a.tif", floats._replace(nan="0"))[..., 0], values)

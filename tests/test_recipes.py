@@ -546,7 +546,7 @@ def test_settings_that_do_not_fit(segmentation_set, refused, flags, expected):
 def test_a_recipe_cannot_be_changed_on_the_way(segmentation_set, run, refused):
     assert run("cycle_gan", "--dataset_name=soccer", *SMALL, "--n_epochs=1", "--n_cpu=0", "--recipe=classic").code == 0
     line = refused("cycle_gan", "--dataset_name=soccer", "--epoch=1", "--n_epochs=2", "--recipe=notebook")
-    assert "--recipe notebook contradicts the checkpoint, which was trained with classic" in line
+    assert "--recipe notebook contradicts the checkpoint, which was trained with --recipe classic" in line
 
 
 def test_what_does_not_fit_is_named():

@@ -308,6 +308,10 @@ def test_flags_that_do_nothing_for_a_file_are_refused(trained, says):
         assert "--frames is for numbered frames, and clip.mp4 is a file" in says("--input=clip.mp4", *flags)
     line = says("--input=clip.mp4", "--output=out.mp4", "--output_format=tif")
     assert "--output_format is for images, and here a video is written" in line
+    Path("shots").mkdir()
+    noise_image(0).save("shots/0.png")
+    line = says("--input=shots", "--frames", "--fps=3", "--output=out")
+    assert "--fps is of a video's file, and out is a folder" in line
 
 
 def test_numbered_frames_in_their_order(same):

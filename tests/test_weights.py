@@ -547,7 +547,8 @@ def test_a_run_starts_from_another_run(workplace, run, refused):
     assert "no checkpoint in saved_models/none" in refused("cycle_gan", *NEW, "--init_from=saved_models/none")
     (workplace / "foreign.pth").write_bytes(b"PK")
     assert "import_weights.py" in refused("cycle_gan", *NEW, "--init_from=foreign.pth")
-    assert "trained with saved_models/first; " in refused("cycle_gan", *NEW, "--init_from=other", "--epoch=latest")
+    line = refused("cycle_gan", *NEW, "--init_from=other", "--epoch=latest")
+    assert "trained with --init_from saved_models/first; " in line
 
 
 def test_a_recipe_gives_way_to_the_networks_and_says_so(workplace, run):
