@@ -77,18 +77,10 @@ def measure_folders(options, device):
     for flag in ("real", "fake"):
         if not Path(folder := getattr(options, flag)).is_dir() and not is_archive(folder):
             raise UserError(f"--{flag} {folder} is no folder of images")
-    ways = ways_of(options)
-    places = [list_images(folder, ways) for folder in (options.real, options.fake)]
+    places = [list_images(folder, ways_of(options)) for folder in (options.real, options.fake)]
     path = file_for_numbers(options, Path(options.results_dir) / "metrics.json", files_of(chain(*places)))
     network = build_features(options.features, device)
-    headers = read_headers(places[0], options.skip_bad_images, ways)
-    domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
-    others = read_headers(places[1], options.skip_bad_images, ways)
-    if options.range != AUTO and not domain.picture and any(header.floats for header in others.values()):
-        domain = domain._replace(dtype="float32")  # floats and whole numbers may share a range that is given
-    check_alike(others, domain)
-    given = [flag.name for flag in FILES if getattr(options, flag.name) != flag.default]
-    tell(*idle_ways(ways, given, headers | others))
+    domain = domain_of_both(*places, options)
     folders = {name: Folder(getattr(options, name), options, domain) for name in ("fake", "real")}
     fake, real = (describe(folder, network, device) for folder in folders.values())
     truths = Truths(folders["fake"], folders["real"])
@@ -105,6 +97,20 @@ def measure_folders(options, device):
         "domains": {"both folders": domain},
         "json": path,
     }
+
+
+def domain_of_both(real, fake, options):
+    """The Domain as which the images at the places ``real`` and ``fake`` are read; says which flags do nothing there.
+    Raises UserError where they are of two kinds."""
+    ways = ways_of(options)
+    headers, others = (read_headers(places, options.skip_bad_images, ways) for places in (real, fake))
+    domain = find_domain("real", headers, ways, span=options.range, skip_bad=options.skip_bad_images)
+    if options.range != AUTO and not domain.picture and any(header.floats for header in others.values()):
+        domain = domain._replace(dtype="float32")  # floats and whole numbers may share a range that is given
+    check_alike(others, domain)
+    given = [flag.name for flag in FILES if getattr(options, flag.name) != flag.default]
+    tell(*idle_ways(ways, given, headers | others))
+    return domain
 
 
 def measure_model(options, device):
