@@ -166,7 +166,7 @@ def find_range(side, domain, headers, span, skip_bad):
     least, most = float(sample.min()), float(sample.max())
     seen = f"the pixels looked at on side {side} lie between {least:g} and {most:g}"
     flag = range_flag(side)
-    if max(abs(low), abs(high)) > np.finfo(np.float32).max:
+    if max(abs(low), abs(high)) > float(np.finfo(np.float32).max):
         raise UserError(f"{seen}, beyond what float32 holds; divide them, or give another range by {flag}")
     if not low < high:
         raise UserError(f"{seen}, which is no range; give one by {flag}")
