@@ -18,13 +18,13 @@ from argparse import Namespace
 from itertools import chain
 from pathlib import Path
 
-from inference.flags import FILES
+from inference.flags import EVALUATE, FILES, unusual
 from readers.archives import is_archive
 from readers.domains import domains_of
 from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import read_headers
-from readers.survey import AUTO, check_alike, find_domain, idle_ways, ways_of
+from readers.survey import AUTO, check_alike, find_domain, idle_ways, tell_reduced, ways_of
 from reporting.metrics import FEWEST, Evaluation, Folder, Truths, build_features, check_measure, describe, mean_of
 from runtime import checkpoints, download
 from runtime.device import flush_denormals, pick_device, ran_out_of_memory, set_translation_precision
@@ -91,8 +91,7 @@ def measure_folders(options, device):
         "images": {name: len(folder) for name, folder in folders.items()},
         "numbers": {"fake": fake.distances(real) | mean_of(pairs)},
         "compared": {"fake": len(pairs)} if truths.known else {},
-        "shared": truths.shared,
-        "alone": truths.alone,
+        "truths": truths,
         "width": network.width,
         "domains": {"both folders": domain},
         "json": path,
@@ -108,7 +107,9 @@ def domain_of_both(real, fake, options):
     if options.range != AUTO and not domain.picture and any(header.floats for header in others.values()):
         domain = domain._replace(dtype="float32")  # floats and whole numbers may share a range that is given
     check_alike(others, domain)
-    given = [flag.name for flag in FILES if getattr(options, flag.name) != flag.default]
+    if domain.picture:
+        tell_reduced("translations", others)
+    given = unusual(options, EVALUATE, [flag.name for flag in FILES])
     tell(*idle_ways(ways, given, headers | others))
     return domain
 
@@ -140,8 +141,7 @@ def measure_model(options, device):
         "images": {side: len(side_folder) for side, side_folder in evaluation.folders.items()},
         "numbers": evaluation(translators, directions),
         "compared": evaluation.compared,
-        "shared": evaluation.truths["A"].shared,
-        "alone": evaluation.truths["A"].alone,
+        "truths": evaluation.truths["A"],  # of names alone, those of B say the same
         "untranslated": evaluation.untranslated(directions),
         "width": evaluation.network.width,
         "domains": {f"side {side}": domain for side, domain in domains.items()},
@@ -172,9 +172,10 @@ def show(report):
             f"{report['images'][column.partition('to')[0]]} have one of their size."
         )
     if not report["compared"]:
-        why = f"{report['alone']} is not" if report["alone"] else "one of them has a name twice"
+        truths = report["truths"]
+        why = f"{truths.alone} is not" if truths.alone else "one of them has a name twice"
         print(
-            f"No L1, PSNR and SSIM: they want the same names in both folders, and {report['shared']} of "
+            f"No L1, PSNR and SSIM: they want the same names in both folders, and {truths.shared} of "
             f"{max(report['images'].values())} are in both; {why}."
         )
     few = min(report["images"].values())

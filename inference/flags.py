@@ -169,10 +169,14 @@ EXPORT = {
 def refuse_unused(options, table, names, why):
     """Raise UserError where one of the flags ``names`` has another value than its default in ``table``: nothing would
     come of it."""
+    for name in unusual(options, table, names):
+        raise UserError(f"--{name} {why}; leave it out")
+
+
+def unusual(options, table, names):
+    """Those of the flags ``names`` that have another value in ``options`` than their default in ``table``."""
     usual = vars(complete(table, {}))
-    for name in names:
-        if getattr(options, name) != usual[name]:
-            raise UserError(f"--{name} {why}; leave it out")
+    return [name for name in names if getattr(options, name) != usual[name]]
 
 
 def check_evaluation(options):

@@ -9,7 +9,6 @@ from readers.files import as_place
 from readers.formats import suffix_of
 
 SHOWN = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".avif")
-
 LONGEST = 255  # bytes, of a file's name
 
 

@@ -79,8 +79,7 @@ def check_known(side, headers, domain):
 
 
 def check_alike(headers, domain):
-    """Raise UserError where translations with these ``headers`` cannot be compared with real images of ``domain``; say
-    how many are read with fewer bits than they have."""
+    """Raise UserError where translations with these ``headers`` cannot be compared with real images of ``domain``."""
     for path, header in headers.items():
         if fits(header, domain):
             continue
@@ -90,8 +89,6 @@ def check_alike(headers, domain):
         raise UserError(
             f"{path} has {counted(header.channels, 'channel')} {kind}, and real images are {domain}; {remedy}"
         )
-    if domain.picture:
-        tell_reduced("translations", headers)
 
 
 def fits(header, domain):

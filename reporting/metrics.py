@@ -293,11 +293,10 @@ class Evaluation:
             real = batch["image"].to(self.device)
             with autocast(self.device, self.amp):
                 _, fake, back = translators.cycle(source, real)
-            fake = to_unit(unpadded(batch, fake), self.folders[target].domain)  # as a file has it
-            translated.add(shown(2 * fake - 1, self.folders[target].domain), batch["index"])
+            fake = to_unit(unpadded(batch, fake), self.domains[target])  # as a file has it
+            translated.add(shown(2 * fake - 1, self.domains[target]), batch["index"])
             if back is not None:
-                domain = self.folders[source].domain
-                there, again = (to_unit(unpadded(batch, images), domain) for images in (real, back))
+                there, again = (to_unit(unpadded(batch, images), self.domains[source]) for images in (real, back))
                 cycles.append((again - there).abs().flatten(1).mean(1))
             pairs += self.truths[target].distances(batch, fake)
         numbers = translated.distances(self.real[target])
