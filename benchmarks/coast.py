@@ -58,7 +58,7 @@ def agreements(translators, folders, style, device):
 
 
 def main():
-    for name in ("topo2relief", "satellite2relief"):
+    for name in ("topo2relief", "satellite2relief", "topo2satellite"):
         style = styles(name)
         maps = true_maps({side: find_side(f"datasets/{name}", "test", side) for side in "AB"})
         A, B = (water(to_bytes(maps[side]), style[side]) for side in "AB")

@@ -18,6 +18,7 @@ PICTURES = {"topo": "etopo1.jpg", "satellite": "bmng.jpg", "relief": "shadedreli
 DATASETS = {
     "topo2relief": ("topo", "relief"),
     "satellite2relief": ("satellite", "relief"),
+    "topo2satellite": ("topo", "satellite"),
     "elevation2satellite": ("elevation", "satellite"),
     "thirteen": ("bands", "relief"),
 }

@@ -27,6 +27,7 @@ KNOWN = (
 BUILT = {  # data set → the program that makes it
     "topo2relief": "datasets/earth.py",
     "satellite2relief": "datasets/earth.py",
+    "topo2satellite": "datasets/earth.py",
     "elevation2satellite": "datasets/earth.py",
     "ink2colour": "datasets/glyphs.py",
     "outline2filled": "datasets/glyphs.py",
