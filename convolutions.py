@@ -30,9 +30,7 @@ class ReflectConv2d(nn.Conv2d):
         weight = self.weight  # once: each look at a normalised one is a power iteration
         if winograd_pays(x, weight):
             return Winograd.apply(x, weight, self.bias)
-        padded = pad(x, 4 * [self.padding[0]], "reflect")
-        convolution = RowByRow.apply if rows_pay(x, weight) else convolve
-        return convolution(padded, weight, self.bias)
+        return convolve_padded(pad(x, 4 * [self.padding[0]], "reflect"), weight, self.bias)
 
 
 class Conv2d(nn.Conv2d):
@@ -48,6 +46,11 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, x):
         sizes = self.stride[0], self.padding[0], self.output_padding[0]
         return convolve_transposed(x, self.weight, self.bias, *sizes)
+
+
+def convolve_padded(x, weight, bias):
+    """What ReflectConv2d makes of x, which is padded already, where ``Winograd`` does not pay."""
+    return (RowByRow.apply if rows_pay(x, weight) else convolve)(x, weight, bias)
 
 
 def convolve(x, weight, bias, stride=1, padding=0):
@@ -200,9 +203,13 @@ def convolve_doubled(x, weight, bias):
     and of stride 2, with four ninths of the products: exactly the same. Reflection on the doubled image repeats the
     border of x.
     """
+    return convolve_transposed(pad(x, (1, 1, 1, 1), "replicate"), doubling_kernel(weight), bias, stride=2, padding=3)
+
+
+def doubling_kernel(weight):
+    """The 4×4 kernel of ``convolve_doubled``, C×C'×4×4."""
     rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
-    kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3).transpose(0, 1)
-    return convolve_transposed(pad(x, (1, 1, 1, 1), "replicate"), kernel, bias, stride=2, padding=3)
+    return (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))).flip(2, 3).transpose(0, 1)
 
 
 class Decoder(nn.Sequential):
@@ -210,14 +217,24 @@ class Decoder(nn.Sequential):
     that is faster (docs/performance-notes.md)."""
 
     def forward(self, x):
-        layers = pairwise((*self, None))
-        for layer, after in layers:
-            if doubles(layer) and isinstance(after, ReflectConv2d) and after.kernel_size == (3, 3) and folding_pays(x):
-                x = convolve_doubled(x, after.weight, after.bias)
-                next(layers)
+        for layer, convolution in in_pairs(self):
+            if convolution and folding_pays(x):
+                x = convolve_doubled(x, convolution.weight, convolution.bias)
             else:
-                x = layer(x)
+                x = convolution(layer(x)) if convolution else layer(x)
         return x
+
+
+def in_pairs(layers):
+    """The layers in turn, each as (layer, None); but an upsampling and a convolution behind it which together are what
+    ``convolve_doubled`` computes as (upsampling, convolution)."""
+    layers = pairwise((*layers, None))
+    for layer, after in layers:
+        if doubles(layer) and isinstance(after, ReflectConv2d) and after.kernel_size == (3, 3):
+            yield layer, after
+            next(layers)
+        else:
+            yield layer, None
 
 
 def doubles(layer):
@@ -268,17 +285,7 @@ class Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-        _, _, back = transforms(x.dtype)
-        kernels = transformed_kernels(weight)
-        n, channels, height, width = x.shape
-        result = x.new_empty(n, height, width, len(weight))
-        blocks = result.view(n, height // 4, 4, width // 4, 4, -1)
-        for images, rows, tiles in transformed_tiles(x):
-            products = torch.bmm(tiles, kernels)
-            strip = blocks[images, rows]
-            pixels = (back @ products.flatten(1)).view(4, 4, *strip.shape[:2], *strip.shape[3::2])
-            torch.add(pixels.permute(2, 3, 0, 4, 1, 5), bias, out=strip)
-        return result.permute(0, 3, 1, 2)
+        return winograd(pad(x, (1, 1, 1, 1), "reflect"), weight, bias)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -289,7 +296,7 @@ class Winograd(torch.autograd.Function):
         blocks = gradient.permute(0, 2, 3, 1).reshape(n, height // 4, 4, width // 4, 4, -1)
         for_kernels = kernels.new_zeros(len(weight), 36, channels)
         for_padded = x.new_zeros(n, height // 4 + 1, 4, width // 4 + 1, 4, channels)
-        for images, rows, tiles in transformed_tiles(x):
+        for images, rows, tiles in transformed_tiles(pad(x, (1, 1, 1, 1), "reflect")):
             strip = blocks[images, rows]
             products = (back.T @ strip.permute(2, 4, 0, 1, 3, 5).reshape(16, -1)).view(36, -1, len(weight))
             for_kernels.transpose(0, 1).baddbmm_(products.transpose(1, 2), tiles)
@@ -300,6 +307,21 @@ class Winograd(torch.autograd.Function):
         for_weight = (of_kernels.T @ for_kernels).unflatten(1, (3, 3)).permute(0, 3, 1, 2) / 24**2
         for_padded = for_padded.view(n, height + 4, width + 4, channels).permute(0, 3, 1, 2)
         return unpad(for_padded[:, :, : height + 2, : width + 2]), for_weight, gradient.sum((0, 2, 3))
+
+
+def winograd(padded, weight, bias):
+    """The convolution of ``Winograd``, of what is padded already, N×C×(H+2)×(W+2); without a gradient."""
+    _, _, back = transforms(padded.dtype)
+    kernels = transformed_kernels(weight)
+    n, _, height, width = padded.shape
+    result = padded.new_empty(n, height - 2, width - 2, len(weight))
+    blocks = result.view(n, (height - 2) // 4, 4, (width - 2) // 4, 4, -1)
+    for images, rows, tiles in transformed_tiles(padded):
+        products = torch.bmm(tiles, kernels)
+        strip = blocks[images, rows]
+        pixels = (back @ products.flatten(1)).view(4, 4, *strip.shape[:2], *strip.shape[3::2])
+        torch.add(pixels.permute(2, 3, 0, 4, 1, 5), bias, out=strip)
+    return result.permute(0, 3, 1, 2)
 
 
 @cache
@@ -322,13 +344,13 @@ def transformed_kernels(weight):
     return (of_kernels @ (weight / 24**2).permute(0, 2, 3, 1).flatten(1, 2)).permute(1, 2, 0)
 
 
-def transformed_tiles(x):
-    """The tiles of x N×C×H×W, strip by strip: which images, which rows of tiles, and 36×T×C, the transformed tiles."""
-    of_tiles, _, _ = transforms(x.dtype)
-    n, channels, height, width = x.shape
-    padded = F.pad(x, (1, 1, 1, 1), "reflect").permute(0, 2, 3, 1)
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # 6×6×N×H/4×W/4×C, no copy
-    for images, rows in strips(n, height // 4, 36 * width // 4 * channels, Winograd.STRIP):
+def transformed_tiles(padded):
+    """The tiles of N×C×(H+2)×(W+2), strip by strip: which images, which rows of tiles, and 36×T×C, the transformed
+    tiles."""
+    of_tiles, _, _ = transforms(padded.dtype)
+    tiles = padded.permute(0, 2, 3, 1).unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # no copy
+    *_, n, down, across, channels = tiles.shape
+    for images, rows in strips(n, down, 36 * across * channels, Winograd.STRIP):
         strip = tiles[:, :, images, rows].reshape(36, -1)
         yield images, rows, (of_tiles @ strip).view(36, -1, channels)
 

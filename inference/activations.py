@@ -23,8 +23,9 @@ class Activation:
     read: Callable
 
     def strips(self):
-        """Their (top, bottom), downwards."""
-        edges = [self.height * i // self.count for i in range(self.count + 1)]
+        """Their (top, bottom), downwards: multiples of 4, as ``Winograd`` wants them, where strips are high."""
+        step = 4 if self.height >= 16 * self.count else 1
+        edges = [self.height * i // self.count // step * step for i in range(self.count)] + [self.height]
         return [(top, bottom) for top, bottom in zip(edges, edges[1:], strict=False) if top < bottom]
 
 

@@ -14,7 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from convolutions import Conv2d, ConvTranspose2d, Decoder, ReflectConv2d, pad
+from convolutions import (
+    Conv2d,
+    ConvTranspose2d,
+    Decoder,
+    ReflectConv2d,
+    convolve_padded,
+    doubling_kernel,
+    folding_pays,
+    in_pairs,
+    pad,
+    winograd,
+    winograd_pays,
+)
 from inference.activations import Activation, kept
 from layers import InstanceNorm2d, LayerNorm2d
 from models import SelfAttention
@@ -167,6 +179,9 @@ def convolve(layer, x):
         first, last = top * stride - padding, (bottom - 1) * stride - padding + reach
         rows = x.read(max(first, 0), min(last, x.height))
         rows = pad(rows, (padding_x, padding_x, max(-first, 0), max(last - x.height, 0)), mode)
+        if isinstance(layer, ReflectConv2d):
+            pays = winograd_pays(rows[:, :, 2:, 2:], layer.weight)
+            return (winograd if pays else convolve_padded)(rows, layer.weight, layer.bias)
         return F.conv2d(rows, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
 
     height = (x.height + 2 * padding - reach) // stride + 1
@@ -199,10 +214,28 @@ def geometry(layer):
 
 
 @advance.register
-def one_by_one(layers: Decoder, x):
-    for layer in layers:
-        x = advance(layer, x)
+def decode(layers: Decoder, x):
+    for layer, convolution in in_pairs(layers):
+        if convolution and folding_pays(x.read(0, 1)):
+            x = double(convolution, x)
+        else:
+            x = advance(layer, x)
+            x = advance(convolution, x) if convolution else x
     return x
+
+
+def double(layer, x):
+    """``convolve_doubled``."""
+    kernel = doubling_kernel(layer.weight)
+
+    def read(top, bottom):
+        first, last = (top - 1) // 2, bottom // 2 + 1  # the rows of x that these are made of, and one beyond each edge
+        rows = pad(x.read(max(first, 0), min(last, x.height)), (1, 1, first < 0, last > x.height), "replicate")
+        rows = F.conv_transpose2d(rows, kernel, layer.bias, stride=2, padding=(0, 3))
+        begin = top - 2 * first + 1
+        return rows[:, :, begin : begin + bottom - top]
+
+    return Activation(2 * x.height, 2 * x.width, x.count, read)
 
 
 @advance.register

@@ -14,6 +14,7 @@ from torch import nn
 
 import inference.activations
 import inference.tiles
+from convolutions import Decoder, ReflectConv2d
 from inference.activations import Activation, kept
 from inference.tiles import (
     SingleDirection,
@@ -75,6 +76,8 @@ LAYERS = {
     "batch norm": lambda: nn.BatchNorm2d(3),
     "dropout": lambda: nn.Dropout(),
     "in place": lambda: nn.ReLU(inplace=True),
+    "to an image, row by row": lambda: nn.Sequential(nn.Conv2d(3, 8, 1), ReflectConv2d(8, 3, 7)),
+    "doubled in one": lambda: Decoder(nn.Upsample(scale_factor=2), ReflectConv2d(3, 5, 3)),
 }
 
 
@@ -89,6 +92,22 @@ def test_a_layer_makes_the_same_of_strips(layer, height, width, tile, seed):
     assert layer == "in place" or torch.equal(image, before)
     in_strips(nn.Sequential(LAYERS[layer]().eval()), before, tile)
     assert layer != "in place" or not torch.equal(image, before)  # only the whole one overwrites its input
+
+
+@pytest.mark.parametrize(
+    "name, network",
+    [
+        ("winograd", lambda: ReflectConv2d(128, 128, 3)),
+        ("convolve_padded", lambda: ReflectConv2d(128, 3, 7)),
+        ("double", lambda: Decoder(nn.Upsample(scale_factor=2), ReflectConv2d(128, 3, 3))),
+    ],
+)
+def test_strips_take_the_fast_ways_of_a_whole_image(name, network, monkeypatch):
+    monkeypatch.setattr("convolutions.multiplies_slowly", lambda: False)
+    calls, way = [], getattr(inference.tiles, name)
+    monkeypatch.setattr(inference.tiles, name, lambda *given: calls.append(name) or way(*given))
+    as_if_whole(network(), torch.randn(128, 48, 64), 32, atol=1e-3, rtol=1e-3)
+    assert len(calls) == (1 if name == "double" else 3)
 
 
 @given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5), offset=st.sampled_from([0.0, 1000.0]))
