@@ -120,7 +120,7 @@ class FeatureCritic(nn.Module):
     ``feature_mixing`` mixes channels and depths by fixed random convolutions, as that paper does.
 
     The features come in a standard deviation of about 8. At that, the heads' first gradients drown the cycle loss, and
-    a young generator hatches more (docs/experiments.md): hence SCALE.
+    a young generator hatches more (docs/experiment-notes.md): hence SCALE.
 
     The backbone is part of no checkpoint; ``get_extra_state`` says which it was.
     """
@@ -211,7 +211,7 @@ class FeaturesAndPatches(nn.Module):
 
     The former knows what things look like, and hardly sees whether a surface is black or white; the latter sees every
     pixel. It pulls with a fifth of the former's force (``Balanced``): enough to fill outlines. As strong as the former
-    it spoils textures (docs/experiments.md).
+    it spoils textures (docs/experiment-notes.md).
     """
 
     PATCH_SHARE = 0.2

@@ -31,11 +31,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("recipes", nargs="+", help="LABEL=FLAGS")
-    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--json", type=Path, nargs="+", default=[RESULTS], help="files of lines")
     parser.add_argument("--measure", default="KID")
     parser.add_argument("--datasets", nargs="+", default=["topo2relief", "satellite2relief"])
     arguments = parser.parse_args()
-    lines = [json.loads(line) for line in arguments.json.read_text().splitlines()]
+    lines = [json.loads(line) for path in arguments.json for line in path.read_text().splitlines()]
     recipes = dict(recipe.split("=", 1) for recipe in arguments.recipes)
     panels = {
         name: {label: points(lines, name, flags, arguments.measure) for label, flags in recipes.items()}

@@ -151,7 +151,7 @@ def plot(lines, path):
             axis.axhline(LEVELS[dataset][name][i], color="black", linestyle="--", linewidth=1)
             axis.set_title(f"{dataset}: {name} {DIRECTIONS[i]}", fontsize=9)
             axis.set_xlabel("s")
-    axes[0, 0].legend(fontsize=7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=60)
 
 
