@@ -1,7 +1,7 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
 from options import adapt_to_images, parse_training, without_effect
-from runtime.errors import UserError, exit_cleanly, tell, warn
+from runtime.errors import UserError, counted, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
     exit_cleanly(parse_training)  # answers --help and bad flags, before torch is imported
@@ -220,7 +220,8 @@ class Run:
         """The last words: where output lies, or how to go on after ``signal``. Raises UserError, or SystemExit."""
         monitor, options = self.monitor, self.options
         if skipped := set().union(*distributed.all_gather(monitor.skipped)):
-            tell(f"{len(skipped)} images could not be read, others took their place: {sorted(skipped)}")
+            names = ", ".join(sorted(skipped))
+            tell(f"{counted(len(skipped), 'image')} could not be read, others took their place: {names}")
         if why := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({why}); make room, then {texts.how_to_go_on(options)}")
         (unmeasured,) = distributed.all_reduce_max(monitor.unmeasured)

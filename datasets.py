@@ -252,12 +252,15 @@ def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False
     )
     with held_back():  # processes are started
         batches = iter(loader)
-    for batch in batches:
-        for error in batch.pop("errors"):
-            if not (skip_bad and isinstance(error, BadImage)):
-                raise error
-            batch["skipped"].append(error.path)
-        yield batch
+    try:
+        for batch in batches:
+            for error in batch.pop("errors"):
+                if not (skip_bad and isinstance(error, BadImage)):
+                    raise error
+                batch["skipped"].append(error.path)
+            yield batch
+    finally:
+        del batches  # which ends its processes, also where an error holds on to this frame
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ def translate_all(translators, output, device, options):
     tell_outside(outside, values, origin)
     if output.volumes and output.volumes.incomplete:
         tell(f"volumes that lack slices are not written: {', '.join(output.volumes.incomplete)}")
-    bad = f"; {len(skipped)} images could not be read: {', '.join(skipped)}" if skipped else ""
+    bad = f"; {counted(len(skipped), 'image')} could not be read: {', '.join(skipped)}" if skipped else ""
     tell(f"{counted(len(done), 'translation')} {'is' if len(done) == 1 else 'are'} in {output.folder}/{bad}")
     return sorted(done, key=lambda row: row[1])
 
@@ -206,7 +206,7 @@ def translate(translators, side, batch, device, options):
             explain_compiler(error)
             raise
         count = len(batch["image"])
-        size = f"{max(batch['height'])}×{max(batch['width'])}, {count} at once"
+        size = f"{max(batch['width'])}×{max(batch['height'])}, {count} at once"
         raise UserError(f"{device} ran out of memory on images of {size}; take {less(count, options)}") from error
     return unpadded(batch, translated)
 

@@ -41,7 +41,7 @@ def is_archive(path):
 
 
 def list_archive(path):
-    """The Places of all files in an archive, as paths below it. Raises UserError."""
+    """The Places of all files in an archive, as paths below it, without those of hidden folders. Raises UserError."""
     path = os.fspath(path)
     whole = os.path.getsize(path)
     try:
@@ -54,4 +54,5 @@ def list_archive(path):
             raise UserError(f"{path} holds {name!r}, which is no name of a file in it; pack it anew")
         if offset + (size if packed is None else packed) > whole:
             raise UserError(f"{path} is cut short or damaged at {name}; copy it anew")
-        yield Place(f"{path}/{name.lstrip('/')}", path, name, offset, size, packed, deflated)
+        if not any(folder.startswith(".") and folder != "." for folder in name.split("/")[:-1]):
+            yield Place(f"{path}/{name.lstrip('/')}", path, name, offset, size, packed, deflated)

@@ -9,7 +9,10 @@ from readers.domains import PICTURES
 from readers.formats import READERS, expand, suffix_of
 from runtime.errors import UserError, tell
 
-OTHER_IMAGES = tuple(".heic .heif .jxl .svg .psd .raw .dng .cr2 .nef .exr .hdr .mha .nrrd .ima".split())  # noqa: SIM905
+OTHER_IMAGES = (
+    *(".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".tga", ".pcx", ".svg", ".psd"),
+    *(".raw", ".dng", ".cr2", ".nef", ".exr", ".hdr", ".mha", ".nrrd", ".ima"),
+)
 SEGMENTATION_NAMES = {"trainA": "segTrain", "testA": "segTest", "trainB": "realTrain", "testB": "realTest"}
 
 
@@ -90,7 +93,7 @@ def files_in(source):
 
 
 def walk(folder):
-    """The paths of all files below ``folder``."""
+    """The paths of all files below ``folder``, without those of hidden folders, such as .ipynb_checkpoints."""
     seen, waiting = set(), [folder]
     while waiting:
         current = waiting.pop()
@@ -101,7 +104,7 @@ def walk(folder):
         with os.scandir(current) as entries:
             for entry in entries:
                 if is_folder(entry):
-                    waiting.append(entry.path)
+                    waiting += [] if entry.name.startswith(".") else [entry.path]
                 else:
                     yield entry.path
 

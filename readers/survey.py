@@ -133,7 +133,7 @@ def picture_domain(side, headers, picture, ways, channels, span, skip_bad):
         )
     tell_reduced(f"side {side}", headers)
     if channels == 1 and any(header.channels > 1 for header in headers.values()):
-        tell(f"side {side}: colours are read as grey, for --channels_{side} 1 or the networks of --init_from")
+        tell(f"side {side}: colours are read as grey, for --channels, --channels_{side} or the networks of --init_from")
     found = ways._replace(channels=channels or 3, suffix=suffix_of(name_of(picture)))
     return found if span == AUTO else find_range(side, found, headers, span, skip_bad)
 

@@ -140,7 +140,7 @@ class Monitor:
         elif distributed.is_main():
             self.write_page(run)
         if self.stalled:
-            tell(f"stopped early: {self.best.waited} evaluations in a row were not the best; that is --epoch best")
+            tell(f"stopped early: {self.best.waited} evaluations in a row were not the best, which is --epoch best")
 
     def evaluation_due(self, run):
         every = self.options.eval_interval
@@ -190,7 +190,7 @@ def build_evaluation(data, options, device, translators, domains):
     metrics.check_measure(options.features, options)
     folders = {side: find_side(data, "test", side) for side in "AB"}
     for side, path in folders.items():  # before Evaluation fetches weights
-        check_enough(len(list_images(path, domains[side])), path)
+        check_enough(len(list_images(path, domains[side])) if has_images(path) else 0, path)
     amp = pick_translation_amp("trained", options.amp, device, domains)
     evaluation = metrics.Evaluation(folders, options, device, translators, amp, domains)
     for side, images in evaluation.folders.items():  # those that could be read

@@ -39,7 +39,7 @@ def summary(run, resumed):
         start = f"resuming after epoch {run.epoch}" + (f" and {run.sample} images" if run.sample else "")
     return (
         f"data        {options.dataset_name}: {len(dataset.paths_A)} A, {len(dataset.paths_B)} B, "
-        f"crops of {options.img_height}×{options.img_width}, "
+        f"crops of {options.img_width}×{options.img_height}, "
         f"{'decoded once' if dataset.cached else anew}\n"
         f"networks    {networks(options)}: {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"

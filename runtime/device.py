@@ -185,8 +185,8 @@ def memory_advice(options, device):
     flags += [*smaller_crop(options), f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
     peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
     return (
-        f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_height}×"
-        f"{options.img_width}, --ngf {options.ngf}, --ndf {options.ndf}{peak}. "
+        f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_width}×"
+        f"{options.img_height}, --ngf {options.ngf}, --ndf {options.ndf}{peak}. "
         f"What helps, the cheapest first: {'; '.join(flags)}"
     )
 

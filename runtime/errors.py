@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from multiprocessing import active_children
 from pathlib import Path
 
 from runtime.files import write
@@ -74,6 +75,10 @@ def describe(error):
         return first_line(error, type(error).__name__)
     if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:
         return f"{error.filename}: {error.strerror}, and a folder is needed there; move it, or name another folder"
+    if isinstance(error, PermissionError) and error.filename:
+        place = Path(os.fsdecode(error.filename))
+        place = place.parent if place.suffix == ".tmp" else place
+        return f"{place}: {error.strerror}; take another, or let this user read and write there"
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
@@ -99,6 +104,7 @@ def exit_cleanly(main):
             interruptible(main)
         finally:
             sys.stdout.flush()
+            end_children()
     except UserError as error:
         stop(str(error), 2)
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -118,6 +124,14 @@ def exit_cleanly(main):
         stop(f"a process that loads images died ({first_line(error, '')}); try a smaller --n_cpu", 2)
     except KeyboardInterrupt:
         stop("interrupted", 130)
+
+
+def end_children():
+    """End the processes that load images. They ignore the signal by which Python would end them, and then wait for
+    them for ever, where an error keeps their loader alive."""
+    for process in active_children():
+        if process.daemon:
+            process.kill()
 
 
 def interruptible(main):

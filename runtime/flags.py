@@ -158,6 +158,8 @@ class Parser(argparse.ArgumentParser):
         others = "; --help shows every flag, docs/migration.md those of other CycleGANs"
         if VALUE_OF_A_SWITCH.match(message):
             others = "; a flag that is on or off takes no value: give --NAME for on, and --no_NAME for off"
+        if message.endswith("expected one argument"):
+            others = "; one that begins with a dash is written behind =: --NAME=-VALUE"
         raise UserError(f"{message}{self.instead_of_unknown(message) or others}")
 
     def instead_of_unknown(self, message):

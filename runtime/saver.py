@@ -75,7 +75,8 @@ class Saver:
         if later:
             move_aside(later, target)
         place = checkpoints.path_of(self.folder, saved["epoch"], saved["sample"])
-        tell(f"what was saved after {place} is now in {target if later else for_grids}")
+        what = "best.pth, chosen by other --features," if later == [best] else f"what was saved after {place}"
+        tell(f"{what} is now in {target if later else for_grids}")
 
     def _write(self, run, write):
         """Call ``write``; where the disk refuses, say so and leave it to the next time. Whether it was written."""

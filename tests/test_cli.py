@@ -444,6 +444,16 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
 # ---- bad input: one line, code 2 ----
 
 
+def test_a_value_that_begins_with_a_dash_is_told_how(refused, workplace):
+    assert refused("cycle_gan", *TINY, "--name", "-lead").endswith("is written behind =: --NAME=-VALUE")
+
+
+@pytest.mark.parametrize("preprocess", ["crop", "none"])
+def test_crops_are_not_compared_with_a_size_to_which_nothing_is_resized(workplace, preprocess):
+    options = parse_training([*TINY, f"--preprocess={preprocess}", "--load_height=8", "--load_width=8"])[0]
+    assert (options.img_height, options.load_height) == (16, 8)
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -513,7 +523,7 @@ def test_a_file_that_is_no_image_is_named_or_skipped_and_counted(workplace, run,
     assert "datasets/tiny/trainA/1.png is not a readable image" in refused("cycle_gan", *TINY, "--n_epochs=1")
     result = run("cycle_gan", *TINY, "--n_epochs=1", "--skip_bad_images")
     assert result.code == 0
-    assert re.search(r"^1 .*images.*trainA/1\.png", result.out, re.M)
+    assert re.search(r"^1 .*image.*trainA/1\.png", result.out, re.M)
 
 
 @pytest.mark.parametrize("zero", ["00", "+0", "-0"])

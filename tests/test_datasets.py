@@ -44,6 +44,7 @@ def test_images_are_found_in_sub_folders_and_through_links_but_not_in_circles(tm
     make_dataset(tmp_path / "set", sides=("a", "b/c"))
     (tmp_path / "set" / "notes.txt").write_text("no image")
     (tmp_path / "set" / ".hidden.png").write_text("no image")
+    make_dataset(tmp_path / "set", sides=("a/.ipynb_checkpoints",))
     (tmp_path / "set" / "loop").symlink_to(tmp_path / "set")
     make_dataset(tmp_path / "elsewhere", sides=("d",), count=1)
     (tmp_path / "set" / "link").symlink_to(tmp_path / "elsewhere")
@@ -51,6 +52,13 @@ def test_images_are_found_in_sub_folders_and_through_links_but_not_in_circles(tm
     found = [os.path.relpath(path, tmp_path / "set") for path in list_images(tmp_path / "set")]
     assert found == sorted(["UPPER.JPG", "a/0.png", "a/1.png", "a/2.png", "b/c/0.png", "b/c/1.png", "b/c/2.png",
                             "link/d/0.png"])  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_hidden_folders_of_an_archive_are_left_out(tmp_path, kind):
+    make_dataset(tmp_path / "in", sides=("a", ".ipynb_checkpoints", "a/.cache"), count=1)
+    archive = shutil.make_archive(str(tmp_path / "trainA"), kind, tmp_path / "in")  # the names in a tar begin with ./
+    assert [os.path.relpath(str(path), archive) for path in list_images(archive)] == ["a/0.png"]
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):

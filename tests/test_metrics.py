@@ -594,6 +594,12 @@ def test_the_best_that_the_disk_refused_gives_way_to_a_worse_one_that_it_takes(w
     assert checkpoints.load("saved_models/tiny", "best")[1]["epoch"] == 3
 
 
+def test_evaluations_without_test_images_are_refused_by_the_flag_that_wants_them(workplace, refused):
+    shutil.rmtree("datasets/tiny/testA")
+    line = refused("cycle_gan", *EVERY, LITE)
+    assert "--eval_interval needs at least 4 images in datasets/tiny/testA" in line
+
+
 def test_test_images_of_which_too_few_can_be_read_are_refused_at_the_start(workplace, refused):
     for number in (3, 4):
         shutil.copy("datasets/tiny/testB/0.png", f"datasets/tiny/testB/{number}.png")

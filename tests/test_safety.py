@@ -173,6 +173,35 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(workplace, numb
     assert not list((workplace / SAVES).glob("*.tmp"))
 
 
+@pytest.mark.parametrize("program", [["cycle_gan.py", *TINY, "--n_epochs=1"], ["test.py", "--dataset_name=tiny"]])
+def test_a_bad_image_ends_a_program_whose_processes_load_images(workplace, program):
+    """They ignore SIGTERM, by which Python would end them."""
+    assert train("--n_epochs=1") in (0, None)
+    for side in ("trainA", "testA"):
+        path = next((workplace / "datasets/tiny" / side).iterdir())
+        path.write_bytes(path.read_bytes()[:600])
+    command = [sys.executable, ROOT / program[0], *program[1:], "--n_cpu=2"]
+    result = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 2 and "is not a readable image" in result.stderr
+
+
+def test_a_program_that_stops_ends_the_processes_that_load_images():
+    code = """
+from datasets import WholeImages, load_one_by_one
+from runtime.errors import UserError, exit_cleanly
+
+def main():
+    for batch in load_one_by_one(WholeImages(["docs/demo.png"] * 3), range(3), 2, False, []):
+        raise UserError("enough")
+
+exit_cleanly(main)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 2 and "enough" in result.stderr
+
+
 def test_loader_processes_that_were_not_forked_leave_signals_to_the_trainer():
     """Python 3.14 forks none; handlers do not come along then."""
     code = """
@@ -662,7 +691,7 @@ ERRORS = {
         full_disk_for_translations, [*TRANSLATE, "--n_cpu=0"], "No space left on device"),
     "out of memory in translation": (
         no_memory_to_translate, [*TRANSLATE, "--n_cpu=0", "--batch_size=4"],
-        "ran out of memory on images of 18×23, 3 at once"),
+        "ran out of memory on images of 23×18, 3 at once"),
     "no library to measure with": (
         no_library, ["evaluate", "--dataset_name=tiny"], "pip install -r requirements-eval.txt"),
     "no backbone for critics on features": (
