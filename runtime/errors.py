@@ -75,11 +75,16 @@ def describe(error):
         return first_line(error, type(error).__name__)
     if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:
         return f"{error.filename}: {error.strerror}, and a folder is needed there; move it, or name another folder"
-    if isinstance(error, PermissionError) and error.filename:
-        place = Path(os.fsdecode(error.filename))
-        place = place.parent if place.suffix == ".tmp" else place
-        return f"{place}: {error.strerror}; take another, or let this user read and write there"
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def not_permitted(error):
+    """What to do where this user may not read or write; None for other errors. A temporary file is its folder's."""
+    if not isinstance(error, PermissionError) or not error.filename:
+        return None
+    place = Path(os.fsdecode(error.filename))
+    place = place.parent if place.suffix == ".tmp" else place
+    return f"{place}: {error.strerror}; take another, or let this user read and write there"
 
 
 def in_a_thread(given):
@@ -117,7 +122,7 @@ def exit_cleanly(main):
             stop(f"{said}; try a smaller --n_cpu, where there is one", 2)
         if error.filename is None and error.errno not in DISK_REFUSES:  # a defect of ours, to be seen whole
             raise
-        stop(describe(error), 2)
+        stop(not_permitted(error) or describe(error), 2)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -1,5 +1,6 @@
 """The command line as a user runs it: train, resume, translate, and every kind of bad input."""
 
+import errno
 import itertools
 import json
 import math
@@ -28,7 +29,7 @@ from reporting.monitor import Monitor
 from reporting.texts import USUAL_FOLDERS, command
 from runtime import checkpoints
 from runtime.device import pick_amp
-from runtime.errors import UserError
+from runtime.errors import UserError, exit_cleanly
 from trainer import CycleGAN
 
 
@@ -442,6 +443,17 @@ def test_translation_skips_and_counts_bad_images(trained, run, refused):
 
 
 # ---- bad input: one line, code 2 ----
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/.0123456789abcdef.tmp"])
+def test_what_is_not_permitted_is_named_by_its_folder_and_with_a_way_out(capsys, name):
+    def main():
+        raise PermissionError(errno.EACCES, "Permission denied", name)
+
+    with pytest.raises(SystemExit) as caught:
+        exit_cleanly(main)
+    line = "mine: Permission denied; take another, or let this user read and write there"
+    assert caught.value.code == 2 and capsys.readouterr().err.strip().endswith(line)
 
 
 def test_a_value_that_begins_with_a_dash_is_told_how(refused, workplace):
