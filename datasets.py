@@ -260,7 +260,7 @@ def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False
                 batch["skipped"].append(error.path)
             yield batch
     finally:
-        del batches  # which ends its processes, also where an error holds on to this frame
+        del batches  # ends its processes now; Python itself would wait for them for ever, since they ignore SIGTERM
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -345,7 +345,7 @@ def check(options):
                 f"--img_{side} must be divisible by {multiple} and at least {least} for --gen_net "
                 f"{options.gen_net} and --dis_net {options.dis_net}, not {crop}"
             )
-        if loaded < crop and options.preprocess not in ("crop", "none"):  # which resize to nothing
+        if loaded < crop and in_use(options, *SCALED):
             raise UserError(f"--img_{side} {crop} is larger than --load_{side} {loaded}, from which it is cut")
 
 

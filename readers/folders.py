@@ -103,10 +103,10 @@ def walk(folder):
         seen.add(real)
         with os.scandir(current) as entries:
             for entry in entries:
-                if is_folder(entry):
-                    waiting += [] if entry.name.startswith(".") else [entry.path]
-                else:
+                if not is_folder(entry):
                     yield entry.path
+                elif not entry.name.startswith("."):
+                    waiting.append(entry.path)
 
 
 def is_folder(entry):

@@ -11,10 +11,9 @@ import sys
 import threading
 import time
 import warnings
-from multiprocessing import active_children
 from pathlib import Path
 
-from runtime.files import write
+from runtime.files import LEFTOVER, write
 
 NOTHING_LEFT = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -83,7 +82,7 @@ def not_permitted(error):
     if not isinstance(error, PermissionError) or not error.filename:
         return None
     place = Path(os.fsdecode(error.filename))
-    place = place.parent if place.suffix == ".tmp" else place
+    place = place.parent if LEFTOVER.fullmatch(place.name) else place
     return f"{place}: {error.strerror}; take another, or let this user read and write there"
 
 
@@ -109,7 +108,6 @@ def exit_cleanly(main):
             interruptible(main)
         finally:
             sys.stdout.flush()
-            end_children()
     except UserError as error:
         stop(str(error), 2)
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -129,14 +127,6 @@ def exit_cleanly(main):
         stop(f"a process that loads images died ({first_line(error, '')}); try a smaller --n_cpu", 2)
     except KeyboardInterrupt:
         stop("interrupted", 130)
-
-
-def end_children():
-    """End the processes that load images. They ignore the signal by which Python would end them, and then wait for
-    them for ever, where an error keeps their loader alive."""
-    for process in active_children():
-        if process.daemon:
-            process.kill()
 
 
 def interruptible(main):

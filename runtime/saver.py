@@ -65,7 +65,9 @@ class Saver:
         it belongs to another course, and the latest is now what this one writes. ``changed``: whether its options are
         others now; if not, curves and grids alone, as a crash leaves them, are those of its own course."""
         later, best = checkpoints.later_than(self.folder, saved), self.folder / "best.pth"
+        what = f"what was saved after {checkpoints.path_of(self.folder, saved['epoch'], saved['sample'])}"
         if saved["options"]["features"] != self.options.features and best.exists() and best not in later:
+            what = what if later else "best.pth, chosen by other --features,"
             later.append(best)  # whose KID does not compare with those to come
         if not later and not (changed and run.monitor.has_later(run.steps)):
             return
@@ -74,8 +76,6 @@ class Saver:
         run.monitor.set_later_aside(run.steps, for_grids, best in later)
         if later:
             move_aside(later, target)
-        place = checkpoints.path_of(self.folder, saved["epoch"], saved["sample"])
-        what = "best.pth, chosen by other --features," if later == [best] else f"what was saved after {place}"
         tell(f"{what} is now in {target if later else for_grids}")
 
     def _write(self, run, write):

@@ -98,15 +98,16 @@ def refused(run):
     return call
 
 
-def run_process(script, *flags, cwd):
+def run_process(script, *flags, cwd, timeout=None):
     """The command line in a process of its own."""
-    return run_python(ROOT / script, *map(str, flags), cwd=cwd)
+    return run_python(ROOT / script, *map(str, flags), cwd=cwd, timeout=timeout)
 
 
-def run_python(*arguments, cwd):
-    """Python in a process of its own, with one thread."""
+def run_python(*arguments, cwd, timeout=None):
+    """Python in a process of its own, with one thread; ``timeout`` in seconds."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 def equal(a, b):

@@ -519,8 +519,19 @@ def test_the_best_by_other_features_is_none(workplace, run, monkeypatch):
     result = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", LITE)
     assert result.code == 0 and "the best so far" in result.out
     assert "were of efficientnet_lite1: from here on, of efficientnet_lite0, they do not compare" in result.err
+    assert "best.pth, chosen by other --features, is now in saved_models/tiny.1" in result.out
     assert checkpoints.load("saved_models/tiny", "latest")[1]["best"]["score"] == 0.3
     assert checkpoints.load("saved_models/tiny.1", "best")[1]["metrics"]["AtoB"]["KID"] == 0.1
+
+
+def test_a_best_alone_that_is_later_is_called_later(workplace, run, monkeypatch):
+    """As a crash between two checkpoints leaves it."""
+    scripted(monkeypatch, 0.3, 0.1, 0.2)
+    assert run("cycle_gan", *EVERY, "--n_epochs=2").code == 0
+    Path("saved_models/tiny/epoch_2.pth").unlink()
+    result = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest")
+    assert "what was saved after saved_models/tiny/epoch_1.pth is now in saved_models/tiny.1" in result.out
+    assert checkpoints.load("saved_models/tiny.1", "best")[1]["epoch"] == 2
 
 
 def test_patience_stops_early_and_survives_a_resume(workplace, run, monkeypatch):
