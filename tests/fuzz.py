@@ -49,7 +49,11 @@ PROGRAMS = {
     "import_weights": tables.IMPORT,
 }
 OFTEN = ["cycle_gan"] * 4 + ["test"] * 4 + ["evaluate", "export", "import_weights"]
-DATA = "tiny", "zipped", "deep"
+DATA = {  # the networks of each data set's run
+    "tiny": ["--recipe=classic", "--dis_net=attention", "--n_residual_blocks=6"],
+    "zipped": [],
+    "deep": [],
+}
 OWN = "saved_models", "images", "results", "out", "exports"  # where a program may write
 PICTURES = ".png", ".jpg", ".tif", ".npy"
 VALUES = ["0", "1", "-1", "2", "7", "0.5", "1e9", "inf", "nan", "", "x", "latest", "best", "datasets", "..", "a/b",
@@ -112,9 +116,8 @@ def make_pristine(place):
             array = np.random.default_rng(number).integers(0, 4096, (24, 26, 2), np.uint16)
             np.save(place / f"datasets/deep/{side}/{number}.npy", array)
     noise_image(0).save(place / "clip.gif", save_all=True, append_images=[noise_image(1)])
-    nets = ["--recipe=classic", "--dis_net=attention", "--n_residual_blocks=6"]
-    for data, more in (("zipped", []), ("deep", []), ("tiny", nets)):
-        finish("cycle_gan.py", *TINY, *more, f"--dataset_name={data}", "--n_epochs=2", "--no_tensorboard", place=place)
+    for data, nets in DATA.items():
+        finish("cycle_gan.py", *TINY, *nets, f"--dataset_name={data}", "--n_epochs=2", "--no_tensorboard", place=place)
     for form in ("onnx", "pytorch-cyclegan"):
         finish("export.py", "--dataset_name=tiny", "--direction=AtoB", f"--format={form}", place=place)
     for file in (place / "exports/tiny").glob("*[!n]"):
@@ -195,7 +198,7 @@ def readable(path):
 
 def flags_for(draw, program):
     """Flags that make a short run, and some that are anything."""
-    data = draw.choice(DATA)
+    data = draw.choice([*DATA])
     flags = [f"--dataset_name={data}"]
     if program in ("cycle_gan", "test"):
         flags.append(f"--n_cpu={draw.choice([0, 0, 0, 0, 1])}")
@@ -204,7 +207,7 @@ def flags_for(draw, program):
         start = draw.choice(
             [
                 ["--epoch=latest", "--n_epochs=3"],
-                ["--epoch=auto", "--n_epochs=3"],
+                [*tiny, *DATA[data], "--epoch=auto", "--n_epochs=3"],  # small as well where no run is found
                 [*tiny, "--n_epochs=1"],
                 [*tiny, "--n_epochs=1", "--init_from=saved_models/tiny"],
             ]
