@@ -102,6 +102,10 @@ class Run:
             if options.compile:
                 needed = f"a step of {self.smallest}; take a smaller --batch_size, or leave --compile out"
             raise UserError(f"{len(self.dataset)} images are too few for {needed}")
+        steps = options.n_epochs * -(-len(self.dataset) // (distributed.WORLD * options.batch_size))  # at most
+        if steps < options.n_critic:
+            made = f"{counted(steps, 'step')} of this run, and no generator would be trained"
+            raise UserError(f"--n_critic {options.n_critic} is more than the {made}; make it smaller, or train longer")
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)

@@ -125,7 +125,8 @@ def measure_model(options, device):
     else:
         path, state = checkpoints.load(Path(options.checkpoint_dir) / options.name, options.epoch)
     folder = download.find_dataset(options)
-    usual = Path(options.results_dir) / path.absolute().parent.name / path.stem / "metrics.json"
+    file = f"metrics_{options.direction}.json" if options.direction else "metrics.json"
+    usual = Path(options.results_dir) / path.absolute().parent.name / path.stem / file
     images = [files_in(source) for source in side_sources(folder)]
     target = file_for_numbers(options, usual, [path, *files_of(chain(*images))])
     trained, domains = state["options"], domains_of(state, options.decoded_limit)

@@ -117,7 +117,8 @@ EVALUATE = {
         Flag("range", ["auto"], "with --real and --fake: the lowest and the highest value", RANGE, several=True),
         *FILES,
         FEATURE_FLAG,
-        Flag("json", None, "file for the numbers (default: metrics.json under --results_dir)"),
+        Flag("json", None, "file for the numbers (default: metrics.json, or metrics_AtoB.json of one direction, "
+             "under --results_dir)"),
         Flag("results_dir", "results", "where numbers go, in a folder for each run and epoch"),
         OVERWRITE,
     ],

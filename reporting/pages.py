@@ -7,7 +7,7 @@ reads it again every few seconds. (A page from a disk may not read a JSON file, 
 import json
 import os
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from runtime import files
 
@@ -28,7 +28,10 @@ def grids_in(folder):
 
 
 def write_results(folder, translations):
-    """The page of ``translations``, tuples (direction, name, path of the input, path of the output), in ``folder``."""
+    """The page of ``translations``, tuples (direction, name, path of the input, path of the output), in ``folder``.
+
+    Those of another direction, which an earlier page there shows, stay on it.
+    """
 
     def address(path):
         try:
@@ -38,7 +41,22 @@ def write_results(folder, translations):
         return quote(os.fsencode(relative.replace(os.sep, "/")))  # names may be in no encoding
 
     results = [[direction, str(name), address(source), address(made)] for direction, name, source, made in translations]
-    write(folder, "results", results)
+    made = {direction for direction, *_ in results}
+    write(folder, "results", sorted([*results, *(row for row in results_in(folder) if row[0] not in made)]))
+
+
+def results_in(folder):
+    """The rows of the page of translations in ``folder`` whose translations are still there."""
+
+    def is_there(row):
+        return len(row) == 4 and os.path.isfile(os.path.join(folder, os.fsdecode(unquote_to_bytes(row[3]))))
+
+    try:
+        with files.open_regular(Path(folder) / "data.js") as file:
+            rows = json.loads(file.read().removeprefix(b"var results = ").removesuffix(b";\n"))
+        return [row for row in rows if all(isinstance(part, str) for part in row) and is_there(row)]
+    except (OSError, ValueError, TypeError, RecursionError):  # missing or damaged: then the page begins anew
+        return []
 
 
 def write(folder, name, data):

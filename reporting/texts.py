@@ -22,7 +22,7 @@ def summary(run, resumed):
     """What is about to happen, in a few lines; ``resumed``: it goes on from a checkpoint of its own."""
 
     def millions(module):
-        return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
+        return f"{sum(p.numel() for p in module.parameters()) / 1e6:.3g} M"
 
     options, device, dataset, amp = run.options, run.device, run.dataset, run.model.amp
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

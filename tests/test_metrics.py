@@ -252,6 +252,10 @@ def test_a_model_is_measured_in_both_directions(workplace, run):
     missing = "they want the same names in both folders, and 3 of 4 are in both; 0 is not."
     assert missing in one.out and missing not in result.out
     assert numbers["BtoA"]["FID"] == pytest.approx(report["numbers"]["BtoA"]["FID"], rel=1e-3)
+    both = Path("results/tiny/epoch_1/metrics.json").read_bytes()
+    assert run("evaluate", "--dataset_name=tiny", LITE, "--direction=AtoB").code == 0
+    alone = json.loads(Path("results/tiny/epoch_1/metrics_AtoB.json").read_text())
+    assert alone["numbers"].keys() == {"AtoB"} and Path("results/tiny/epoch_1/metrics.json").read_bytes() == both
 
 
 def test_what_is_not_translated_is_as_far_as_copies_of_it(workplace, run):

@@ -86,3 +86,29 @@ def test_a_resumed_run_goes_on_with_its_curves(workplace, run):
     after = data("images/tiny/data.js")["series"]["G"]
     assert after[: len(before)] == before and [step for step, _ in after] == sorted({step for step, _ in after})
     assert after[-1][0] == 6
+
+
+def test_the_page_keeps_the_other_direction(tmp_path):
+    for name in ("x.png", "é#.png"):
+        noise_image(0).save(tmp_path / name)
+
+    def directions():
+        return [row[0] for row in data(tmp_path / "data.js")]
+
+    for direction, name in (("BtoA", "é#.png"), ("AtoB", "x.png"), ("AtoB", "x.png")):
+        pages.write_results(tmp_path, [(direction, name, tmp_path / "x.png", tmp_path / name)])
+    assert directions() == ["AtoB", "BtoA"]
+    (tmp_path / "é#.png").unlink()
+    pages.write_results(tmp_path, [("AtoB", "x.png", tmp_path / "x.png", tmp_path / "x.png")])
+    assert directions() == ["AtoB"]
+
+
+DAMAGED = {"empty": "", "number": "var results = 3;\n", "numbers": "[[1, 2, 3, 4]]", "nested": "[" * 10**5}
+DAMAGED["no name"] = '[["", "", "", "\\u0000"]]'
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_page_begins_anew(tmp_path, content):
+    (tmp_path / "data.js").write_text(content)
+    pages.write_results(tmp_path, [])
+    assert data(tmp_path / "data.js") == []

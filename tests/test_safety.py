@@ -671,6 +671,8 @@ ERRORS = {
     "a size that the networks cannot take": (nothing, [*TRAIN, "--img_height=30"], "must be divisible by 4"),
     "a misspelt flag": (nothing, [*TRAIN, "--n_epoch=3"], "did you mean --n_epochs?"),
     "a value out of range": (nothing, [*TRAIN, "--lr=-1"], "must be a number of at least 0"),
+    "more critic steps for each generator step than the run has": (
+        nothing, [*TRAIN, "--n_epochs=2", "--n_critic=7"], "--n_critic 7 is more than the 6 steps of this run"),
     "no such device": (nothing, [*TRAIN, "--gpu_ids=99"], "--device cuda:99 is not available here"),
     "`--epoch N` without such a checkpoint": (nothing, [*RESUME, "--epoch=7"], "there is no checkpoint after epoch 7"),
     "a checkpoint that keeps only the generators": (
@@ -749,6 +751,7 @@ REMEDIES = {
     "a size that the networks cannot take": "take a size that is divisible by the number that it names",
     "a misspelt flag": "use the spelling that it suggests",
     "a value out of range": "take a value in the range that it names",
+    "more critic steps for each generator step than the run has": "take a smaller `--n_critic`, or train longer",
     "no such device": "leave it out, or take another",
     "`--epoch N` without such a checkpoint": "take one of the epochs that it lists, or `latest`",
     "a checkpoint that keeps only the generators": "resume from a newer one",
