@@ -55,7 +55,7 @@ def usual_order():
 class InTheMainThread:
     """Takes the place of the threads that write."""
 
-    def __init__(self, count):
+    def __init__(self):
         self.save = save_image
 
     def __enter__(self):

@@ -1,6 +1,7 @@
 """The benchmarks keep up with what they measure: each can be imported, and the small ones run."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -32,14 +33,20 @@ def test_all_can_be_imported():
         "kernels.py --convolutions 1x128x128x8 --doubled 1x8x8x8 --gradients 1x8x8x8x3 --norms 1x4x8x8 --positions 16"
         " --rounds 1",
         "communication.py --size 32 --steps 1 -- --ngf=4 --ndf=4 --n_residual_blocks=1",
-        "translate.py --size 64 --images 2 --rounds 1 --ways bf16 -- --ngf=4 --n_residual_blocks=1",
+        "translate.py --size 64 --images 2 --rounds 1 --ways bf16 'written in the main thread' -- --ngf=4",
         "operations.py --recipes attention --size 32 --steps 1 -- --ngf=4 --ndf=4",
     ],
     ids=lambda line: line.split(".")[0],
 )
 def test_small_ones_run(line):
-    script, *flags = line.split()
+    script, *flags = shlex.split(line)
     result = python(ROOT / "benchmarks" / script, *flags)
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_ways_to_translate_replace_is_there():
+    enter_all = "for _, replaced in translate.WAYS.values():\n    with replaced():\n        pass"
+    result = python("-c", f"import sys; sys.path.insert(0, 'benchmarks')\nimport translate\n{enter_all}")
     assert result.returncode == 0, result.stderr
 
 
