@@ -7,6 +7,7 @@ every option has its value, and those that depend on others are worked out.
 import importlib.util
 import sys
 from itertools import chain
+from pathlib import Path
 
 from inference.flags import (
     APP,
@@ -197,7 +198,10 @@ def parse_training(argv=None):
 
 def parse_translation(argv=None):
     """The command line of test.py: its options."""
-    return parse(TRANSLATE, "Translate images with a trained CycleGAN.", argv)[0]
+    options, given = parse(TRANSLATE, "Translate images with a trained CycleGAN.", argv)
+    if options.onnx and not given.keys() & {"name", "dataset_name"}:
+        options.name = Path(options.onnx).absolute().parent.name  # exports/NAME/AtoB.onnx
+    return options
 
 
 def parse_evaluation(argv=None):
@@ -345,7 +349,7 @@ def check(options):
                 f"--img_{side} must be divisible by {multiple} and at least {least} for --gen_net "
                 f"{options.gen_net} and --dis_net {options.dis_net}, not {crop}"
             )
-        if loaded < crop and in_use(options, *SCALED):
+        if loaded < crop and in_use(options, *(SCALED_BOTH if side == "height" else SCALED)):
             raise UserError(f"--img_{side} {crop} is larger than --load_{side} {loaded}, from which it is cut")
 
 

@@ -183,7 +183,11 @@ def departures(now, saved):
     """In which ways a resumed run, at the position ``now``, is not quite the ``saved`` one: a list of lines."""
     lines = []
     if saved["data"] != now["data"]:
-        lines.append(f"the training images changed: they were {saved['data']}, now they are {now['data']}")
+        before, after = (
+            ", ".join(f"{count:,} {what} of {side}" for side, told in data.items() for what, count in told.items())
+            for data in (saved["data"], now["data"])
+        )
+        lines.append(f"the training images changed: there were {before}; now there are {after}")
     if (before := saved.get("arithmetic", now["arithmetic"])) != now["arithmetic"]:
         lines.append(
             f"the run was computed on {before}, now on {now['arithmetic']}: it goes on, but what comes is no longer "

@@ -460,9 +460,16 @@ def test_a_value_that_begins_with_a_dash_is_told_how(refused, workplace):
     assert refused("cycle_gan", *TINY, "--name", "-lead").endswith("is written behind =: --NAME=-VALUE")
 
 
-@pytest.mark.parametrize("preprocess", ["crop", "none"])
-def test_crops_are_not_compared_with_a_size_to_which_nothing_is_resized(workplace, preprocess):
-    options = parse_training([*TINY, f"--preprocess={preprocess}", "--load_height=8", "--load_width=8"])[0]
+@pytest.mark.parametrize(
+    ("preprocess", "sizes"),
+    [
+        ("crop", ["--load_height=8", "--load_width=8"]),
+        ("none", ["--load_height=8", "--load_width=8"]),
+        ("scale_width_and_crop", ["--load_height=8"]),
+    ],
+)
+def test_crops_are_not_compared_with_a_size_to_which_nothing_is_resized(workplace, preprocess, sizes):
+    options = parse_training([*TINY, f"--preprocess={preprocess}", *sizes])[0]
     assert (options.img_height, options.load_height) == (16, 8)
 
 

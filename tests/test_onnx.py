@@ -140,6 +140,8 @@ def test_as_a_user_would(workplace, run, refused):
             np.asarray(Image.open(p), int) for p in (path, f"results/tiny/AtoB/AtoB/{path.name}")
         )
         assert np.abs(torch_image - onnx_image).max() <= 1
+    alone = run("test", "--onnx=exports/tiny/AtoB.onnx", "--input=datasets/tiny/testA", "--n_cpu=0")
+    assert alone.code == 0 and (workplace / "results/tiny/AtoB/input/AtoB/0.png").exists()
     assert "translates AtoB, not" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--direction=BtoA")
     assert "--tile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--tile=64")
     assert "--compile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--compile")

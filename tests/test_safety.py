@@ -495,7 +495,8 @@ def test_each_start_is_recorded_and_changed_data_warned_of(workplace, run):
     assert run("cycle_gan", *TINY, "--n_epochs=1", "--lambda_cyc=7").code == 0
     noise_image(77).save("datasets/tiny/trainB/new.png")
     result = run("cycle_gan", "--dataset_name=tiny", "--epoch=1", "--n_epochs=2", "--n_cpu=0")
-    assert result.code == 0 and "warning: the training images changed" in result.err
+    assert result.code == 0 and "warning: the training images changed: there were 3 images of A, " in result.err
+    assert "; now there are 3 images of A, " in result.err and " bytes of A, 4 images of B, " in result.err
     first, second = map(json.loads, (workplace / SAVES / "runs.jsonl").read_text().splitlines())
     assert (first["from_step"], second["from_step"]) == (0, 3)
     assert first["options"]["lambda_cyc"] == second["options"]["lambda_cyc"] == 7
