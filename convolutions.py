@@ -36,12 +36,18 @@ class ReflectConv2d(nn.Conv2d):
 class Conv2d(nn.Conv2d):
     """Torch's convolution, padded by zeros, with a stride, and nothing else; see ``convolve``."""
 
+    def __init__(self, channels_in, channels_out, kernel_size, stride=1, padding=0):
+        super().__init__(channels_in, channels_out, kernel_size, stride, padding)
+
     def forward(self, x):
         return convolve(x, self.weight, self.bias, self.stride[0], self.padding[0])
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """Torch's transposed convolution, with a stride and paddings, and nothing else; see ``convolve_transposed``."""
+
+    def __init__(self, channels_in, channels_out, kernel_size, stride=1, padding=0, output_padding=0):
+        super().__init__(channels_in, channels_out, kernel_size, stride, padding, output_padding)
 
     def forward(self, x):
         sizes = self.stride[0], self.padding[0], self.output_padding[0]
@@ -230,11 +236,16 @@ def in_pairs(layers):
     ``convolve_doubled`` computes as (upsampling, convolution)."""
     layers = pairwise((*layers, None))
     for layer, after in layers:
-        if doubles(layer) and isinstance(after, ReflectConv2d) and after.kernel_size == (3, 3):
+        if doubles(layer) and reflects(after) and after.kernel_size == (3, 3):
             yield layer, after
             next(layers)
         else:
             yield layer, None
+
+
+def reflects(layer):
+    """Whether a layer is a ReflectConv2d, and no class of it with a way of its own."""
+    return isinstance(layer, ReflectConv2d) and type(layer).forward is ReflectConv2d.forward
 
 
 def doubles(layer):

@@ -109,6 +109,7 @@ class Run:
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)
+        self.model.check_readable()
         if not distributed.is_main():
             torch.manual_seed(options.seed + 2**32 * distributed.RANK)  # the same weights, but dropout of its own
         self.saver = Saver(self.saves, options)

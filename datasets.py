@@ -93,6 +93,7 @@ class Cache:
                 return made
             array[:] = made
             self.known[index] = True
+        array.flags.writeable = False  # else what changes a crop in place would change it for the rest of the run
         return array
 
 

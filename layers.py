@@ -100,8 +100,10 @@ def norm_classes():
 
 
 def mixes_samples(network):
-    """Whether what comes out for an image depends on the others of its batch, as under batch norm."""
-    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    """Whether what comes out for an image depends on the others of its batch: under batch norm, and where a module says
+    so of itself by an attribute of this name."""
+    kinds = nn.BatchNorm2d, nn.SyncBatchNorm
+    return any(isinstance(part, kinds) or getattr(part, "mixes_samples", False) for part in network.modules())
 
 
 def run_stages(stages, x, checkpoint_activations):

@@ -265,7 +265,8 @@ class GeneratorObjective(nn.Module):
     def _losses(self, source, target, x, y):
         """Apart from ``forward``, whose context managers would break the graph that torch.compile makes of this."""
         direction = self._direction(source, target, x, y)
-        values = {name: term(direction) for name, (_, term) in self.terms.items()}
+        with torch.autocast(x.device.type, enabled=False):  # losses are float32, whatever the networks compute in
+            values = {name: term(direction) for name, (_, term) in self.terms.items()}
         total = weighted_sum(self.terms, values) / 2
         return GeneratorLosses(total, {name: x.detach() for name, x in values.items()}, direction.fake.detach())
 
@@ -308,7 +309,8 @@ class CriticObjective(nn.Module):
     def _losses(self, due_now, real_A, fake_A, real_B, fake_B):
         """As in GeneratorObjective."""
         judged = self._judge(self.D_A, real_A, fake_A), self._judge(self.D_B, real_B, fake_B)
-        values = [{name: term(one) for name, (_, term) in due_now.items()} for one in judged]
+        with torch.autocast(real_A.device.type, enabled=False):
+            values = [{name: term(one) for name, (_, term) in due_now.items()} for one in judged]
         total = sum(weighted_sum(due_now, one) for one in values)
         terms = {name: sum(one[name].detach() for one in values) / 2 for name in due_now}
         scores = {

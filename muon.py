@@ -21,7 +21,8 @@ class Muon(torch.optim.Adam):
     A gradient mostly points in a few directions, which Adam follows; Muon goes as far in all the others. A convolution
     counts as a matrix of its first axis × all the rest. The root mean square of a step, where all directions are in the
     gradient, is ``SCALE`` times lr. So one learning rate serves both kinds of weights, as in
-    https://arxiv.org/abs/2502.16982, which has 0.2 in the place of ``SCALE``.
+    https://arxiv.org/abs/2502.16982, which has 0.2 in the place of ``SCALE``. ``keywords`` are Adam's, and hold for its
+    weights alone: so does weight decay.
     """
 
     SCALE = 2

@@ -33,9 +33,9 @@ from registry import (
     OPTIMIZERS,
     PENALTIES,
     RECIPES,
+    crops_for,
     networks_with,
     parameters,
-    sizes_for,
     weighted_by,
 )
 from runtime.errors import UserError, did_you_mean, tell
@@ -289,7 +289,7 @@ def adapt_to_images(options, given, channels, size=None):
     """
     options.channels_A, options.channels_B = channels["A"], channels["B"]
     if size:
-        multiple, _ = sizes_for(options)
+        multiple, _ = crops_for(options)
         options.img_height, options.img_width = (side - side % multiple for side in size)
         options.load_height, options.load_width = options.img_height, options.img_width
     if options.channels_A != options.channels_B:
@@ -340,8 +340,7 @@ def check(options):
         raise UserError(f"--dis_net {options.dis_net} has no second derivative: it goes with --penalty none")
     if options.checkpoint_activations and options.norm == "batch":
         raise UserError("--checkpoint_activations would count each batch twice in the averages of --norm batch")
-    multiple, least = sizes_for(options)
-    least = max(least, critic.min_size)
+    multiple, least = crops_for(options)
     for side in ("height", "width"):
         crop, loaded = getattr(options, f"img_{side}"), getattr(options, f"load_{side}")
         if crop < least or crop % multiple:

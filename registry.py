@@ -132,6 +132,12 @@ def sizes_for(options):
     return math.lcm(*(network.multiple for network in networks)), max(network.min_size for network in networks)
 
 
+def crops_for(options):
+    """What sides crops need to train with: as ``sizes_for``, for the critics as well."""
+    (multiple, least), critic = sizes_for(options), CRITICS[options.dis_net]
+    return math.lcm(multiple, critic.multiple), max(least, critic.min_size)
+
+
 def load(entry):
     """The class or function that ``entry`` names."""
     module, name = entry.where.split(":")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from options import TRAIN, check
-from registry import RECIPES
+from registry import RECIPES, networks_with
 from reporting.texts import finished
 from runtime import checkpoints, distributed
 from runtime.errors import UserError, tell
@@ -88,9 +88,9 @@ def start_from(given, saved):
     """
     anew = {"seed", "init_from", "optimizer", *(["dis_net"] if "recipe" in given else [])}  # a recipe's own critics
     shape = {name: saved[name] for name in FIXED if name in saved and name not in anew}
-    of_critics = "recipe", "dis_net", "ndf", "backbone", "feature_size", "feature_mixing"
-    of_files = "range_A", "range_B", "pages", "slice_axis", "nan", "mask_threshold"
-    of_generators = [name for name in shape if name not in of_critics + of_files]
+    of_critics = [name for name in shape if {net for net, *_ in networks_with(name)} == {"dis_net"}]
+    of_files = ["range_A", "range_B", "pages", "slice_axis", "nan", "mask_threshold"]
+    of_generators = [name for name in shape if name not in ["recipe", "dis_net", *of_critics, *of_files]]
     check_agreement(of_generators, given, saved, "leave the flag out to start from it, or leave --init_from out")
     recipe = RECIPES[{**shape, **given}["recipe"]]
     options = complete(TRAIN, {**recipe, **shape, **given})

@@ -12,11 +12,11 @@ from layers import mixes_samples
 from losses import CriticObjective, GeneratorObjective, both_directions, critic_terms, generator_terms
 from models import SelfAttention
 from registry import AUGMENTATIONS, OPTIMIZERS, load
-from runtime import distributed
+from runtime import checkpoints, distributed
 from runtime.device import autocast, memory_format, pick_amp
 from runtime.errors import UserError, first_line
 from spectral_norm import one_power_iteration
-from translators import Translators, check_shapes, load_weights
+from translators import Translators, check_generators, check_shapes, load_weights, without_memory
 from utils import EMA, RandomState, ReplayBuffer, augmented, lr_factor
 
 
@@ -69,6 +69,16 @@ class CycleGAN:
         """The generators in training; the averaged ones, which translate, are ``average.module``."""
         return self.generator_objective.translators
 
+    def check_readable(self):
+        """Raise UserError where a checkpoint of these networks could be written, but not be read again."""
+        networks = {"generators": self.average.module, "critic_objective": self.critic_objective}
+        for network in networks.values():
+            checkpoints.check_readable(network)
+        weights = {name: network.state_dict() for name, network in networks.items()}
+        state = {"options": vars(self.options), **weights, "training": weights}
+        check_generators(state)
+        check_critics(state)
+
     def start_from(self, source):
         """Begin with the generators of the checkpoint ``source``, and with the critics that an imported one may have.
 
@@ -86,7 +96,7 @@ class CycleGAN:
         """Set what depends on the epochs done, and on the share ``spent`` of the time: the learning rate, and whether
         learned masks are fixed."""
         by_epoch = lr_factor(epoch, self.options.n_epochs, self.options.decay_epoch)
-        self.scale_lr(by_epoch * lr_factor(spent, 1, 0.5))
+        self.scale_lr(by_epoch * (lr_factor(spent, 1, 0.5) if self.options.minutes else 1))
         masks = self.translators.masks
         before = masks.frozen
         masks.start_epoch(epoch)
@@ -95,9 +105,9 @@ class CycleGAN:
                 buffer.images.clear()
 
     def scale_lr(self, factor):
-        """Set the learning rate to ``factor`` times ``--lr``."""
+        """Set the learning rates to ``factor`` times those that the optimizers began with: ``--lr``."""
         for group in self.optimizer_G.param_groups + self.optimizer_D.param_groups:
-            group["lr"] = factor * self.options.lr
+            group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
 
     def updates(self, step):
         """The updates of training step ``step``, in order; each takes a batch and returns what the log shows."""
@@ -249,7 +259,7 @@ SHARED = {  # what of a CycleGAN is saved once for all processes, and how it is 
 
 def check_critics(state):
     """Raise UserError where a checkpoint does not hold the critics of its options; before they get any memory."""
-    with torch.device("meta"):
+    with without_memory():
         critics = {f"D_{side}": build_critic(Namespace(**state["options"]), side) for side in "AB"}
     check_shapes(torch.nn.ModuleDict(critics), state["training"]["critic_objective"])
 

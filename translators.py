@@ -7,6 +7,7 @@ A mask is N×1×H×W in [0, 1]; the translation of x is mask · G(x) + (1 − ma
 
 import reprlib
 from argparse import Namespace
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from readers.domains import domains_of
 from registry import MASKS, build, sizes_for
 from runtime import checkpoints
 from runtime.device import memory_format, pick_device
-from runtime.errors import UserError, counted, dimensions
+from runtime.errors import UserError, counted, dimensions, first_line
 from spectral_norm import fold_spectral_norm
 
 GENERATOR_NAMES = ("G_AB", "G_BA")
@@ -209,8 +210,22 @@ def assemble(state):
 
 def check_generators(state):
     """Raise UserError where a checkpoint does not hold the generators of its options; before they get any memory."""
-    with torch.device("meta"):
+    with without_memory():
         check_shapes(assemble(state), state["generators"])
+
+
+@contextmanager
+def without_memory():
+    """Networks that are built inside have shapes, and no numbers. Raises UserError where one needs them there."""
+    try:
+        with torch.device("meta"):
+            yield
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            "a network cannot be built without memory, as those of checkpoints are at first "
+            f"({first_line(error, type(error).__name__)}); where its constructor computes with numbers, let it take "
+            "those of Python or NumPy instead of tensors"
+        ) from error
 
 
 def check_shapes(network, weights):

@@ -40,7 +40,7 @@ from runtime import pickles
 from runtime.errors import UserError, describe, did_you_mean, warn
 from runtime.files import open_regular, replacing
 from runtime.flags import as_flag, complete
-from runtime.weights import FLOATS
+from runtime.weights import FLOATS, WHOLE
 
 FORMAT = 4
 OLD_DEFAULTS = {"penalty_interval": 1, "optimizer": "adam"}  # of flags that older checkpoints lack
@@ -207,7 +207,7 @@ def is_weight(value):
     return (
         torch.is_tensor(value)
         and (value.device.type, value.layout) == ("cpu", torch.strided)
-        and value.dtype in (*FLOATS, torch.int64)  # whole numbers count steps
+        and value.dtype in (*FLOATS, *WHOLE)
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()  # no row counts twice
         and bool(value.isfinite().all())
     )
@@ -227,6 +227,17 @@ def are_critics(value):
 
 def are_origins(value):
     return is_dict(value) and all(is_dict(file) and are_names([*file, *file.values()]) for file in value.values())
+
+
+def check_readable(network):
+    """Raise UserError where a buffer of ``network`` could be written to a checkpoint, but not be read again."""
+    parameters = dict(network.named_parameters())
+    for name, value in network.state_dict().items():
+        if torch.is_tensor(value) and name not in parameters and not is_weight(value.cpu()):
+            raise UserError(
+                f"the buffer {name} could not be read from a checkpoint again: that takes finite numbers, each in a "
+                "place of its own; one that is always the same may be registered with persistent=False"
+            )
 
 
 CONTENT = {

@@ -12,6 +12,7 @@ from runtime.files import open_regular
 
 SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch's variable
 FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
+WHOLE = torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
 LARGEST = 2**30  # bytes; the published generators have 46 MB
 
 
