@@ -210,11 +210,11 @@ class FeaturesAndPatches(nn.Module):
     """A FeatureCritic beside a 70×70 PatchGAN: N×C×H×W in [-1, 1] to the scores of both, N×K×H'×W'.
 
     The former knows what things look like, and hardly sees whether a surface is black or white; the latter sees every
-    pixel. It pulls with a fifth of the former's force (``Balanced``): enough to fill outlines. As strong as the former
+    pixel. It pulls with a tenth of the former's force (``Balanced``): enough to fill outlines. As strong as the former
     it spoils textures (docs/experiment-notes.md).
     """
 
-    PATCH_SHARE = 0.2
+    PATCH_SHARE = 0.1
 
     def __init__(
         self,

@@ -131,7 +131,7 @@ def test_the_second_of_two_critics_pulls_with_its_share_at_each_image(scales):
     torch.testing.assert_close(only, torch.full_like(x, 2))
 
 
-def test_patches_pull_with_a_fifth_of_the_force_of_features():
+def test_patches_pull_with_a_tenth_of_the_force_of_features():
     critic, x = FeaturesAndPatches(ndf=4).double().eval(), images(0, torch.double).requires_grad_()
 
     def pull(scores):
@@ -143,7 +143,7 @@ def test_patches_pull_with_a_fifth_of_the_force_of_features():
     of_features = critic.features(x)
     of_patches = torch.nn.functional.interpolate(critic.patches(x), of_features.shape[2:])
     features, patches = pull(of_features), pull(of_patches)
-    expected = features + 0.2 * length(features) / length(patches) * patches
+    expected = features + 0.1 * length(features) / length(patches) * patches
     torch.testing.assert_close(pull(critic(x)), expected)
 
 

@@ -419,9 +419,7 @@ def test_a_convolution_with_gradients_by_patches_is_torchs(
     kind, torchs = (
         (convolutions.ConvTranspose2d, nn.ConvTranspose2d) if transposed else (convolutions.Conv2d, nn.Conv2d)
     )
-    ours, plain = (
-        layer(channels, filters, size, stride, padding, dtype=torch.double, **more) for layer in (kind, torchs)
-    )
+    ours, plain = (layer(channels, filters, size, stride, padding, **more).double() for layer in (kind, torchs))
     plain.load_state_dict(ours.state_dict())
     x, found = torch.randn(2, channels, 9, 12, dtype=torch.double, requires_grad=True), []
     for layer, avx2 in ((plain, False), (ours, True)):
