@@ -44,6 +44,8 @@ def main():
         set_tf32(options.tf32)
         with explained_errors(options, device), tuned_kernels(True):
             run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
+            if saved is None:  # else a checkpoint of these networks has been read
+                run.model.check_readable()
             with run.saver.alone(run.images, before) if distributed.is_main() else nullcontext():
                 run.start(saved, source)
                 del beginning, saved, source  # which hold the tensors of a checkpoint
@@ -109,7 +111,6 @@ class Run:
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)
-        self.model.check_readable()
         if not distributed.is_main():
             torch.manual_seed(options.seed + 2**32 * distributed.RANK)  # the same weights, but dropout of its own
         self.saver = Saver(self.saves, options)

@@ -229,11 +229,15 @@ def without_memory():
 
 
 def check_shapes(network, weights):
-    """Raise UserError where the state_dict ``weights`` of a checkpoint is not one of ``network``."""
-    wanted, found = (
-        {name: dimensions(x.shape) if torch.is_tensor(x) else "no tensor" for name, x in part.items()}
-        for part in (network.state_dict(), weights)
-    )
+    """Raise UserError where the state_dict ``weights`` of a checkpoint is not one of ``network``: by name, shape, and
+    whether it holds fractions or whole numbers."""
+
+    def shape(x):
+        if not torch.is_tensor(x):
+            return "no tensor"
+        return dimensions(x.shape) + (", whole" if not x.is_floating_point() else "")
+
+    wanted, found = ({name: shape(x) for name, x in part.items()} for part in (network.state_dict(), weights))
     if differing := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
         first = differing[0]
         there, here = (shapes.get(first, "absent") for shapes in (found, wanted))
