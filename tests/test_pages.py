@@ -38,6 +38,7 @@ def test_the_page_of_a_training_run(workplace, run):
     assert "http" not in html and "style.css" not in html and "#curves {" in html  # no network, and no second file
     page = rendered(workplace / "images/tiny/index.html")
     assert "tiny: step 6" in page and 'src="6.png"' in page and 'max="2"' in page
+    assert '<div id="samples">' in page
     assert page.count("<polyline") >= len(run_data["series"]) and "points=" in page
     assert "<td>img_height</td><td>16</td>" in page
 
@@ -46,7 +47,7 @@ def test_a_run_without_grids_has_a_page_of_curves(workplace, run):
     assert run("cycle_gan", *TINY, "--n_epochs=1", "--sample_interval=0").code == 0
     assert data("images/tiny/data.js")["grids"] == []
     page = rendered(workplace / "images/tiny/index.html")
-    assert "tiny: step 3" in page and "<polyline" in page
+    assert "tiny: step 3" in page and "<polyline" in page and '<div id="samples" hidden="">' in page
 
 
 def test_the_page_of_translations(workplace, run):
