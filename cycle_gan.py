@@ -114,19 +114,20 @@ class Run:
         if not distributed.is_main():
             torch.manual_seed(options.seed + 2**32 * distributed.RANK)  # the same weights, but dropout of its own
         self.saver = Saver(self.saves, options)
-        self.monitor = Monitor(self.images, options, device, self.model.translators, folder, self.dataset)
+        self.monitor = Monitor(self.images, options, device, self.model.translators, folder, self.dataset, self.headers)
 
     def loop(self, stop):
         """Train until the last epoch is done, or time, a signal or ``--patience`` ends it; returns the signal, or 0."""
         model, monitor, saver = self.model, self.monitor, self.saver
         (spent,) = distributed.all_reduce_max(self.time.share())
         with monitor.progress(self):
-            if monitor.unmeasured:
+            if made_up_for := monitor.unmeasured:
                 monitor.evaluate(self, stop)
                 if signal := distributed.all_reduce_max(stop.received)[0]:
                     return signal
-            if self.epoch == self.options.n_epochs:  # resumed where nothing is left to train
+            if self.epoch == self.options.n_epochs or (made_up_for and spent >= 1):  # nothing is left to train
                 saver.save(self)
+                return 0
             for batch in self.batches():
                 self.steps += 1
                 model.set_schedule(self.epoch, spent)
@@ -147,6 +148,9 @@ class Run:
                     monitor.show(self)  # stops at a value that is not finite, before it is saved
                 if monitor.grid_due(self):
                     monitor.save_grid(self)
+                if spent >= 1 and not signal and monitor.last_evaluation_due(self):
+                    monitor.evaluate(self, stop)
+                    (signal,) = distributed.all_reduce_max(stop.received)
                 if due or ends:
                     saver.save(self)
                 if ends:
@@ -230,8 +234,8 @@ class Run:
             tell(f"{counted(len(skipped), 'image')} could not be read, others took their place: {names}")
         if why := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({why}); make room, then {texts.how_to_go_on(options)}")
-        (unmeasured,) = distributed.all_reduce_max(monitor.unmeasured)
-        if signal and (unmeasured or self.epoch < options.n_epochs):
+        unmeasured, spent = distributed.all_reduce_max(monitor.unmeasured, self.time.share())
+        if signal and (unmeasured or self.epoch < options.n_epochs and spent < 1):
             tell(f"stopped after step {self.steps}, which is saved; {texts.how_to_go_on(options)}")
             raise SystemExit(128 + int(signal))
         monitor.end(self)

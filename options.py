@@ -171,10 +171,14 @@ TRAIN = {
     ],
     "output": [
         Flag("sample_interval", 100, "steps between sample grids; 0 for none", NATURAL),
-        Flag("checkpoint_interval", 5, "epochs between checkpoints; 0 for one at the end", NATURAL),
-        Flag("checkpoint_every", "0", "steps between checkpoints besides, or minutes as in 10m; 0 for none", interval),
+        Flag("checkpoint_interval", lambda options: 0 if options.minutes else 5,
+             "epochs between checkpoints; 0 for one at the end (default: 5; with --minutes 0)", NATURAL),
+        Flag("checkpoint_every", lambda options: "10m" if options.minutes else "0",
+             "steps between checkpoints besides, or minutes as in 10m; 0 for none (default: 0; with --minutes 10m)",
+             interval),
         Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone", POSITIVE),
-        Flag("eval_interval", 0, "epochs between evaluations on the test folders (evaluate.py); 0 for none", NATURAL),
+        Flag("eval_interval", 0, "epochs between evaluations on the test folders (evaluate.py), with "
+             "--minutes once more at the end; 0 for none", NATURAL),
         FEATURE_FLAG._replace(needs=("eval_interval",)),
         Flag("patience", 0, "stop after so many evaluations in a row that are not the best; 0 for never", NATURAL),
         Flag("tensorboard", lambda options: importlib.util.find_spec("tensorboard") is not None,

@@ -16,7 +16,7 @@ from readers.domains import PICTURES
 from readers.files import BadImage, Contents, as_place, reading
 from readers.formats import check, contents
 from runtime import files, jsonl
-from runtime.errors import UserError, tell
+from runtime.errors import UserError, describe, tell, warn
 
 FILE = "headers.jsonl"  # beside a run's checkpoints
 THREADS, AT_ONCE = 16, 64  # they wait for a disk, not for a processor; how many images each takes at a time
@@ -83,6 +83,9 @@ class KnownHeaders:
             rows = jsonl.read(self.path, fits)
         except FileNotFoundError:  # another process moved it just now
             rows = []
+        except OSError as error:
+            warn(f"headers are read anew, since those of an earlier start cannot be ({describe(error)})")
+            rows = []
         self.before = {row["path"]: (row["key"], row["header"]) for row in rows}
 
     def __call__(self, place, ways):
@@ -103,7 +106,10 @@ class KnownHeaders:
         """Keep what this start has found for the next one, and no longer in memory."""
         if self.news or len(self.now) < len(self.before) or not self.path.exists():
             rows = ({"path": path, "key": key, "header": plain(header)} for path, (key, header) in self.now.items())
-            jsonl.write(self.path, rows)
+            try:
+                jsonl.write(self.path, rows)
+            except OSError as error:
+                warn(f"headers are not remembered for the next start ({describe(error)})")
         self.before, self.now = {}, {}
 
 

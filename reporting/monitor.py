@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from datasets import sample_images
 from readers.folders import find_side, has_images, list_images
-from readers.headers import read_headers
+from readers.headers import read_header, read_headers
 from reporting import metrics, pages
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite
@@ -24,21 +24,23 @@ SAMPLE_ROWS = 6
 
 
 class Monitor:
-    """Watches one run. ``folder`` takes its output; ``data`` is the data set's folder, ``dataset`` what it trains on.
+    """Watches one run. ``folder`` takes its output; ``data`` is the data set's folder, ``dataset`` what it trains on,
+    and ``headers`` a function as ``read_header``.
 
-    ``stalled``: whether ``--patience`` is at an end. ``unmeasured``: whether the last evaluation was broken off.
+    ``stalled``: whether ``--patience`` is at an end. ``unmeasured``: whether the last evaluation was broken off, and
+    ``evaluated`` the step after which it was.
     """
 
-    def __init__(self, folder, options, device, translators, data, dataset):
+    def __init__(self, folder, options, device, translators, data, dataset, headers=read_header):
         self.folder, self.options = Path(folder), options
         check_tensorboard(options)
         self.losses, self.skipped = LossLog(), set()
         self.domains = dataset.domains
         paths = {"A": dataset.paths_A, "B": dataset.paths_B}
         if options.sample_interval and distributed.is_main():
-            shown = (grid_images(data, side, paths[side], options, self.domains[side]).to(device) for side in "AB")
-            self.grid = SampleGrid(*shown, self.domains)
-        self.best, self.stalled, self.unmeasured = metrics.Best(), False, False
+            shown = (grid_images(data, side, paths[side], options, self.domains[side], headers) for side in "AB")
+            self.grid = SampleGrid(*(images.to(device) for images in shown), self.domains)
+        self.best, self.stalled, self.unmeasured, self.evaluated = metrics.Best(), False, False, None
         self.bar = self.evaluation = None
         if options.eval_interval and distributed.is_main():
             self.evaluation = build_evaluation(data, options, device, translators, self.domains)
@@ -146,9 +148,14 @@ class Monitor:
         every = self.options.eval_interval
         return every and run.sample == 0 and run.epoch % every == 0
 
+    def last_evaluation_due(self, run):
+        """Whether the state that ``--minutes`` ends with, the only one with a learning rate near 0, is unmeasured."""
+        return bool(self.options.eval_interval) and self.evaluated != run.steps
+
     def evaluate(self, run, stop):
         """Measure the averaged generators; keep them if they are the best so far. The StopSignal ``stop`` breaks it
         off, since who sent it may not wait so long: torchrun gives its processes half a minute."""
+        self.evaluated = run.steps
         if not distributed.is_main():
             self.unmeasured = False  # which the main process alone knows
             return
@@ -174,10 +181,12 @@ def rate(bar):
     return shown["rate"] or (shown["n"] - shown["initial"]) / max(shown["elapsed"], 1e-9)
 
 
-def grid_images(data, side, train_paths, options, domain):
-    """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one."""
+def grid_images(data, side, train_paths, options, domain, read):
+    """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one.
+
+    ``read``: as ``read_header``."""
     if has_images(test := find_side(data, "test", side)):
-        chosen = list(read_headers(list_images(test, domain), options.skip_bad_images, domain))
+        chosen = list(read_headers(list_images(test, domain), options.skip_bad_images, domain, read))
     else:
         tell(f"{test} holds no images: sample grids show training images")
         chosen = train_paths

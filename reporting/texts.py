@@ -10,7 +10,8 @@ import torch
 from readers.folders import find_side, has_images
 from reporting.metrics import best_so_far, left_unmeasured
 from runtime import checkpoints, distributed
-from runtime.device import smaller_crop
+from runtime.device import computes, smaller_crop
+from runtime.errors import counted
 from runtime.flags import ENDLESS, as_flag
 from utils import lr_factor
 
@@ -24,16 +25,13 @@ def summary(run, resumed):
     def millions(module):
         return f"{sum(p.numel() for p in module.parameters()) / 1e6:.3g} M"
 
-    options, device, dataset, amp = run.options, run.device, run.dataset, run.model.amp
+    options, device, dataset = run.options, run.device, run.dataset
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     name = f"{distributed.WORLD} × {name}" if distributed.WORLD > 1 else name
     needed = dataset.bytes / 2**30
     anew = "decoded anew each time"
     if options.cache:
         anew += f": {needed:.1f} GiB are more than --cache, or than there is room for in shared memory"
-    precision = "" if amp == "off" else f" in {amp}"
-    if options.amp == "auto" and amp != "off":
-        precision += ", for which it has instructions (--amp off: float32)"
     start = f"starting from the networks of {run.origin['file']}" if run.origin else "starting from scratch"
     if resumed:
         start = f"resuming after epoch {run.epoch}" + (f" and {run.sample} images" if run.sample else "")
@@ -44,9 +42,19 @@ def summary(run, resumed):
         f"networks    {networks(options)}: {millions(run.model.translators)} parameters in the generators, "
         f"{millions(run.model.critic_objective)} in the critics\n"
         f"objective   {objective(run)}\n"
-        f"training    {start}, {until(options)}, {batches(run)}, on {name}{precision}\n"
+        f"training    {start}, {until(options)}, {batches(run)}, on {name} in {precision(run)}\n"
         f"output      {run.images}/ and {run.saves}/"
     )
+
+
+def precision(run):
+    """In which type the networks compute, and why, in words."""
+    asked, amp = run.options.amp, run.model.amp
+    if amp == "off":
+        return "float32" if asked == "off" else "float32, since no fast instructions for bf16 are known here"
+    if not computes(amp, run.device):
+        return f"{amp}, for which no fast instructions are known here (--amp off: float32)"
+    return f"{amp}, for which it has instructions (--amp off: float32)" if asked == "auto" else amp
 
 
 def networks(options):
@@ -85,10 +93,10 @@ def until(options):
 
 def place(run):
     """Where ``run`` stands, in words."""
-    options = run.options
+    options, epoch = run.options, min(run.epoch + 1, run.options.n_epochs)
     if options.minutes:
-        return f"epoch {run.epoch + 1}, {100 * min(run.time.share(), 1):.0f} % of {options.minutes:g} minutes"
-    return f"epoch {min(run.epoch + 1, options.n_epochs)}/{options.n_epochs}"
+        return f"epoch {epoch}, {100 * min(run.time.share(), 1):.0f} % of {options.minutes:g} minutes"
+    return f"epoch {epoch}/{options.n_epochs}"
 
 
 def finished(path, saved, options):
@@ -142,10 +150,11 @@ def done(run):
 
 def duration(seconds, step, options):
     """How long a run takes, in words: ``seconds`` in all, ``step`` for one step."""
-    units = {"seconds": 1, "minutes": 60, "hours": 3600}
-    unit = next((name for name, size in units.items() if seconds < 120 * size), "hours")
-    shown = f"{seconds / units[unit]:.0f} {unit}"
-    line = f"duration    about {shown} from here on this machine, {step:.2g} s a step"
+    units = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+    unit = next((name for name, size in units.items() if seconds < 120 * size), "day")
+    shown = counted(round(seconds / units[unit]), unit)
+    without = ", without its evaluations" if options.eval_interval else ""
+    line = f"duration    about {shown} from here on this machine{without}, {step:.2g} s a step"
     if seconds < Forecast.LONG:
         return line
     filters = f"--ngf {max(1, options.ngf // 2)} --ndf {max(1, options.ndf // 2)}"

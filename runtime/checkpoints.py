@@ -103,6 +103,12 @@ def load(folder, epoch, resume=False):
     raise UserError(f"no checkpoint in {folder} is whole; train again{', without --epoch' if resume else ''}")
 
 
+def has_newer(path):
+    """Whether there are later checkpoints beside the one at ``path``, or any beside ``best.pth``."""
+    names = [name.path for name in listed(path.parent)]
+    return bool(names) and path != names[-1]
+
+
 def find(path, epoch="latest"):
     """The checkpoint at ``path``: a file, or a run's folder, of which ``epoch`` is taken. As ``load`` returns it."""
     path = Path(path)
@@ -128,7 +134,7 @@ def load_file(path, resume=False):
     check_content(path, state, {**CONTENT, **{name: check for name, check in LATER.items() if name in state}})
     if resume:
         if "training" not in state:
-            newer = "" if "imported" in state else "resume from a newer one (--epoch latest), or "
+            newer = "resume from a newer one (--epoch latest), or " if has_newer(path) else ""
             raise UserError(
                 f"{path} keeps only the generators, for test.py; {newer}start a new run from it (--init_from)"
             )

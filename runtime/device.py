@@ -71,9 +71,11 @@ def pick_amp(amp, device):
 
 def pick_translation_amp(amp, in_training, device, domains):
     """The precision in which a model of ``domains`` {"A", "B"} translates: ``amp``, where "trained" is ``in_training``.
-    But for images of more than 8 bits it is then float32: bf16 has no more than 8, and fp16 has 11."""
+    But that is float32 where ``device`` has no fast instructions for it, and for images of more than 8 bits: bf16 has
+    no more than 8, and fp16 has 11."""
     if amp == "trained":
-        amp = "off" if any_deep(domains) else in_training
+        slow = in_training in AMP_TYPES and not computes(in_training, device)
+        amp = "off" if slow or any_deep(domains) else in_training
     return pick_amp(amp, device)
 
 
@@ -98,6 +100,14 @@ def tf32_for(domains):
 
 def any_deep(domains):
     return any(domain.deep for domain in domains.values())
+
+
+def computes(amp, device):
+    """Whether ``device`` has fast instructions for ``amp``, "bf16" or "fp16". (CPUs that have some for fp16 have not
+    been measured, and count as without.)"""
+    if amp == "fp16":
+        return device.type != "cpu"
+    return computes_bf16(device)
 
 
 def computes_bf16(device):

@@ -95,8 +95,11 @@ def test_only_the_newest_keep_everything(tmp_path):
         checkpoints.save(tmp_path, state(*position), keep=3)
     left = {name[:2]: "training" in checkpoints.load_file(name.path) for name in checkpoints.listed(tmp_path)}
     assert left == {(1, 0): False, (2, 0): False, (3, 0): False, (9, 0): True, (9, 5): True, (10, 0): True}
-    with pytest.raises(UserError, match="keeps only the generators"):
+    with pytest.raises(UserError, match="keeps only the generators.*resume from a newer one"):
         checkpoints.load(tmp_path, 3, resume=True)
+    checkpoints.reduce_to_generators(tmp_path / "epoch_10.pth")
+    with pytest.raises(UserError, match=r"epoch_10.pth keeps only the generators, for test.py; start a new run"):
+        checkpoints.load(tmp_path, "latest", resume=True)
 
 
 def test_checkpoints_are_found_by_number_or_as_the_latest(tmp_path):

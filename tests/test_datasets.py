@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from conftest import equal, make_dataset, noise_image
+from conftest import TINY, equal, make_dataset, noise_image
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -432,6 +432,25 @@ def test_other_readers_read_headers_anew(tmp_path, monkeypatch):
     assert [checked(run, source)[1] for _ in range(2)] == [1, 0]
     monkeypatch.setattr(headers, "revision", lambda: "another")
     assert [checked(run, source)[1] for _ in range(2)] == [1, 0]
+
+
+def test_headers_that_cannot_be_kept_are_read_anew(tmp_path, capsys):
+    noise_image(0).save(tmp_path / "0.png")
+    (tmp_path / FILE).mkdir()
+    for _ in range(2):
+        assert checked(tmp_path, tmp_path)[1] == 1
+        told = capsys.readouterr().err
+        assert "headers are read anew" in told and "headers are not remembered" in told
+
+
+def test_a_second_start_opens_no_header(workplace, run, monkeypatch):
+    """Neither of training images nor of those that the sample grids show."""
+    plain, opened = headers.read_header, []
+    monkeypatch.setattr(headers, "read_header", lambda *given: opened.append(given[0]) or plain(*given))
+    assert run("cycle_gan", *TINY, "--n_epochs=1").code == 0
+    assert len(opened) == len(set(opened)) == 12
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=2").code == 0
+    assert len(opened) == 12
 
 
 def test_headers_are_read_once(tmp_path):

@@ -79,6 +79,17 @@ def test_a_run_ends_with_its_minutes_and_a_stopped_one_uses_what_is_left(workpla
     assert "was falling in the second half of 2 minutes, now it is falling in the second half of 3 minutes" in more.out
 
 
+def test_a_run_of_so_many_minutes_is_saved_by_the_clock():
+    """Of a few images, epochs may last a second: files of them all would fill a disk."""
+
+    def saved(*flags):
+        options = parse_training(list(flags))[0]
+        return options.checkpoint_interval, options.checkpoint_every
+
+    assert saved() == (5, "0") and saved("--minutes=30") == (0, "10m")
+    assert saved("--minutes=30", "--checkpoint_interval=2", "--checkpoint_every=1m") == (2, "1m")
+
+
 def test_epochs_beside_minutes_are_told():
     def options(*flags):
         return parse_training(["--minutes=30", *flags])[0]
@@ -143,6 +154,13 @@ def test_after_the_first_steps_one_line_says_how_long_it_takes(monkeypatch):
     assert follow(30, 10, monkeypatch, "--minutes=5") == []
 
 
+def test_a_duration_in_words():
+    options = parse_training(["--eval_interval=1"])[0]
+    line = texts.duration(1.2, 0.1, options)
+    assert line == "duration    about 1 second from here on this machine, without its evaluations, 0.1 s a step"
+    assert "about 6 days from here" in texts.duration(6 * 24 * 3600, 1, options)
+
+
 def test_an_evaluation_among_the_first_steps_is_none_of_them(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(texts, "time", SimpleNamespace(monotonic=lambda: clock[0]))
@@ -177,3 +195,5 @@ def test_the_bar_says_how_much_of_the_time_is_gone(ticking):
     run = SimpleNamespace(options=parse_training(["--minutes=2"])[0], epoch=3, time=TimeBudget(2))
     run.time.go_on(58)
     assert place(run) == "epoch 4, 49 % of 2 minutes"
+    run.options.n_epochs = 3
+    assert place(run) == "epoch 3, 50 % of 2 minutes"

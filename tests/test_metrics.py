@@ -8,7 +8,9 @@ import shutil
 import signal
 import time
 from argparse import Namespace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import utils
 from datasets import unpadded
 from options import parse_evaluation, parse_training
 from readers.domains import PICTURES, to_pixels, to_unit
@@ -577,6 +580,30 @@ def test_a_signal_breaks_off_an_evaluation_which_comes_first_when_the_run_goes_o
     measured = [(row["epoch"], row["KID AtoB"]) for row in rows if "KID AtoB" in row]
     assert measured == [(1, 0.2), (2, 0.1), (3, 0.3)]
     assert checkpoints.load("saved_models/tiny", "best")[1]["steps"] == steps
+
+
+def test_a_run_of_so_many_minutes_is_measured_at_its_end(workplace, run, monkeypatch):
+    """Once, of the very state that it ends with; and if that is broken off, nothing is trained before it is made up
+    for."""
+    seconds = count()
+    monkeypatch.setattr(utils, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))  # further at each look
+    scripted(monkeypatch, signal.SIGTERM)
+    flags = [*TINY, "--minutes=1", "--eval_interval=100000", "--sample_interval=0"]
+    result = run("cycle_gan", *flags)
+    assert result.code == 128 + signal.SIGTERM and "to go on: " in result.out
+    ended = checkpoints.load("saved_models/tiny", "latest")[1]
+    assert ended["unmeasured"] and ended["seconds"] >= 60
+    scripted(monkeypatch, 0.1)
+    again = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest")
+    assert again.code == 0 and again.out.count("the best so far") == 1, again.err
+    latest, best = (checkpoints.load("saved_models/tiny", epoch)[1] for epoch in ("latest", "best"))
+    assert latest["steps"] == best["steps"] == ended["steps"] and not latest["unmeasured"]
+    scripted(monkeypatch, *[0.2] * 1000)
+    assert run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--minutes=2", "--eval_interval=1").code == 0
+    rows = [json.loads(line) for line in Path("images/tiny/scalars.jsonl").read_text().splitlines()]
+    measured = [row["step"] for row in rows if "KID AtoB" in row]
+    last = checkpoints.load("saved_models/tiny", "latest")[1]["steps"]
+    assert len(set(measured)) == len(measured) > 2 and measured[-1] == last > latest["steps"]
 
 
 def test_too_few_test_images_are_refused_at_the_start(workplace, refused):

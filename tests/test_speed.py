@@ -33,7 +33,15 @@ from options import parse_training
 from readers.domains import PICTURES
 from registry import RECIPES
 from reporting.loss_log import LossLog, NotFinite
-from runtime.device import autocast, memory_format, pick_amp, set_translation_precision, swapped, tf32_for
+from runtime.device import (
+    autocast,
+    memory_format,
+    pick_amp,
+    pick_translation_amp,
+    set_translation_precision,
+    swapped,
+    tf32_for,
+)
 from spectral_norm import SpectralNorm
 from trainer import CycleGAN
 
@@ -287,6 +295,9 @@ def test_a_processor_computes_in_bf16_where_it_has_instructions_for_it(monkeypat
     assert pick_amp("auto", CPU) == expected
     assert CycleGAN(parse_training(SMALL)[0], CPU).amp == expected
     assert [pick_amp(amp, CPU) for amp in ("off", "bf16", "fp16")] == ["off", "bf16", "fp16"]
+    assert [pick_translation_amp("trained", amp, CPU, {}) for amp in ("auto", "bf16")] == [expected] * 2
+    assert pick_translation_amp("trained", "fp16", CPU, {}) == "off"
+    assert pick_translation_amp("bf16", "off", CPU, {}) == "bf16"
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert pick_amp("auto", CPU) == "off"
 
