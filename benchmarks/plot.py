@@ -1,9 +1,10 @@
 """Quality against computing time, drawn from lines of experiment.py: a panel a data set, a colour a recipe.
 
-    python benchmarks/plot.py docs/quality.svg "lsgan=--recipe lsgan --amp bf16" "classic=--recipe classic"
+    python benchmarks/plot.py docs/quality.svg "lsgan=--recipe lsgan --optimizer muon" --json FILE
 
-Each recipe is LABEL=FLAGS, with flags as they stand behind ``--``. A dot is the mean over both directions and all seeds
-with a budget, the bar behind it goes from the lowest to the highest seed.
+Each recipe is LABEL=FLAGS, with flags as they stand in the lines: experiment.py always names the optimizer there. A dot
+is the mean over both directions and all seeds with a budget, the bar behind it goes from the lowest to the highest
+seed. Where a seed is there twice, its first line counts.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from matplotlib import pyplot
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from runtime.errors import exit_cleanly
+from runtime.errors import UserError, exit_cleanly
 
 matplotlib.use("Agg")
 pyplot.style.use("tableau-colorblind10")
@@ -36,28 +37,45 @@ def main():
     parser.add_argument("--datasets", nargs="+", default=["topo2relief", "satellite2relief"])
     arguments = parser.parse_args()
     lines = [json.loads(line) for path in arguments.json for line in path.read_text().splitlines()]
-    recipes = dict(recipe.split("=", 1) for recipe in arguments.recipes)
     panels = {
-        name: {label: points(lines, name, flags, arguments.measure) for label, flags in recipes.items()}
+        name: {
+            label: points(lines, name, flags, arguments.measure) for label, flags in map(labelled, arguments.recipes)
+        }
         for name in arguments.datasets
     }
+    check_drawn(panels, arguments.measure)
     draw(panels, arguments.measure, arguments.out)
+
+
+def labelled(recipe):
+    """LABEL=FLAGS as (label, flags)."""
+    label, given, flags = recipe.partition("=")
+    if not given:
+        raise UserError(f"{recipe} is no LABEL=FLAGS")
+    return label, flags
+
+
+def check_drawn(panels, measure):
+    """Raise UserError where one of a panel's recipes has no points."""
+    for name, recipes in panels.items():
+        if missing := [label for label, found in recipes.items() if not found]:
+            raise UserError(f"no line has the flags of {', '.join(missing)}, and {measure} on {name}")
 
 
 def points(lines, dataset, flags, measure):
     """Seconds → (lowest, mean, highest) over the seeds, of plain runs with these flags."""
-    found = defaultdict(list)
+    found = defaultdict(dict)
     for line in lines:
         plain = not line.get("variants") and "images" not in line
         if plain and (line.get("dataset"), line.get("flags")) == (dataset, flags) and measure in line["AtoB"]:
-            found[line["seconds"]].append((line["AtoB"][measure] + line["BtoA"][measure]) / 2)
-    return {seconds: (min(x), sum(x) / len(x), max(x)) for seconds, x in sorted(found.items())}
+            mean = (line["AtoB"][measure] + line["BtoA"][measure]) / 2
+            found[line["seconds"]].setdefault(line["seed"], mean)
+    seeds = {seconds: list(found[seconds].values()) for seconds in sorted(found)}
+    return {seconds: (min(x), sum(x) / len(x), max(x)) for seconds, x in seeds.items()}
 
 
 def draw(panels, measure, path):
     """Data set → recipe → ``points`` as a picture: a panel a data set."""
-    if not any(any(recipes.values()) for recipes in panels.values()):
-        sys.exit("no line has these data sets and flags")
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), sharex=True, layout="constrained")
     axes = np.atleast_1d(axes)
     ticks = sorted({seconds for recipes in panels.values() for found in recipes.values() for seconds in found})
