@@ -159,9 +159,11 @@ class FeatureCritic(nn.Module):
 
     def set_extra_state(self, state):
         """Raises UserError where the critic was trained on another backbone."""
+        if state.get("backbone") != self.name:
+            raise UserError(f"the critics were trained on {state.get('backbone')}, not on {self.name}")
         if state != self.get_extra_state():
             raise UserError(
-                f"the critics were trained on {state.get('backbone')} with other weights than those installed; "
+                f"the critics were trained on {self.name} with other weights than those installed; "
                 "install the version of its package that they were trained with"
             )
 
@@ -170,6 +172,13 @@ def build_backbone(name):
     """The frozen network ``name`` of BACKBONES. Raises UserError where its package is not installed."""
     entry = BACKBONES[name]
     return load(entry)(**entry.keywords, purpose="--dis_net features", requirements="requirements-features.txt")
+
+
+def check_backbone(options):
+    """Raise UserError where the critics look through a network whose package is not installed: before a data set is
+    fetched for them."""
+    if CRITICS[options.dis_net].features:
+        build_backbone(options.backbone)
 
 
 def head(channels, width):

@@ -25,6 +25,7 @@ from readers.files import files_of
 from readers.folders import files_in, find_side, list_images, side_sources
 from readers.headers import read_headers
 from readers.survey import AUTO, check_alike, find_domain, idle_ways, tell_reduced, ways_of
+from registry import BACKBONES
 from reporting.metrics import FEWEST, Evaluation, Folder, Truths, build_features, check_measure, describe, mean_of
 from runtime import checkpoints, download
 from runtime.device import flush_denormals, pick_device, ran_out_of_memory, set_translation_precision
@@ -178,6 +179,11 @@ def show(report):
         print(
             f"No L1, PSNR and SSIM: they want the same names in both folders, and {truths.shared} of "
             f"{max(report['images'].values())} are in both; {why}."
+        )
+    if "fake" in report["numbers"] and report["features"] in BACKBONES:
+        print(
+            f"If they were made by a model whose critics look through {report['features']} (--backbone), take other "
+            "--features: those critics know these too well."
         )
     few = min(report["images"].values())
     if FEWEST <= few < report["width"]:

@@ -341,7 +341,10 @@ def check(options):
     if options.penalty != "none" and options.norm == "batch" and critic.norm:
         raise UserError("a penalty needs the critic's gradient at each image: --norm batch goes with --penalty none")
     if options.penalty != "none" and not critic.penalty:
-        raise UserError(f"--dis_net {options.dis_net} has no second derivative: it goes with --penalty none")
+        raise UserError(
+            f"--dis_net {options.dis_net} has no second derivative: it goes with --penalty none, and so with another "
+            "--gan_mode than wgan-gp, such as lsgan"
+        )
     if options.checkpoint_activations and options.norm == "batch":
         raise UserError("--checkpoint_activations would count each batch twice in the averages of --norm batch")
     multiple, least = crops_for(options)

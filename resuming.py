@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from critics import check_backbone
 from options import TRAIN, check
 from registry import RECIPES, networks_with
 from reporting.texts import finished
@@ -52,9 +53,11 @@ def begin(options, given, before):
         source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
         options, given = start_from(given, source[1]["options"])
         check_generators(source[1])
+        check_backbone(options)
         return Beginning(options, given, source=source)
     if auto:  # otherwise the command line was checked where it was read
         check(options)
+    check_backbone(options)
     return Beginning(options, given)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 PATCH, PATCHES, DIRECTIONS = 7, 128, 512
+MOST = 2**16  # patches of a set and scale that are compared: those of 512 images, drawn among those of all
 AT_ONCE = 64  # directions: projections are as many numbers as there are patches, for each
 SMALLEST = 16  # pixels of the shorter side at the coarsest scale
 BLUR = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
@@ -62,14 +63,20 @@ def laplacian_patches(images, draw):
 def sliced_wasserstein(fake, real):
     """The sliced Wasserstein distance of such patches (https://arxiv.org/abs/1710.10196, section 5), times 1000: mean
     over the scales. Each channel of each set is brought to mean 0 and variance 1 first, as there: contrast and
-    colour do not count."""
+    colour do not count.
+
+    Where the sets are as large, the patches of their first images lie at the same places, and so on: sets that are
+    equal, image by image, have 0. With other places such sets have 8 to 17 (docs/experiments.md)."""
     draw = torch.Generator().manual_seed(0)
     found = []
     for levels in zip(fake, real, strict=False):
-        least = min(map(len, levels))
+        least = min(MOST, *map(len, levels))
+        orders = [torch.randperm(len(patches), generator=draw) for patches in levels]
+        if len(orders[0]) == len(orders[1]):  # of as many images, patches of the same places
+            orders[1] = orders[0]
         sets = []
-        for patches in levels:
-            chosen = patches[torch.randperm(len(patches), generator=draw)[:least]].float()
+        for patches, order in zip(levels, orders, strict=True):
+            chosen = patches[order[:least]].float()
             spread, mean = torch.std_mean(chosen, (0, 2, 3), keepdim=True)
             sets.append(((chosen - mean) / spread.clamp(min=1e-6)).flatten(1))
         directions = F.normalize(torch.randn(sets[0].shape[1], DIRECTIONS, generator=draw), dim=0)

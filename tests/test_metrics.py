@@ -289,6 +289,7 @@ def test_two_folders_are_measured_without_a_model(workplace, run, refused):
     numbers = report["numbers"]["fake"]
     assert numbers["FID"] == pytest.approx(0, abs=1e-3)
     assert numbers["L1"] == 0 and numbers["PSNR"] == 100 and numbers["SSIM"] == pytest.approx(1)
+    assert "whose critics look through efficientnet_lite0 (--backbone), take other --features" in result.out
     assert "fake: L1, PSNR and SSIM take images of the same name for each other's truth; 4 of 4 have" in result.out
     other = "evaluate", "--real=datasets/tiny/testA", "--fake=datasets/tiny/testB", LITE, "--results_dir=b"
     assert run(*other).code == 0

@@ -46,6 +46,16 @@ def test_a_pyramid_adds_up_and_a_flat_image_has_no_details():
     assert inner.abs().max() < 1e-5
 
 
+def test_of_many_patches_some_are_compared(monkeypatch):
+    """Those at the same places in sets of one size, so that equal sets stay equal."""
+    sets = [statistics.laplacian_patches(images, torch.Generator()) for images in (smooth(), noise())]
+    of_all = sliced_wasserstein(*sets)["SWD"]
+    monkeypatch.setattr(statistics, "MOST", 2000)
+    assert sliced_wasserstein(sets[0], sets[0])["SWD"] == 0
+    of_some = sliced_wasserstein(*sets)["SWD"]
+    assert of_some != of_all and of_some == pytest.approx(of_all, rel=0.1)
+
+
 def test_the_distance_between_gaussians_in_one_dimension(monkeypatch):
     """Patches of one pixel have one direction: the distance between two normalised samples, here x and |x|."""
     monkeypatch.setattr(statistics, "DIRECTIONS", 1)
