@@ -219,11 +219,9 @@ class FeaturesAndPatches(nn.Module):
     """A FeatureCritic beside a 70×70 PatchGAN: N×C×H×W in [-1, 1] to the scores of both, N×K×H'×W'.
 
     The former knows what things look like, and hardly sees whether a surface is black or white; the latter sees every
-    pixel. It pulls with a tenth of the former's force (``Balanced``): enough to fill outlines. As strong as the former
-    it spoils textures (docs/experiment-notes.md).
+    pixel. It pulls with ``patch_share`` of the former's force (``Balanced``): a tenth is enough to fill outlines. As
+    strong as the former it spoils textures (docs/experiment-notes.md).
     """
-
-    PATCH_SHARE = 0.1
 
     def __init__(
         self,
@@ -234,13 +232,15 @@ class FeaturesAndPatches(nn.Module):
         backbone="efficientnet_lite1",
         feature_size=0,
         feature_mixing=False,
+        patch_share=0.1,
     ):
         super().__init__()
+        self.patch_share = patch_share
         self.features = FeatureCritic(channels, ndf, backbone, feature_size, feature_mixing)
         self.patches = PatchGAN(channels, ndf, norm, spectral_norm=spectral_norm)
 
     def forward(self, x):
-        for_features, for_patches = Balanced.apply(x, self.PATCH_SHARE)
+        for_features, for_patches = Balanced.apply(x, self.patch_share)
         scores = self.features(for_features), self.patches(for_patches)
         size = [max(sides) for sides in zip(*(each.shape[2:] for each in scores), strict=True)]  # no patch is left out
         return torch.cat([F.interpolate(each, size) for each in scores], dim=1)

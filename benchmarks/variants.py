@@ -87,12 +87,6 @@ def blur(model, value):
         augmented(critic, [blurred])
 
 
-def patch_share(model, share):
-    """The patch critic of ``--dis_net features+patch`` pulls with ``share`` of the force of the other."""
-    for critic in (model.critic_objective.D_A, model.critic_objective.D_B):
-        critic.PATCH_SHARE = float(share)
-
-
 def first(model, size):
     """The generators' first convolution sees ``size``×``size`` pixels instead of 7×7."""
     for generator in model.translators.G_AB, model.translators.G_BA:
@@ -202,7 +196,7 @@ def every(model, which):
 
 
 CHOICES = (
-    critic_lr, fade, decay, blur, patch_share, first, skip, no_attention, no_spectral_norm, norm, antialiased, penalty,
+    critic_lr, fade, decay, blur, first, skip, no_attention, no_spectral_norm, norm, antialiased, penalty,
     every,
 )  # fmt: skip
 VARIANTS = {function.__name__: function for function in CHOICES}

