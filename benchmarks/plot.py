@@ -76,7 +76,8 @@ def points(lines, dataset, flags, measure):
 
 def draw(panels, measure, path):
     """Data set → recipe → ``points`` as a picture: a panel a data set."""
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), sharex=True, layout="constrained")
+    size = 4.5 * len(panels) + 2, 3.2
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharex=True, layout="constrained")
     axes = np.atleast_1d(axes)
     ticks = sorted({seconds for recipes in panels.values() for found in recipes.values() for seconds in found})
     for axis, (name, recipes) in zip(axes, panels.items(), strict=True):
@@ -89,7 +90,7 @@ def draw(panels, measure, path):
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"{measure}, mean of both directions")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     save(figure, path)
 
 
