@@ -62,7 +62,8 @@ def train(run):
                 signal = run.loop(stop)
                 break
             except NotFinite as error:
-                if run.options.on_nan == "stop" or rollbacks == ROLLBACKS or run.epoch == run.options.n_epochs:
+                over = run.epoch == run.options.n_epochs or run.spent >= 1
+                if run.options.on_nan == "stop" or rollbacks == ROLLBACKS or over:
                     # at the end, nothing would be trained after going back
                     raise NotFinite(f"{error}; {texts.how_to_avoid_it(run.options)}") from error
                 run.roll_back(error)
@@ -85,7 +86,7 @@ class Run:
         self.images = Path(options.images_dir) / options.name
         self.saves = Path(options.checkpoint_dir) / options.name
         self.epoch = self.sample = self.steps = 0
-        self.time = TimeBudget(options.minutes)
+        self.time, self.spent = TimeBudget(options.minutes), 0.0  # the share of it that all processes agree on
         self.origin = None  # the checkpoint whose networks it began with, in short
 
         with distributed.local_main_first():
@@ -119,18 +120,18 @@ class Run:
     def loop(self, stop):
         """Train until the last epoch is done, or time, a signal or ``--patience`` ends it; returns the signal, or 0."""
         model, monitor, saver = self.model, self.monitor, self.saver
-        (spent,) = distributed.all_reduce_max(self.time.share())
+        (self.spent,) = distributed.all_reduce_max(self.time.share())
         with monitor.progress(self):
             if made_up_for := monitor.unmeasured:
                 monitor.evaluate(self, stop)
                 if signal := distributed.all_reduce_max(stop.received)[0]:
                     return signal
-            if self.epoch == self.options.n_epochs or (made_up_for and spent >= 1):  # nothing is left to train
+            if self.epoch == self.options.n_epochs or (made_up_for and self.spent >= 1):  # nothing is left to train
                 saver.save(self)
                 return 0
             for batch in self.batches():
                 self.steps += 1
-                model.set_schedule(self.epoch, spent)
+                model.set_schedule(self.epoch, self.spent)
                 for update in model.updates(self.steps):
                     monitor.losses.add(self.steps, update(batch))
                 self.advance(len(batch["A"]) * distributed.WORLD)
@@ -140,17 +141,20 @@ class Run:
                     monitor.show(self)  # stops at a value that is not finite, before it is measured
                     monitor.evaluate(self, stop)
                 # What all agree on is kept apart from ``stop``: a signal that arrives in here waits for the next step.
-                drawn, due, signal, stalled, spent = distributed.all_reduce_max(
+                drawn, due, signal, stalled, self.spent = distributed.all_reduce_max(
                     drawn, saver.due(self), stop.received, monitor.stalled, self.time.share()
                 )
-                ends = signal or stalled or spent >= 1
+                ends = signal or stalled or self.spent >= 1
                 if drawn or due or ends:
                     monitor.show(self)  # stops at a value that is not finite, before it is saved
                 if monitor.grid_due(self):
                     monitor.save_grid(self)
-                if spent >= 1 and not signal and monitor.last_evaluation_due(self):
-                    monitor.evaluate(self, stop)
-                    (signal,) = distributed.all_reduce_max(stop.received)
+                if self.spent >= 1 and monitor.last_evaluation_due(self):
+                    monitor.unmeasured = True
+                    saver.save(self)  # first, since measuring may fail; it is made up for then, as after a signal
+                    if not signal:
+                        monitor.evaluate(self, stop)
+                        (signal,) = distributed.all_reduce_max(stop.received)
                 if due or ends:
                     saver.save(self)
                 if ends:
@@ -234,8 +238,8 @@ class Run:
             tell(f"{counted(len(skipped), 'image')} could not be read, others took their place: {names}")
         if why := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({why}); make room, then {texts.how_to_go_on(options)}")
-        unmeasured, spent = distributed.all_reduce_max(monitor.unmeasured, self.time.share())
-        if signal and (unmeasured or self.epoch < options.n_epochs and spent < 1):
+        (unmeasured,) = distributed.all_reduce_max(monitor.unmeasured)
+        if signal and (unmeasured or self.epoch < options.n_epochs and self.spent < 1):
             tell(f"stopped after step {self.steps}, which is saved; {texts.how_to_go_on(options)}")
             raise SystemExit(128 + int(signal))
         monitor.end(self)

@@ -314,7 +314,7 @@ def adapt_to_images(options, given, channels, size=None):
 
 def without_effect(options, given):
     """A line for each flag ``given`` by hand that does nothing beside the others."""
-    if "eval_interval" in given and options.eval_interval > options.n_epochs:
+    if "eval_interval" in given and options.eval_interval > options.n_epochs and not options.minutes:
         yield f"--eval_interval {options.eval_interval} does nothing here: there are {options.n_epochs} epochs"
     for flag in (flag for flag in chain(*TRAIN.values()) if flag.name in given):
         needs = [flag.needs] if flag.needs else networks_with(flag.name) if flag in TRAIN["networks"] else []

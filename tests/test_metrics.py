@@ -25,6 +25,7 @@ from datasets import unpadded
 from options import parse_evaluation, parse_training
 from readers.domains import PICTURES, to_pixels, to_unit
 from reporting import metrics, monitor, pages
+from reporting.loss_log import NotFinite
 from reporting.metrics import Best, pair_distances, set_distances
 from reporting.scalars import Curve
 from reporting.statistics import Measure
@@ -479,6 +480,8 @@ class Scripted:
 
     def __call__(self, translators):
         kid = next(self.kids)
+        if isinstance(kid, Exception):
+            raise kid
         if isinstance(kid, signal.Signals):
             os.kill(os.getpid(), kid)
             time.sleep(60)  # what is measured takes long
@@ -605,6 +608,28 @@ def test_a_run_of_so_many_minutes_is_measured_at_its_end(workplace, run, monkeyp
     measured = [row["step"] for row in rows if "KID AtoB" in row]
     last = checkpoints.load("saved_models/tiny", "latest")[1]["steps"]
     assert len(set(measured)) == len(measured) > 2 and measured[-1] == last > latest["steps"]
+
+
+def test_what_so_many_minutes_made_is_saved_before_it_is_measured(workplace, run, monkeypatch):
+    """And where it is not finite, no older state takes its place."""
+    seconds = count()
+    monkeypatch.setattr(utils, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))  # further at each look
+    scripted(monkeypatch, torch.OutOfMemoryError("full"))
+    flags = [*TINY, "--minutes=1", "--eval_interval=100000", "--sample_interval=0"]
+    assert run("cycle_gan", *flags).code == 2
+    ended = checkpoints.load("saved_models/tiny", "latest", resume=True)[1]
+    assert ended["unmeasured"] and ended["seconds"] >= 60
+
+    plain = monitor.Monitor.show
+
+    def show(self, run):
+        if run.spent >= 1:
+            raise NotFinite("G is nan")
+        plain(self, run)
+
+    monkeypatch.setattr(monitor.Monitor, "show", show)
+    result = run("cycle_gan", *flags, "--on_nan=rollback")
+    assert result.code == 2 and "G is nan" in result.err and "Going back" not in result.err
 
 
 def test_too_few_test_images_are_refused_at_the_start(workplace, refused):
