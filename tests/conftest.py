@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+import utils
 from readers.domains import PICTURES
 from readers.formats import contents
 from runtime.errors import exit_cleanly
@@ -128,3 +130,10 @@ def without_compiler(monkeypatch):
         raise InvalidCxxCompiler
 
     monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", search)
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """A clock that is a second further at each look."""
+    seconds = count()
+    monkeypatch.setattr(utils, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))

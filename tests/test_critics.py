@@ -142,9 +142,9 @@ def test_a_missing_package_is_named_before_a_data_set_is_fetched(workplace, refu
     assert "horse2zebra" not in {path.name for path in (workplace / "datasets").iterdir()}
 
 
-def test_backbones_share_no_weights():
+def test_pretrained_networks_share_no_weights():
     """Though their file is read once."""
-    first, second = (dict(Backbone(1, *BECAUSE).named_parameters()) for _ in range(2))
+    first, second = (dict(efficientnet_lite(1, *BECAUSE).named_parameters()) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not {each.data_ptr() for each in first.values()} & {each.data_ptr() for each in second.values()}
 

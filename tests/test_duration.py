@@ -1,14 +1,12 @@
 """How long a run takes: said after the first steps, set by --minutes, and counted over all of its starts."""
 
 from argparse import Namespace
-from itertools import count
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TINY, run_process
 
-import utils
 from options import ENDLESS, parse_training
 from registry import GENERATORS
 from reporting import texts
@@ -17,13 +15,6 @@ from runtime import checkpoints
 from runtime.device import smaller_crop
 from trainer import CycleGAN
 from utils import TimeBudget
-
-
-@pytest.fixture
-def ticking(monkeypatch):
-    """A clock that is a second further at each look."""
-    seconds = count()
-    monkeypatch.setattr(utils, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
 
 
 def newest(folder="saved_models"):

@@ -8,9 +8,7 @@ import shutil
 import signal
 import time
 from argparse import Namespace
-from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import utils
 from datasets import unpadded
 from options import parse_evaluation, parse_training
 from readers.domains import PICTURES, to_pixels, to_unit
@@ -586,11 +583,9 @@ def test_a_signal_breaks_off_an_evaluation_which_comes_first_when_the_run_goes_o
     assert checkpoints.load("saved_models/tiny", "best")[1]["steps"] == steps
 
 
-def test_a_run_of_so_many_minutes_is_measured_at_its_end(workplace, run, monkeypatch):
+def test_a_run_of_so_many_minutes_is_measured_at_its_end(workplace, run, monkeypatch, ticking):
     """Once, of the very state that it ends with; and if that is broken off, nothing is trained before it is made up
     for."""
-    seconds = count()
-    monkeypatch.setattr(utils, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))  # further at each look
     scripted(monkeypatch, signal.SIGTERM)
     flags = [*TINY, "--minutes=1", "--eval_interval=100000", "--sample_interval=0"]
     result = run("cycle_gan", *flags)
@@ -610,10 +605,8 @@ def test_a_run_of_so_many_minutes_is_measured_at_its_end(workplace, run, monkeyp
     assert len(set(measured)) == len(measured) > 2 and measured[-1] == last > latest["steps"]
 
 
-def test_what_so_many_minutes_made_is_saved_before_it_is_measured(workplace, run, monkeypatch):
+def test_what_so_many_minutes_made_is_saved_before_it_is_measured(workplace, run, monkeypatch, ticking):
     """And where it is not finite, no older state takes its place."""
-    seconds = count()
-    monkeypatch.setattr(utils, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))  # further at each look
     scripted(monkeypatch, torch.OutOfMemoryError("full"))
     flags = [*TINY, "--minutes=1", "--eval_interval=100000", "--sample_interval=0"]
     assert run("cycle_gan", *flags).code == 2
