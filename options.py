@@ -108,7 +108,7 @@ TRAIN = {
         Flag("feature_mixing", False, "mix the backbone's channels and depths by fixed random convolutions", bool,
              fixed=True),
         Flag("patch_share", 0.1, "how strongly the patch critic of features+patch pulls, as a share of the pull of the "
-             "other; after 1,000 s of one core 0.2 was better", number(float, 0, 100)),
+             "other; on maps 0.2 was better after 1,000 s of one core", number(float, 0, 100)),
         Flag("ngf", 64, "filters in the generators' first convolution", FILTERS, fixed=True),
         Flag("ndf", 64, "filters in the critics' first convolution", FILTERS, fixed=True),
         Flag("n_residual_blocks", 9, "residual blocks in the generators", BLOCKS, fixed=True),
