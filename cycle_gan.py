@@ -1,6 +1,6 @@
 """Train a CycleGAN on two folders of images: ``python cycle_gan.py --dataset_name monet2photo``; see ``--help``."""
 
-from options import adapt_to_images, parse_training, without_effect
+from options import adapt_to_images, parse_training, smallest_step, without_effect
 from runtime.errors import UserError, counted, exit_cleanly, tell, warn
 
 if __name__ == "__main__":
@@ -62,9 +62,8 @@ def train(run):
                 signal = run.loop(stop)
                 break
             except NotFinite as error:
-                over = run.epoch == run.options.n_epochs or run.spent >= 1
-                if run.options.on_nan == "stop" or rollbacks == ROLLBACKS or over:
-                    # at the end, nothing would be trained after going back
+                if run.options.on_nan == "stop" or rollbacks == ROLLBACKS or run.over:
+                    # once it is over, nothing would be trained after going back
                     raise NotFinite(f"{error}; {texts.how_to_avoid_it(run.options)}") from error
                 run.roll_back(error)
             except UserError as error:  # of an image, or of a library that one needs
@@ -99,16 +98,7 @@ class Run:
         adapt_to_images(options, given, {side: self.domains[side].channels for side in "AB"}, size)
         self.data = {side: provenance.fingerprint(len(images[side]), files_of(images[side])) for side in "AB"}
         self.dataset = UnpairedImages(images["A"], images["B"], options, self.domains)
-        self.smallest = distributed.WORLD * (options.batch_size if options.compile else 1)  # samples of a last step
-        if len(self.dataset) < self.smallest:
-            needed = f"{distributed.WORLD} processes; start fewer"
-            if options.compile:
-                needed = f"a step of {self.smallest}; take a smaller --batch_size, or leave --compile out"
-            raise UserError(f"{len(self.dataset)} images are too few for {needed}")
-        steps = options.n_epochs * -(-len(self.dataset) // (distributed.WORLD * options.batch_size))  # at most
-        if steps < options.n_critic:
-            made = f"{counted(steps, 'step')} of this run, and no generator would be trained"
-            raise UserError(f"--n_critic {options.n_critic} is more than the {made}; make it smaller, or train longer")
+        self.smallest = smallest_step(options, len(self.dataset), distributed.WORLD)
 
         torch.manual_seed(options.seed)
         self.model = CycleGAN(options, self.device)
@@ -116,6 +106,11 @@ class Run:
             torch.manual_seed(options.seed + 2**32 * distributed.RANK)  # the same weights, but dropout of its own
         self.saver = Saver(self.saves, options)
         self.monitor = Monitor(self.images, options, device, self.model.translators, folder, self.dataset, self.headers)
+
+    @property
+    def over(self):
+        """Whether its epochs are done, or its time is gone."""
+        return self.epoch == self.options.n_epochs or self.spent >= 1
 
     def loop(self, stop):
         """Train until the last epoch is done, or time, a signal or ``--patience`` ends it; returns the signal, or 0."""
@@ -149,7 +144,7 @@ class Run:
                     monitor.show(self)  # stops at a value that is not finite, before it is saved
                 if monitor.grid_due(self):
                     monitor.save_grid(self)
-                if self.spent >= 1 and monitor.last_evaluation_due(self):
+                if self.over and monitor.last_evaluation_due(self):
                     monitor.unmeasured = True
                     saver.save(self)  # first, since measuring may fail; it is made up for then, as after a signal
                     if not signal:
@@ -239,7 +234,7 @@ class Run:
         if why := self.saver.unsaved:
             raise UserError(f"step {self.steps} is not saved ({why}); make room, then {texts.how_to_go_on(options)}")
         (unmeasured,) = distributed.all_reduce_max(monitor.unmeasured)
-        if signal and (unmeasured or self.epoch < options.n_epochs and self.spent < 1):
+        if signal and (unmeasured or not self.over):
             tell(f"stopped after step {self.steps}, which is saved; {texts.how_to_go_on(options)}")
             raise SystemExit(128 + int(signal))
         monitor.end(self)

@@ -38,7 +38,7 @@ from registry import (
     parameters,
     weighted_by,
 )
-from runtime.errors import UserError, did_you_mean, tell
+from runtime.errors import UserError, counted, did_you_mean, tell
 from runtime.flags import (
     BLOCKS,
     ENDLESS,
@@ -310,6 +310,24 @@ def adapt_to_images(options, given, channels, size=None):
             tell(f"{differ}: there is no identity loss between them, and --lambda_id is 0")
         options.lambda_id = 0.0
     check(options)
+
+
+def smallest_step(options, images, processes):
+    """How many samples a step needs at least, the last one of an epoch of so many ``images``, in so many processes.
+
+    Raises UserError where there are fewer images, or too few steps for ``--n_critic``.
+    """
+    smallest = processes * (options.batch_size if options.compile else 1)
+    if images < smallest:
+        needed = f"{processes} processes; start fewer"
+        if options.compile:
+            needed = f"a step of {smallest}; take a smaller --batch_size, or leave --compile out"
+        raise UserError(f"{images} images are too few for {needed}")
+    steps = options.n_epochs * -(-images // (processes * options.batch_size))  # at most
+    if steps < options.n_critic:
+        made = f"{counted(steps, 'step')} of this run, and no generator would be trained"
+        raise UserError(f"--n_critic {options.n_critic} is more than the {made}; make it smaller, or train longer")
+    return smallest
 
 
 def without_effect(options, given):

@@ -37,10 +37,11 @@ def main():
     parser.add_argument("--datasets", nargs="+", default=["topo2relief", "satellite2relief"])
     arguments = parser.parse_args()
     lines = [json.loads(line) for path in arguments.json for line in path.read_text().splitlines()]
+    recipes = dict(map(labelled, arguments.recipes))
+    if len(recipes) < len(arguments.recipes):
+        raise UserError("two recipes have the same label")
     panels = {
-        name: {
-            label: points(lines, name, flags, arguments.measure) for label, flags in map(labelled, arguments.recipes)
-        }
+        name: {label: points(lines, name, flags, arguments.measure) for label, flags in recipes.items()}
         for name in arguments.datasets
     }
     check_drawn(panels, arguments.measure)
@@ -67,7 +68,7 @@ def points(lines, dataset, flags, measure):
     found = defaultdict(dict)
     for line in lines:
         plain = not line.get("variants") and "images" not in line
-        if plain and (line.get("dataset"), line.get("flags")) == (dataset, flags) and measure in line["AtoB"]:
+        if plain and (line.get("dataset"), line.get("flags")) == (dataset, flags) and measure in line.get("AtoB", ()):
             mean = (line["AtoB"][measure] + line["BtoA"][measure]) / 2
             found[line["seconds"]].setdefault(line["seed"], mean)
     seeds = {seconds: list(found[seconds].values()) for seconds in sorted(found)}

@@ -45,7 +45,8 @@ FEATURE_FLAG = Flag("features", "inception", "the network whose features FID, KI
 OVERWRITE = Flag("overwrite", False, "replace files that this program did not write, where output has their names",
                  bool)  # fmt: skip
 AMP_OF_THE_MODEL = Flag("amp", "trained", "precision of the networks: as they were trained, but float32 for images of "
-                        "more than 8 bits; or another", str, ("trained", "auto", "off", "bf16", "fp16"))  # fmt: skip
+                        "more than 8 bits, and where the device has no fast instructions for it; or another", str,
+                        ("trained", "auto", "off", "bf16", "fp16"))  # fmt: skip
 
 FILES = [
     Flag("pages", "channels", "what the pages of a stack or the frames of a scan are", str, ("channels", "images"),

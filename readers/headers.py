@@ -104,12 +104,12 @@ class KnownHeaders:
 
     def write(self):
         """Keep what this start has found for the next one, and no longer in memory."""
-        if self.news or len(self.now) < len(self.before) or not self.path.exists():
-            rows = ({"path": path, "key": key, "header": plain(header)} for path, (key, header) in self.now.items())
-            try:
+        rows = ({"path": path, "key": key, "header": plain(header)} for path, (key, header) in self.now.items())
+        try:
+            if self.news or len(self.now) < len(self.before) or not self.path.exists():
                 jsonl.write(self.path, rows)
-            except OSError as error:
-                warn(f"headers are not remembered for the next start ({describe(error)})")
+        except OSError as error:
+            warn(f"headers are not remembered for the next start ({describe(error)})")
         self.before, self.now = {}, {}
 
 

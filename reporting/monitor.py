@@ -136,12 +136,12 @@ class Monitor:
             warn(f"no page at step {run.steps} ({describe(error)}); training goes on")
 
     def end(self, run):
-        """The last grid, or the page alone, and why it ends early."""
+        """The last grid, or the page alone, and why it ends early, if it does."""
         if self.options.sample_interval:
             self.save_grid(run)
         elif distributed.is_main():
             self.write_page(run)
-        if self.stalled:
+        if self.stalled and not run.over:
             tell(f"stopped early: {self.best.waited} evaluations in a row were not the best, which is --epoch best")
 
     def evaluation_due(self, run):
@@ -149,8 +149,9 @@ class Monitor:
         return every and run.sample == 0 and run.epoch % every == 0
 
     def last_evaluation_due(self, run):
-        """Whether the state that ``--minutes`` ends with, the only one with a learning rate near 0, is unmeasured."""
-        return bool(self.options.eval_interval) and self.evaluated != run.steps
+        """Whether the state that a run with ``--minutes`` ends with, the only one with a learning rate near 0, is
+        unmeasured."""
+        return bool(self.options.minutes and self.options.eval_interval) and self.evaluated != run.steps
 
     def evaluate(self, run, stop):
         """Measure the averaged generators; keep them if they are the best so far. The StopSignal ``stop`` breaks it

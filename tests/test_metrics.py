@@ -521,7 +521,7 @@ def test_the_default_recipe_is_measured_in_each_precision(workplace, run, amp):
 
 def test_the_best_by_other_features_is_none(workplace, run, monkeypatch):
     scripted(monkeypatch, 0.1, 0.2)
-    flags = "--n_epochs=2", "--patience=1", "--features=efficientnet_lite1"
+    flags = "--n_epochs=9", "--patience=1", "--features=efficientnet_lite1"
     assert "stopped early" in run("cycle_gan", *EVERY, *flags).out
     scripted(monkeypatch, 0.3)
     result = run("cycle_gan", "--dataset_name=tiny", "--epoch=latest", "--n_epochs=3", LITE)
@@ -603,6 +603,21 @@ def test_a_run_of_so_many_minutes_is_measured_at_its_end(workplace, run, monkeyp
     measured = [row["step"] for row in rows if "KID AtoB" in row]
     last = checkpoints.load("saved_models/tiny", "latest")[1]["steps"]
     assert len(set(measured)) == len(measured) > 2 and measured[-1] == last > latest["steps"]
+
+
+def test_a_run_with_minutes_that_its_epochs_end_is_measured_at_its_end(workplace, run, monkeypatch):
+    scripted(monkeypatch, 0.1)
+    flags = [*TINY, "--minutes=1000", "--n_epochs=1", "--eval_interval=100000", "--sample_interval=0"]
+    result = run("cycle_gan", *flags)
+    assert result.code == 0 and result.out.count("the best so far") == 1, result.err
+    ended = checkpoints.load("saved_models/tiny", "latest")[1]
+    assert not ended["unmeasured"] and ended["best"]["score"] == pytest.approx(0.1)
+
+
+def test_a_run_at_its_end_has_not_stopped_early(workplace, run, monkeypatch):
+    scripted(monkeypatch, 0.2, 0.3)
+    result = run("cycle_gan", *EVERY, "--n_epochs=2", "--patience=1")
+    assert result.code == 0 and "stopped early" not in result.out
 
 
 def test_what_so_many_minutes_made_is_saved_before_it_is_measured(workplace, run, monkeypatch, ticking):

@@ -25,6 +25,7 @@ LINES = [
     line("maps", "--recipe lsgan", 0, 400, (9, 9), images=10),
     line("maps", "--recipe lsgan --lr 1", 0, 400, (9, 9)),
     line("other", "--recipe lsgan", 0, 400, (9, 9)),
+    {"dataset": "maps", "flags": "--recipe lsgan", "seed": 0, "seconds": 400, "course": []},  # of another program
 ]
 
 
@@ -50,6 +51,7 @@ def test_the_picture_has_a_dot_for_each_mean_at_its_height(tmp_path, monkeypatch
         ([*words, "--measure=SWD"], "and SWD on maps"),
         ([*words[:3], "b=--recipe features", *words[3:]], "no line has the flags of b, and KID on maps"),
         ([*words[:3], "features", *words[3:]], "features is no LABEL=FLAGS"),
+        ([*words[:3], *words[2:]], "two recipes have the same label"),
     ):
         monkeypatch.setattr(sys, "argv", wrong)
         with pytest.raises(UserError, match=complaint):
