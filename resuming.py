@@ -49,16 +49,15 @@ def begin(options, given, before):
                 return tell(at_its_end)
             raise UserError(at_its_end)
         return Beginning(options, {*given, *saved["given"]}, saved)
+    source = None
     if options.init_from:
         source = distributed.broadcast(lambda: checkpoints.find(options.init_from))
         options, given = start_from(given, source[1]["options"])
         check_generators(source[1])
-        check_backbone(options)
-        return Beginning(options, given, source=source)
-    if auto:  # otherwise the command line was checked where it was read
+    elif auto:  # otherwise the command line was checked where it was read
         check(options)
     check_backbone(options)
-    return Beginning(options, given)
+    return Beginning(options, given, source=source)
 
 
 def load(folder, epoch):
