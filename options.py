@@ -178,7 +178,8 @@ TRAIN = {
         Flag("checkpoint_every", lambda options: "10m" if options.minutes else "0",
              "steps between checkpoints besides, or minutes as in 10m; 0 for none (default: 0; with --minutes 10m)",
              interval),
-        Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone", POSITIVE),
+        Flag("keep", 3, "full checkpoints kept for resuming; older ones keep the generators alone, and are removed "
+             "where they lie within an epoch", POSITIVE),
         Flag("eval_interval", 0, "epochs between evaluations on the test folders (evaluate.py), with "
              "--minutes once more at the end; 0 for none", NATURAL),
         FEATURE_FLAG._replace(needs=("eval_interval",)),
