@@ -440,6 +440,8 @@ def test_a_translation_that_is_terminated_claims_what_it_wrote_alone(workplace, 
     def terminated(output, writers, index, *images):
         number.append(index)
         if len(number) == 3:
+            for written in writers.pending:  # what still waits for a thread is given up
+                written.result()
             os.kill(os.getpid(), signal.SIGTERM)
         return save(output, writers, index, *images)
 
