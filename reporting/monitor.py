@@ -4,12 +4,14 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from datasets import sample_images
 from readers.folders import find_side, has_images, list_images
 from readers.headers import read_header, read_headers
 from reporting import metrics, pages
+from reporting.contention import Contention
 from reporting.grids import SampleGrid
 from reporting.loss_log import LossLog, NotFinite
 from reporting.scalars import Scalars, check_tensorboard, is_row
@@ -71,6 +73,7 @@ class Monitor:
     def progress(self, run):
         """One bar for the whole run, in images of each side; drawn once a second, or each half minute into a file."""
         self.forecast = Forecast(run)
+        self.contention = Contention(torch.get_num_threads() if run.device.type == "cpu" else 1)
         self.bar = tqdm(
             total=None if self.options.minutes else len(run.dataset) * self.options.n_epochs,
             initial=len(run.dataset) * run.epoch + run.sample,
@@ -89,6 +92,8 @@ class Monitor:
         self.bar.set_description_str(place(run), refresh=False)
         if line := self.forecast.after(run):
             tqdm.write(line)
+        if line := self.contention.after_step():
+            warn(line)
         return bool(self.bar.update(len(batch["A"]) * distributed.WORLD))
 
     def show(self, run):

@@ -744,7 +744,8 @@ def test_the_rate_is_that_of_this_start_and_of_all_processes(monkeypatch):
     bar = Namespace(update=moved.append, set_description_str=lambda *_, **__: None)
     monkeypatch.setattr(monitor.distributed, "WORLD", 4)
     monkeypatch.setattr(monitor, "place", lambda run: "")
-    one = Namespace(skipped=set(), bar=bar, forecast=Namespace(after=lambda run: ""))
+    silent = Namespace(after=lambda run: "", after_step=lambda: "")
+    one = Namespace(skipped=set(), bar=bar, forecast=silent, contention=silent)
     monitor.Monitor.count(one, None, {"skipped": [], "A": torch.zeros(3, 1)})
     assert moved == [12]
 
