@@ -26,6 +26,7 @@ from runtime.device import arithmetic, explained_errors, flush_denormals, pick_d
 from runtime.folders import check_apart, check_ours, make_ready
 from runtime.saver import Saver
 from runtime.signals import StopSignal
+from runtime.streams import unfailing
 from trainer import CycleGAN
 from utils import TimeBudget
 
@@ -42,7 +43,7 @@ def main():
             return
         options, given, saved, source = beginning
         set_tf32(options.tf32)
-        with explained_errors(options, device), tuned_kernels(True):
+        with explained_errors(options, device, texts.how_to_go_on), tuned_kernels(True):
             run = Run(options, device, given, saved and domains_of(saved, options.decoded_limit))
             if saved is None:  # else a checkpoint of these networks has been read
                 run.model.check_readable()
@@ -56,7 +57,7 @@ def train(run):
     """Train to the end, or until a signal; goes back to the last checkpoint at values that are not finite, if asked."""
     # torchrun passes on what its processes may have received already, and ends those that take too long
     patient = distributed.WORLD > 1
-    with StopSignal(patient, answer="" if patient else texts.STOPPING) as stop:
+    with StopSignal(patient, answer="" if patient else texts.STOPPING) as stop, unfailing(stop.unheard):
         for rollbacks in range(ROLLBACKS + 1):
             try:
                 signal = run.loop(stop)
@@ -70,7 +71,7 @@ def train(run):
                 with suppress(NotFinite):  # which comes again, and is said then
                     run.saver.rescue(run)
                 raise UserError(f"{error}; {texts.how_to_go_on(run.options)}") from error
-    run.end(signal)
+        run.end(signal)
 
 
 class Run:

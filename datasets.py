@@ -25,8 +25,8 @@ from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, allowed, centre_crop, random_crop, vary_saturation
 from readers.headers import none_readable, read_headers
 from readers.survey import check_known, check_show, check_sizes, find_domain, idle_ways, squashed, ways_of
-from runtime.errors import UserError, tell
-from runtime.signals import held_back, watched
+from runtime.errors import UserError, first_line, tell
+from runtime.signals import held_back, kept_handler, watched
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training images
@@ -251,10 +251,10 @@ def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False
         worker_init_fn=leave_signals_to_the_trainer,
         generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
     )
-    with held_back():  # processes are started
-        batches = iter(loader)
+    with held_back(), kept_handler("SIGCHLD"):  # by which torch would say in the middle of a step that one died
+        batches = iter(loader)  # processes are started
     try:
-        for batch in batches:
+        for batch in fetched(batches):
             for error in batch.pop("errors"):
                 if not (skip_bad and isinstance(error, BadImage)):
                     raise error
@@ -262,6 +262,18 @@ def load_batches(dataset, batch_sampler, n_cpu, pin_memory=False, skip_bad=False
             yield batch
     finally:
         del batches  # ends its processes now; Python itself would wait for them for ever, since they ignore SIGTERM
+
+
+def fetched(batches):
+    """The ``batches`` of a loader. Raises UserError where one of its processes died."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
+        unfetched = not isinstance(error, RuntimeError) and not getattr(error, "filename", None)  # what it had sent
+        if not unfetched and "DataLoader worker (pid" not in str(error):
+            raise
+        why = first_line(error, type(error).__name__)
+        raise UserError(f"a process that loads images died ({why}); try a smaller --n_cpu") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

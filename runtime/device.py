@@ -192,7 +192,7 @@ def memory_advice(options, device):
     """One line: what the run used, and the flags that would lessen it, the cheapest in quality first."""
     flags = [] if options.checkpoint_activations or options.norm == "batch" else ["--checkpoint_activations"]
     flags += [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
-    flags += [*smaller_crop(options), f"--ndf {max(1, options.ndf // 2)}", f"--ngf {max(1, options.ngf // 2)}"]
+    flags += [*smaller_crop(options), f"in a new run --ndf {max(1, options.ndf // 2)} --ngf {max(1, options.ngf // 2)}"]
     peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
     return (
         f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_width}×"
@@ -202,13 +202,14 @@ def memory_advice(options, device):
 
 
 @contextmanager
-def explained_errors(options, device):
-    """Turns full memory, and a compiler that does not work, into a UserError that names the flags that help."""
+def explained_errors(options, device, how_to_go_on):
+    """Turns full memory, and a compiler that does not work, into a UserError that names the flags that help, and says
+    ``how_to_go_on`` with these options: a step that has run out of memory is not saved."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if ran_out_of_memory(error):
-            raise UserError(memory_advice(options, device)) from error
+            raise UserError(f"{memory_advice(options, device)}; {how_to_go_on(options)}") from error
         explain_compiler(error)
         raise
 

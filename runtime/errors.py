@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 from runtime.files import LEFTOVER, write
+from runtime.streams import silence_unread
 
 NOTHING_LEFT = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -98,7 +99,8 @@ def exit_cleanly(main):
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # for file names in no encoding
+            # for file names in no encoding; and a log shows each line at once
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     warnings.showwarning = lambda message, category, *where: warn(first_line(message, category))
     logging.lastResort = Lines(logging.WARNING)
     sys.excepthook = uncaught
@@ -111,7 +113,7 @@ def exit_cleanly(main):
     except UserError as error:
         stop(str(error), 2)
     except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_unread()
         sys.exit(141)  # what a shell makes of SIGPIPE
     except OSError as error:
         blocked = hasattr(error, "characters_written")  # a terminal that takes no more for the moment
@@ -121,10 +123,6 @@ def exit_cleanly(main):
         if error.filename is None and error.errno not in DISK_REFUSES:  # a defect of ours, to be seen whole
             raise
         stop(not_permitted(error) or describe(error), 2)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        stop(f"a process that loads images died ({first_line(error, '')}); try a smaller --n_cpu", 2)
     except KeyboardInterrupt:
         stop("interrupted", 130)
 

@@ -6,6 +6,10 @@ import signal
 import sys
 import threading
 
+from runtime.streams import leave_terminal
+
+UNHEARD = getattr(signal, "SIGPIPE", 13)
+
 
 def watched():
     """SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends, unless nohup has it ignored."""
@@ -21,8 +25,9 @@ class Stopped(BaseException):
 class StopSignal:
     """Notes the first signal that ends a run, so that the step in hand can be finished; the second ends the process.
 
-    To be used in ``with``; ``received`` is the signal's number, 0 as long as there was none. A ``patient`` one ignores
-    the second. ``answer`` is a line for whoever sent the first, since a step may take a while.
+    To be used in ``with``; ``received`` is the signal's number, 0 as long as there was none, and UNHEARD where nobody
+    reads what the run says. A ``patient`` one ignores the second signal. ``answer`` is a line for whoever sent the
+    first, since a step may take a while.
     """
 
     def __init__(self, patient=False, answer=""):
@@ -48,10 +53,15 @@ class StopSignal:
         finally:
             self._raises = False
 
+    def unheard(self):
+        """Whoever read the output is gone. That ends a run as a signal does, unless one has come already."""
+        self.received = self.received or UNHEARD
+
     def _note(self, number, frame):
-        if self.received and not self.patient:
+        first = self.received in (0, UNHEARD)
+        if not first and not self.patient:
             os._exit(128 + number)  # a checkpoint being written is a temporary file still
-        first, self.received = not self.received, number
+        self.received = number
         if number not in (signal.SIGINT, signal.SIGTERM):
             leave_terminal()
         elif first and self.answer:
@@ -81,6 +91,18 @@ def held_back():
 
 
 @contextlib.contextmanager
+def kept_handler(name):
+    """Inside, a library may take the signal ``name`` for itself; afterwards its handler is the one from before."""
+    number = getattr(signal, name, None)  # not all are on Windows
+    before = number and signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if number and signal.getsignal(number) != before:
+            signal.signal(number, before)
+
+
+@contextlib.contextmanager
 def tidied_up():
     """Inside, SIGTERM ends the program as Ctrl-C does, so that what was begun is left in order."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -88,10 +110,3 @@ def tidied_up():
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def leave_terminal():
-    """Write no more to a terminal that is closed: that would be an error before the step in hand is saved."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream.isatty():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

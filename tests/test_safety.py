@@ -3,6 +3,7 @@
 ``ERRORS`` is the table of docs/errors.md: each row is provoked through the command line.
 """
 
+import contextlib
 import errno
 import importlib
 import json
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +29,11 @@ from options import parse_training
 from readers.folders import list_images
 from readers.pictures import load_image
 from registry import RECIPES
+from reporting.monitor import Monitor
 from runtime import checkpoints, distributed, saver
 from runtime.errors import UserError
 from runtime.lock import FolderLock
-from runtime.signals import StopSignal, held_back
+from runtime.signals import UNHEARD, StopSignal, held_back
 from trainer import CycleGAN
 from translators import Translators
 
@@ -171,6 +174,65 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(workplace, numb
     step = int(re.search(r"stopped after step (\d+), which is saved; to go on: python cycle_gan.py", out)[1])
     assert saved_state(workplace / SAVES)["steps"] == step
     assert not list((workplace / SAVES).glob("*.tmp"))
+
+
+@pytest.mark.parametrize("broken", ["stdout", "stderr", "both"])
+def test_a_signal_saves_where_nobody_reads_the_output_any_more(workplace, broken):
+    """As Ctrl-C, which ends a ``tee`` behind the training, too."""
+    process = start(workplace, "--checkpoint_interval=1")
+    wait_for(lambda: (workplace / SAVES / "epoch_1.pth").exists(), process)
+    for name in ("stdout", "stderr") if broken == "both" else (broken,):
+        getattr(process, name).close()
+    before = saved_state(workplace / SAVES)["steps"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert saved_state(workplace / SAVES)["steps"] >= before
+    assert not list((workplace / SAVES).glob("*.tmp"))
+    if broken == "stdout":
+        assert "Traceback" not in process.stderr.read()
+    if broken == "stderr":
+        assert "which is saved; to go on: python cycle_gan.py" in process.stdout.read()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_run_that_nobody_reads_saves_its_step_and_ends(workplace, run, monkeypatch, name):
+    def count_unread(monitor, training, batch):
+        if training.steps == 4:
+            os.close(read)
+            print("step 4", file=getattr(sys, name), flush=True)
+        return count(monitor, training, batch)
+
+    count = Monitor.count
+    monkeypatch.setattr(Monitor, "count", count_unread)
+    read, written = os.pipe()
+    with os.fdopen(written, "w") as unread:
+        monkeypatch.setattr(sys, name, unread)
+        result = run("cycle_gan", *TINY, "--n_epochs=9", "--checkpoint_interval=0")
+    assert result.code == 128 + UNHEARD
+    assert saved_state()["steps"] == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_the_output_does_not_end_a_run(workplace, run, monkeypatch):
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1)
+    monkeypatch.setattr(sys, "stderr", full)  # of the bar, which is drawn there
+    assert run("cycle_gan", *TINY, "--n_epochs=2").code == 0
+    assert saved_state()["epoch"] == 2
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        full.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the loader's process in /proc")
+def test_a_loader_process_that_is_killed_ends_a_run_which_is_saved(workplace):
+    process = start(workplace, "--n_cpu=1", "--checkpoint_interval=0", "--sample_interval=40")
+    wait_for((workplace / "images/tiny/40.png").exists, process)
+    (worker,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in err, err
+    assert "error: a process that loads images died" in err and "to go on: python cycle_gan.py" in err
+    assert saved_state(workplace / SAVES)["steps"] >= 40
 
 
 @pytest.mark.parametrize("program", [["cycle_gan.py", *TINY, "--n_epochs=1"], ["test.py", "--dataset_name=tiny"]])
