@@ -42,12 +42,21 @@ def main():
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
-        raise UserError(f"{device} ran out of memory; take a smaller --batch_size") from error
+        raise UserError(f"{device} ran out of memory; {less(options)}") from error
     show(report)
     path = report["json"]
     content = (json.dumps(as_json(report), indent=1) + "\n").encode()
     write_ours(path.parent, {path.name: content}, options.overwrite)
     tell(f"the numbers are in {path}")
+
+
+def less(options):
+    """What takes less memory than measuring so many images at once did."""
+    if options.batch_size > 1:
+        return "take a smaller --batch_size"
+    if options.real or options.fake:
+        return "these images are too large to be measured here; take smaller copies of both folders"
+    return "translate by test.py --tile 512, and measure those files by --real and --fake"
 
 
 def file_for_numbers(options, usual, inputs):

@@ -207,7 +207,7 @@ def parse_translation(argv=None):
     """The command line of test.py: its options."""
     options, given = parse(TRANSLATE, "Translate images with a trained CycleGAN.", argv)
     if options.onnx and not given.keys() & {"name", "dataset_name"}:
-        options.name = Path(options.onnx).absolute().parent.name  # exports/NAME/AtoB.onnx
+        options.name = options.dataset_name = Path(options.onnx).absolute().parent.name  # exports/NAME/AtoB.onnx
     return options
 
 

@@ -61,9 +61,10 @@ def main():
     sources = [path for output in outputs for path in output.sources()]
     with tidied_up(), claimed(folder, written, sources, options.overwrite):
         done = [row for output in outputs for row in translate_all(translators, output, device, options)]
-        pages.write_results(folder, done)
-    if not options.input:
-        remove_earlier(folder, outputs, translators.pick(options.direction))
+        if not options.input:
+            remove_earlier(folder, outputs, translators.pick(options.direction))
+        pages.write_results(folder, done)  # of the files that are there now
+    tell_outdated(folder, path)
     tell(f"look at {folder}/index.html")
 
 
@@ -72,6 +73,13 @@ def remove_earlier(folder, outputs, directions):
     made = {os.path.relpath(path, folder) for output in outputs for path in output.written}
     if count := remove_others(folder, made, below=tuple(directions)):
         tell(f"{counted(count, 'file')} of earlier translations, which were not made anew, are removed")
+
+
+def tell_outdated(folder, model):
+    """Say which numbers in ``folder`` were measured before ``model``, a Path, was written."""
+    written = model.stat().st_mtime
+    if old := sorted(path.name for path in folder.glob("metrics*.json") if path.stat().st_mtime < written):
+        tell(f"{folder} holds numbers of an earlier model ({', '.join(old)}); measure this one by evaluate.py")
 
 
 def usual_batch(device):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 from pathlib import Path
 
 import torch
@@ -39,6 +40,7 @@ class Models:
     def __init__(self, folder, device):
         self.folder, self.device = Path(folder), device
         self._kept = functools.lru_cache(KEPT)(self._load)
+        self.one_at_a_time = threading.Lock()  # among all visitors, each of whose requests is a thread
 
     def runs(self):
         """The names of the runs that have checkpoints, the newest first, as far as a browser can show them."""
@@ -81,7 +83,8 @@ class Models:
             with unnamed():
                 sample = WholeImages([path], domains[side], **fit)[0]
             real = sample["image"][None]
-            _, fake, back = translators.cycle(side, real.to(self.device))
+            with self.one_at_a_time:
+                _, fake, back = translators.cycle(side, real.to(self.device))
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
@@ -109,7 +112,8 @@ class Live:
             self.translated = translator.translate_frames(frames, direction)
         self.given.append(frame_in(path, self.translators))
         self.choice = None  # after an error a new film begins
-        translation = next(self.translated)
+        with models.one_at_a_time:
+            translation = next(self.translated)
         self.choice = choice
         return translation
 

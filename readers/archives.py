@@ -26,11 +26,20 @@ def list_zip(path):
 
 
 def list_tar(path):
-    """The same of a tar's members, which are not packed. Raises ReadError where the whole is compressed."""
+    """The same of a tar's members, which are not packed. A hard link is the file that it names, which comes before it.
+    Raises ReadError where the whole is compressed, UserError where a member is a link to elsewhere, or in pieces."""
+    files = {}
     with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
-            if info.isreg() and not info.issparse():
-                yield info.name, info.offset_data, info.size, None, False
+            if info.islnk() or info.issym() or info.issparse():
+                if not info.islnk() or info.linkname not in files:
+                    raise UserError(f"{path} holds no content for {info.name}; pack it anew: tar --dereference -cf")
+                files[info.name] = files[info.linkname]
+            elif info.isreg():
+                files[info.name] = info.offset_data, info.size
+            else:
+                continue
+            yield info.name, *files[info.name], None, False
 
 
 ARCHIVES = {".zip": list_zip, ".tar": list_tar}

@@ -165,6 +165,18 @@ def test_a_range_of_pictures_is_that_of_the_training(trained, monkeypatch, tmp_p
     assert [np.unique(np.asarray(image)).tolist() for image in images] == [[50], [100], [50]]
 
 
+def test_one_image_is_translated_at_a_time(trained, tmp_path, monkeypatch):
+    models, film = Models(trained / "saved_models", "cpu"), Live()
+    path = saved(tmp_path / "a.png", noise_image(0, 24, 20))
+    translators, _ = models.load("tiny", "1")
+    found = []
+    for network in (translators.G_AB, translators.G_BA):
+        network.register_forward_hook(lambda *_: found.append(models.one_at_a_time.locked()))
+    models.translate("tiny", "1", "AtoB", path)
+    film.translate(models, ("tiny", "1", "AtoB"), path)
+    assert len(found) >= 3 and all(found) and not models.one_at_a_time.locked()
+
+
 def test_live_frames_are_those_of_a_clip(trained, tmp_path):
     models, film = Models(trained / "saved_models", "cpu"), Live()
     frames = [noise_image(i, 24, 20) for i in range(3)]

@@ -368,6 +368,26 @@ def test_the_earlier_translation_of_what_cannot_be_read_now_goes(trained, run):
     assert sorted(os.listdir(trained / "results/tiny/epoch_1/AtoB")) == ["0.png", "2.png"]
 
 
+def test_the_page_lists_no_translation_that_is_removed(trained, run):
+    flags = "test", "--dataset_name=tiny", "--n_cpu=0"
+    assert run(*flags).code == 0
+    for path in (trained / "datasets/tiny/testB").iterdir():
+        path.unlink()
+    assert "3 files of earlier translations" in run(*flags).out
+    shown = (trained / "results/tiny/epoch_1/data.js").read_text()
+    assert "AtoB/0.png" in shown and "BtoA/" not in shown
+
+
+def test_numbers_of_an_earlier_model_are_named(trained, run):
+    flags = "test", "--dataset_name=tiny", "--n_cpu=0"
+    assert run(*flags).code == 0
+    for name in ("metrics.json", "metrics_AtoB.json"):
+        (trained / "results/tiny/epoch_1" / name).write_text("{}")
+    assert "earlier model" not in run(*flags).out
+    os.utime(trained / "results/tiny/epoch_1/metrics_AtoB.json", (0, 0))
+    assert "holds numbers of an earlier model (metrics_AtoB.json); measure this one by evaluate.py" in run(*flags).out
+
+
 def test_an_image_that_keeps_its_format_keeps_its_name(trained, run):
     (trained / "few").mkdir()
     for name in ("a.gif", "a.png"):

@@ -277,6 +277,27 @@ def test_an_archive_names_nothing_outside_of_itself(tmp_path, name):
         list_images(tmp_path / "trainA.zip")
 
 
+def test_a_hard_link_in_a_tar_is_the_file_that_it_names(tmp_path):
+    (tmp_path / "side").mkdir()
+    noise_image(0, 24, 20).save(tmp_path / "side/a.png")
+    os.link(tmp_path / "side/a.png", tmp_path / "side/b.png")
+    with tarfile.open(tmp_path / "trainA.tar", "w") as archive:
+        archive.add(tmp_path / "side", "side")
+        assert archive.getmember("side/b.png").islnk() or archive.getmember("side/a.png").islnk()
+    one, other = list_images(tmp_path / "trainA.tar")
+    assert np.array_equal(load_pixels(one, PICTURES), load_pixels(other, PICTURES))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_tar_whose_member_lies_elsewhere_is_refused(tmp_path, kind):
+    with tarfile.open(tmp_path / "trainA.tar", "w") as archive:
+        member = tarfile.TarInfo("a.png")
+        member.type, member.linkname = kind, "b.png"
+        archive.addfile(member)
+    with pytest.raises(UserError, match="holds no content for a.png; pack it anew: tar --dereference"):
+        list_images(tmp_path / "trainA.tar")
+
+
 @pytest.mark.parametrize("archive", ["stored.zip", "deflated.zip", "plain.tar"])
 @pytest.mark.parametrize("n_cpu", [0, 2])
 def test_a_side_may_be_an_archive(workplace, run, archive, n_cpu):

@@ -416,6 +416,9 @@ def test_full_memory_is_one_line(workplace, monkeypatch, refused):
     monkeypatch.setattr(metrics, "describe", full)
     folders = "--real=datasets/tiny/testA", "--fake=datasets/tiny/testA"
     assert "ran out of memory; take a smaller --batch_size" in refused("evaluate", *folders, LITE)
+    assert "smaller copies of both folders" in refused("evaluate", *folders, LITE, "--batch_size=1")
+    monkeypatch.setattr(checkpoints, "load", full)
+    assert "test.py --tile 512" in refused("evaluate", "--dataset_name=tiny", LITE, "--batch_size=1")
 
 
 def test_folders_of_which_a_file_is_bad_are_measured_without_it(workplace, run, refused):

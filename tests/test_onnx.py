@@ -142,6 +142,10 @@ def test_as_a_user_would(workplace, run, refused):
         assert np.abs(torch_image - onnx_image).max() <= 1
     alone = run("test", "--onnx=exports/tiny/AtoB.onnx", "--input=datasets/tiny/testA", "--n_cpu=0")
     assert alone.code == 0 and (workplace / "results/tiny/AtoB/input/AtoB/0.png").exists()
+    assert "tiny/testA →" in run("test", "--onnx=exports/tiny/AtoB.onnx", "--n_cpu=0").err  # as its folder is called
+    (workplace / "exports/other").mkdir()
+    (workplace / "exports/other/AtoB.onnx").write_bytes(content)
+    assert "datasets/other" in refused("test", "--onnx=exports/other/AtoB.onnx", "--n_cpu=0")
     assert "translates AtoB, not" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--direction=BtoA")
     assert "--tile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--tile=64")
     assert "--compile" in refused("test", "--onnx=exports/tiny/AtoB.onnx", "--compile")
