@@ -53,6 +53,12 @@ def critic_lr(model, ratio):
     model.scale_lr = scale_both
 
 
+def buffer(model, size):
+    """The replay buffers hold so many images instead of 50; with 1, half of what critics see is the step's own."""
+    for images in (model.buffer_A, model.buffer_B):
+        images.size = int(size)
+
+
 def fade(model, name):
     """The term ``name`` of the generators' loss loses weight as the learning rate falls: to 0 in the second half."""
     scale_lr, terms = model.scale_lr, model.generator_objective.terms
@@ -196,7 +202,7 @@ def every(model, which):
 
 
 CHOICES = (
-    critic_lr, fade, decay, blur, first, skip, no_attention, no_spectral_norm, norm, antialiased, penalty,
+    buffer, critic_lr, fade, decay, blur, first, skip, no_attention, no_spectral_norm, norm, antialiased, penalty,
     every,
 )  # fmt: skip
 VARIANTS = {function.__name__: function for function in CHOICES}

@@ -13,6 +13,7 @@ from trainer import CycleGAN
 
 VALUES = {
     "blur": ["2:10"],
+    "buffer": ["1"],
     "critic_lr": ["4"],
     "first": ["11"],
     "skip": ["full"],
