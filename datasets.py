@@ -25,7 +25,7 @@ from readers.folders import find_side, list_images
 from readers.geometry import PREPROCESS, allowed, centre_crop, random_crop, vary_saturation
 from readers.headers import none_readable, read_headers
 from readers.survey import check_known, check_show, check_sizes, find_domain, idle_ways, squashed, ways_of
-from runtime.errors import UserError, first_line, tell
+from runtime.errors import UserError, describe, tell
 from runtime.signals import held_back, kept_handler, watched
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -269,11 +269,13 @@ def fetched(batches):
     try:
         yield from batches
     except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
-        unfetched = not isinstance(error, RuntimeError) and not getattr(error, "filename", None)  # what it had sent
-        if not unfetched and "DataLoader worker (pid" not in str(error):
+        if isinstance(error, RuntimeError):
+            died = "DataLoader worker (pid" in str(error)
+        else:  # what it had sent cannot be fetched from it; an error about a file is another one
+            died = not getattr(error, "filename", None)
+        if not died:
             raise
-        why = first_line(error, type(error).__name__)
-        raise UserError(f"a process that loads images died ({why}); try a smaller --n_cpu") from error
+        raise UserError(f"a process that loads images died ({describe(error)}); try a smaller --n_cpu") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -31,13 +31,13 @@ def list_tar(path):
     files = {}
     with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
-            if info.islnk() or info.issym() or info.issparse():
-                if not info.islnk() or info.linkname not in files:
-                    raise UserError(f"{path} holds no content for {info.name}; pack it anew: tar --dereference -cf")
-                files[info.name] = files[info.linkname]
-            elif info.isreg():
+            if info.isreg() and not info.issparse():
                 files[info.name] = info.offset_data, info.size
-            else:
+            elif info.islnk() and info.linkname in files:
+                files[info.name] = files[info.linkname]
+            elif info.islnk() or info.issym() or info.issparse():
+                raise UserError(f"{path} holds no content for {info.name}; pack it anew: tar --dereference -cf")
+            else:  # a folder, or a device
                 continue
             yield info.name, *files[info.name], None, False
 

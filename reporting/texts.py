@@ -10,7 +10,7 @@ import torch
 from readers.folders import find_side, has_images
 from reporting.metrics import best_so_far, left_unmeasured
 from runtime import checkpoints, distributed
-from runtime.device import computes, smaller_crop
+from runtime.device import computes, fewer_filters, smaller_crop
 from runtime.errors import counted
 from runtime.flags import ENDLESS, as_flag
 from utils import lr_factor
@@ -157,8 +157,7 @@ def duration(seconds, step, options):
     line = f"duration    about {shown} from here on this machine{without}, {step:.2g} s a step"
     if seconds < Forecast.LONG:
         return line
-    filters = f"--ngf {max(1, options.ngf // 2)} --ndf {max(1, options.ndf // 2)}"
-    shorter = ", with ".join([*smaller_crop(options), filters])
+    shorter = ", with ".join([*smaller_crop(options), fewer_filters(options)])
     return f"{line}; anew, it would be shorter with {shorter}, or with --minutes 600 for as long as that"
 
 

@@ -188,11 +188,16 @@ def smaller_crop(options):
     return [f"--img_height {height} --img_width {width}"] if (height, width) != crop else []
 
 
+def fewer_filters(options):
+    """Flags for half the filters of both networks."""
+    return f"--ngf {max(1, options.ngf // 2)} --ndf {max(1, options.ndf // 2)}"
+
+
 def memory_advice(options, device):
     """One line: what the run used, and the flags that would lessen it, the cheapest in quality first."""
     flags = [] if options.checkpoint_activations or options.norm == "batch" else ["--checkpoint_activations"]
     flags += [f"--batch_size {options.batch_size // 2}"] if options.batch_size > 1 else []
-    flags += [*smaller_crop(options), f"in a new run --ndf {max(1, options.ndf // 2)} --ngf {max(1, options.ngf // 2)}"]
+    flags += [*smaller_crop(options), f"in a new run {fewer_filters(options)}"]
     peak = f"; at its peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
     return (
         f"{device} ran out of memory with --batch_size {options.batch_size}, crops of {options.img_width}×"
