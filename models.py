@@ -8,10 +8,10 @@ from argparse import Namespace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
+from attention import attend
 from convolutions import Conv2d, ConvTranspose2d, Decoder, ReflectConv2d
 from layers import norm_layer, run_stages
 from registry import GENERATORS, build
@@ -55,8 +55,6 @@ class SelfAttention(nn.Module):
     the features that keys and values come from, where these are not those of x.
     """
 
-    SMALL = 32 * 32  # positions; up to here unfused attention is cheaper than padding q and k for the fused kernel
-
     def __init__(self, channels):
         super().__init__()
         self.query = nn.Conv2d(channels, max(channels // 8, 1), 1)
@@ -67,16 +65,11 @@ class SelfAttention(nn.Module):
     def forward(self, x, seen=None):
         seen = x if seen is None else seen
 
-        def tokens(features):  # N×K×H×W → N×1×HW×K, one attention head
-            return features.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+        def tokens(features):  # N×K×H×W → N×HW×K
+            return features.flatten(2).transpose(1, 2).contiguous()
 
-        q, k, v = tokens(self.query(x)), tokens(self.key(seen)), tokens(self.value(seen))
-        if q.shape[2] > self.SMALL:
-            # The fused kernels want q, k and v equally wide. Zeros add nothing to q kᵀ, so this is exact.
-            missing = v.shape[-1] - q.shape[-1]
-            q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))
-        attended = F.scaled_dot_product_attention(q, k, v, scale=1.0)
-        return x + self.gamma * attended.squeeze(1).transpose(1, 2).reshape(x.shape)
+        attended = attend(tokens(self.query(x)), tokens(self.key(seen)), tokens(self.value(seen)))
+        return x + self.gamma * attended.transpose(1, 2).reshape(x.shape)
 
 
 def attends(network):
@@ -108,8 +101,11 @@ class ResidualBlock(nn.Module):
 
 
 def conv_norm_relu(norm, channels, *convolution):
-    """The layers of a convolution to ``channels``, then norm and ReLU."""
-    return *convolution, norm_layer(norm, channels), nn.ReLU(inplace=True)
+    """The layers of a convolution to ``channels``, then norm and ReLU.
+
+    Not in place: what LayerNorm2d returns is a view, and for one that is written to autograd copies its gradients.
+    """
+    return *convolution, norm_layer(norm, channels), nn.ReLU()
 
 
 def upsample_resize(norm, channels_in, channels_out):

@@ -20,7 +20,7 @@ measure 8 train_step train_step.py --size 256 --batch 1 8 --rounds 5 --steps 3
 measure 5 ablation_attention ablation.py --recipe attention --batch_size 4 --rounds 5
 measure 3 ablation_classic ablation.py --recipe classic --batch_size 4 --rounds 5
 measure 1 layer_norm layer_norm.py
-measure 2 attention attention.py
+measure 2 attention self_attention.py
 measure 2 loader loader.py --workers 0 4 8
 measure 3 translate translate.py
 measure 5 remainder remainder.py

@@ -308,12 +308,15 @@ def merge(counts, means, variances):
     return mean.to(means), variance.to(means)
 
 
+SEEN = 32 * 32  # positions of the grid below; or as many as a strip has, where that is more
+
+
 @advance.register
 def attend(layer: SelfAttention, x):
-    """Every position looks at all of the image, but at a grid of positions: no more than a strip has, or 32×32."""
+    """Every position looks at all of the image, but at a grid of positions."""
     x = kept(x)
     in_a_strip = x.width * max(bottom - top for top, bottom in x.strips())
-    step = grid_step(x.height, x.width, max(in_a_strip, layer.SMALL))
+    step = grid_step(x.height, x.width, max(in_a_strip, SEEN))
     middle = (min(step, x.height) - 1) // 2, (min(step, x.width) - 1) // 2
     grid = [x.read(row, row + 1)[..., middle[1] :: step] for row in range(middle[0], x.height, step)]
     seen = torch.cat(grid, dim=2)

@@ -30,7 +30,7 @@ def test_all_can_be_imported():
     [
         "layer_norm.py --shapes 1x4x128x128 --rounds 1",
         "starting.py --images 20",
-        "attention.py --sides 8 --rounds 1",
+        "self_attention.py --sides 8 --rounds 1",
         "kernels.py --convolutions 1x128x128x8 --doubled 1x8x8x8 --gradients 1x8x8x8x3 --norms 1x4x8x8 --positions 16"
         " --rounds 1",
         "communication.py --size 32 --steps 1 -- --ngf=4 --ndf=4 --n_residual_blocks=1",

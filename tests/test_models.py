@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+import attention
 from convolutions import ReflectConv2d, pad
 from critics import CriticAttention
 from layers import LayerNorm2d, norm_layer, standardize
@@ -242,6 +243,26 @@ def test_folding_the_spectral_norm_changes_nothing():
     assert torch.equal(generator(images), expected)
 
 
+def parts_of_graph(node):
+    """The names of all that stands behind a gradient function."""
+    found, left = set(), [node]
+    while left:
+        node = left.pop()
+        if node and node not in found:
+            found.add(node)
+            left += [before for before, _ in node.next_functions]
+    return {node.name() for node in found}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm", ["instance", "layer", "batch"])
+def test_nothing_is_written_into_a_view(norm, memory_format):
+    """Autograd would copy the gradient of the whole, twice."""
+    generator = GeneratorResNet(ngf=4, n_residual_blocks=1, norm=norm).to(memory_format=memory_format)
+    parts = parts_of_graph(generator(torch.rand(2, 3, 16, 16).to(memory_format=memory_format)).grad_fn)
+    assert "ReluBackward0" in parts and "CopySlices" not in parts
+
+
 def explicit_attention(module, x):
     """The textbook: an HW×HW softmax written out."""
     q, k, v = module.query(x).flatten(2), module.key(x).flatten(2), module.value(x).flatten(2)  # N×K×HW
@@ -249,23 +270,48 @@ def explicit_attention(module, x):
     return x + module.gamma * (v @ weights.transpose(1, 2)).reshape(x.shape)
 
 
-@pytest.mark.parametrize("small", [0, 100])
+@pytest.mark.parametrize("way", [attention.attend, attention.attend_by_kernels])
+@pytest.mark.parametrize("many", [0, 100])
 @pytest.mark.parametrize("channels", [4, 16, 64])
-def test_fused_attention_equals_the_explicit_softmax_with_its_gradients(channels, small, monkeypatch):
-    monkeypatch.setattr(SelfAttention, "SMALL", small)  # the 35 positions here are many, or few
+def test_attention_equals_the_explicit_softmax_with_its_gradients(channels, many, way, monkeypatch):
+    monkeypatch.setattr("models.attend", way)
+    monkeypatch.setattr(attention, "MANY", many)  # the 35 positions here are many, or few
+    monkeypatch.setattr(attention, "STRIP", 8)
     torch.manual_seed(0)
-    attention = SelfAttention(channels).double()
+    layer = SelfAttention(channels).double()
     x = torch.randn(2, channels, 5, 7, dtype=torch.double, requires_grad=True)
-    assert torch.equal(attention(x), x)  # gamma starts at 0
-    nn.init.constant_(attention.gamma, 0.7)
-    inputs = (x, *attention.parameters())
-    ours, theirs = attention(x), explicit_attention(attention, x)
+    assert torch.equal(layer(x), x)  # gamma starts at 0
+    nn.init.constant_(layer.gamma, 0.7)
+    inputs = (x, *layer.parameters())
+    ours, theirs = layer(x), explicit_attention(layer, x)
     assert not torch.allclose(ours, x)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     upstream = torch.randn_like(ours)
     torch.testing.assert_close(
         torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(theirs, inputs, upstream), rtol=1e-9, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("many", [0, 100])
+def test_attention_in_strips_is_the_whole_and_has_a_second_derivative(many, monkeypatch):
+    monkeypatch.setattr(attention, "MANY", many)
+    monkeypatch.setattr(attention, "STRIP", 4)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, *shape, dtype=torch.double, requires_grad=True) for shape in ((6, 2), (5, 2), (5, 3)))
+    torch.testing.assert_close(attention.attend(q, k, v), attention.attend_in_full(q, k, v), rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(attention.attend, (q, k, v))
+    assert torch.autograd.gradgradcheck(attention.attend, (q, k, v))
+
+
+def test_the_weights_of_attention_are_not_rounded_before_the_softmax():
+    """Scores of a size of 20 would lose a tenth of what they stand for in bf16's 8 bits."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 64, size).mul(3).bfloat16() for size in (8, 8, 16))
+    exact = attention.attend_in_full(q.double(), k.double(), v.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        error = (attention.attend(q, k, v).double() - exact).abs().max()
+    in_bf16 = (q @ k.mT).softmax(2) @ v
+    assert 3 * error < (in_bf16.double() - exact).abs().max()
 
 
 def test_an_entry_of_a_norm_may_have_keywords(monkeypatch):

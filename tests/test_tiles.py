@@ -181,7 +181,7 @@ def test_attention_looks_at_the_whole_image(monkeypatch):
     attention = seeing_attention(8)
     image = torch.randn(8, 32, 32).cumsum(1).cumsum(2) / 32  # its strips differ
     as_if_whole(attention, image, 16)
-    monkeypatch.setattr(SelfAttention, "SMALL", 64)
+    monkeypatch.setattr("inference.tiles.SEEN", 64)
     whole, strips = attention(image[None])[0], in_strips(nn.Sequential(attention), image, 16)
     alone = torch.cat([attention(image[None, :, top : top + 8])[0] for top in range(0, 32, 8)], dim=1)
     error, alone = (strips - whole).abs().mean(), (alone - whole).abs().mean()
@@ -201,7 +201,7 @@ advance.register(Noting, attend)
 
 @pytest.mark.parametrize("tall", [True, False])
 def test_the_grid_lies_in_the_middle_of_narrow_images_too(tall, monkeypatch):
-    monkeypatch.setattr(SelfAttention, "SMALL", 4)
+    monkeypatch.setattr("inference.tiles.SEEN", 4)
     attention = Noting(8)
     image = torch.arange(300.0).expand(8, 2 if tall else 1, 300)
     in_strips(nn.Sequential(attention.eval()), image.mT if tall else image, 1 if tall else 9)
