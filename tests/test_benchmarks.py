@@ -7,6 +7,7 @@ import sys
 
 import published
 import pytest
+import stripes
 import time_to_quality
 import torch
 from conftest import ROOT
@@ -43,6 +44,17 @@ def test_small_ones_run(line):
     script, *flags = shlex.split(line)
     result = python(ROOT / "benchmarks" / script, *flags)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(("at", "name"), [((32, 0), "2 straight"), ((32, 32), "2 checks"), ((16, 48), "4 slanted")])
+def test_stripes_are_found_where_they_are(at, name):
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    wave = torch.cos(2 * torch.pi * (at[0] * rows + at[1] * columns) / 64)
+    noise = torch.randn(8, 3, 64, 64)
+    assert max(stripes.stripes(noise).values()) < 4
+    found = stripes.stripes(noise + wave)
+    assert found[name] > 50 and sum(power > 4 for power in found.values()) == 1
 
 
 def test_what_ways_to_translate_replace_is_there():

@@ -1,0 +1,135 @@
+"""How far stripes of two and four pixels stand out of translations after a short training.
+
+    python benchmarks/stripes.py --dataset satellite2relief --seconds 200 --seed 0 -- --recipe features
+
+Strides of 2, up to two of them, leave their mark at these periods alone. So the power of the luminance there is divided
+by the median around it: 1 where nothing stands out. Of three kinds of images, and of the real ones of the other side:
+translations of test images, of the same with one colour each, and of these with faint noise. Training and ``--variant``
+are those of experiment.py.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from experiment import SMALL, keep, save_grid, setting, train
+from variants import change
+
+from options import parse_training
+from readers.folders import find_side, list_images
+from runtime.device import flush_denormals, pick_device
+from runtime.errors import exit_cleanly
+from trainer import CycleGAN
+
+SIZE, IMAGES, NOISE = 64, 64, 0.02  # noise: a standard deviation, of images in [-1, 1]
+# Where the strides' grid shows, in cycles over the image down and across
+HALF, QUARTER = SIZE // 2, SIZE // 4
+STRIPES = {
+    "2 straight": [(HALF, 0), (0, HALF)],
+    "2 checks": [(HALF, HALF)],
+    "4 straight": [(QUARTER, 0), (0, QUARTER)],
+    "4 slanted": [(QUARTER, QUARTER), (QUARTER, SIZE - QUARTER)],
+    "4 by 2": [(QUARTER, HALF), (HALF, QUARTER)],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="satellite2relief")
+    parser.add_argument("--seconds", type=float, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--variant", action="append", default=[], help="NAME=VALUE of variants.py; can be repeated")
+    parser.add_argument("--grid", help="file for a sample grid")
+    parser.add_argument("--json", help="file to which the line is appended")
+    parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
+    arguments = parser.parse_args()
+    arguments.images = None
+    torch.set_num_threads(1)
+    flush_denormals()
+    options = parse_training(
+        [*SMALL, f"--dataset_name={arguments.dataset}", f"--seed={arguments.seed}", *arguments.flags]
+    )[0]
+    torch.manual_seed(options.seed)
+    model = CycleGAN(options, pick_device(options.device))
+    change(model, arguments.variant)
+    _, steps = train(model, options, arguments.seconds)
+    average = model.average.module.eval()
+    keep({**setting(arguments, options, ""), "steps": steps, **directions(average, arguments.dataset)}, arguments.json)
+    if arguments.grid:
+        save_grid(average, options, model.device, arguments.grid)
+
+
+@torch.inference_mode()
+def directions(translators, dataset):
+    """What the translations of each direction show, "AtoB" and "BtoA"."""
+    sides = {side: photographs(dataset, side) for side in "AB"}
+    return {
+        f"{here}to{there}": shown(generator, sides[here], sides[there])
+        for here, there, generator in (("A", "B", translators.G_AB), ("B", "A", translators.G_BA))
+    }
+
+
+def photographs(dataset, side):
+    """The first test images of a side: N×3×SIZE×SIZE in [-1, 1]."""
+    paths = list_images(find_side(f"datasets/{dataset}", "test", side))[:IMAGES]
+    images = [np.array(Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.BICUBIC)) for path in paths]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def shown(generator, images, real):
+    """The stripes of the translated ``images`` and of the ``real`` ones; and what becomes of one colour, without noise
+    and with it: the standard deviation over pixels away from the borders, where padding shows, and the stripes."""
+
+    def translated(images):
+        return torch.cat([generator(image[None]) for image in images])
+
+    def deviation(images):
+        return round(images[:, :, QUARTER:-QUARTER, QUARTER:-QUARTER].std((2, 3)).mean().item(), 4)
+
+    flat = images.mean((2, 3), keepdim=True).repeat(1, 1, SIZE, SIZE)
+    noisy = translated(flat + NOISE * torch.randn(flat.shape))
+    return {
+        "translated": stripes(translated(images)),
+        "real": stripes(real),
+        "flat": deviation(translated(flat)),
+        "noisy": deviation(noisy),
+        "noisy stripes": stripes(noisy),
+    }
+
+
+def stripes(images):
+    """For images N×C×SIZE×SIZE and each of STRIPES: the highest power there over the median around it."""
+    window = torch.hann_window(SIZE)  # periodic: no stripes of the borders
+    grey = images.float().mean(1)
+    grey = (grey - grey.mean((1, 2), keepdim=True)) * window[:, None] * window
+    power = torch.fft.fft2(grey).abs().square().mean(0)
+    return {
+        name: round(max((power[at] / around(power, *at)).item() for at in places), 2)
+        for name, places in STRIPES.items()
+    }
+
+
+def around(power, down, across):
+    """The median power at 3 to 5 frequencies' distance, without the lowest, which pictures are full of."""
+
+    def frequency(index):
+        return min(index % SIZE, -index % SIZE)
+
+    steps = range(-5, 6)
+    ring = [
+        power[(down + y) % SIZE, (across + x) % SIZE]
+        for y in steps
+        for x in steps
+        if max(abs(y), abs(x)) >= 3 and frequency(down + y) + frequency(across + x) > 6
+    ]
+    return torch.stack(ring).median()
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
