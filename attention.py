@@ -17,6 +17,7 @@ def attend(q, k, v):
     """
     if q.device.type != "cpu" or torch.compiler.is_compiling():
         return attend_by_kernels(q, k, v)
+    q, k = widened(q), widened(k)  # once, and not for each strip
     if q.shape[1] > MANY:
         return StripByStrip.apply(q, k, v)
     return torch.cat([attend_in_full(strip, k, v) for strip in q.split(STRIP, 1)], 1)
@@ -32,10 +33,13 @@ def attend_by_kernels(q, k, v):
     return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
 
 
+def widened(x):
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def weights(q, k):
     """The softmax of q kᵀ, N×Q×K, in float32 at least: in 16 bits large products would lose what tells them apart."""
-    wide = torch.promote_types(q.dtype, torch.float32)
-    return torch.bmm(q.to(wide), k.to(wide).transpose(1, 2)).softmax(2)
+    return torch.bmm(widened(q), widened(k).transpose(1, 2)).softmax(2)
 
 
 def attend_in_full(q, k, v):
@@ -45,11 +49,13 @@ def attend_in_full(q, k, v):
 
 
 class StripByStrip(torch.autograd.Function):
-    """``attend`` for so many queries at a time. Weights are not kept for backward but computed again."""
+    """``attend`` for STRIP queries at a time, of q and k that are ``widened``. Weights are not kept for backward but
+    computed again."""
 
     @staticmethod
     def forward(ctx, q, k, v):
         ctx.save_for_backward(q, k, v)
+        # Made at once: small results left between the large weights would break memory into pieces.
         attended = v.new_empty(*q.shape[:2], v.shape[2])
         for strip, result in zip(q.split(STRIP, 1), attended.split(STRIP, 1), strict=True):
             result.copy_(attend_in_full(strip, k, v))
@@ -59,14 +65,13 @@ class StripByStrip(torch.autograd.Function):
     def backward(ctx, gradient):
         """Made of torch's operations, so that it can be differentiated again."""
         q, k, v = ctx.saved_tensors
-        wide = torch.promote_types(q.dtype, torch.float32)
-        for_q, for_k, for_v = [], torch.zeros_like(k, dtype=wide), torch.zeros_like(v, dtype=wide)
+        for_q, for_k, for_v = [], torch.zeros_like(k), torch.zeros_like(v, dtype=k.dtype)
         with torch.autocast(q.device.type, enabled=False):
             for strip, of_strip in zip(q.split(STRIP, 1), gradient.split(STRIP, 1), strict=True):
                 shares = weights(strip, k)
                 for_v = for_v + torch.bmm(shares.to(v.dtype).transpose(1, 2), of_strip)
-                of_shares = torch.bmm(of_strip, v.transpose(1, 2)).to(wide)
-                of_products = torch.ops.aten._softmax_backward_data(of_shares, shares, 2, wide)
-                for_q.append(torch.bmm(of_products, k.to(wide)))
-                for_k = for_k + torch.bmm(of_products.transpose(1, 2), strip.to(wide))
-        return torch.cat(for_q, 1).to(q.dtype), for_k.to(k.dtype), for_v.to(v.dtype)
+                of_shares = torch.bmm(of_strip, v.transpose(1, 2)).to(k.dtype)
+                of_products = torch.ops.aten._softmax_backward_data(of_shares, shares, 2, k.dtype)
+                for_q.append(torch.bmm(of_products, k))
+                for_k = for_k + torch.bmm(of_products.transpose(1, 2), strip)
+        return torch.cat(for_q, 1), for_k, for_v.to(v.dtype)

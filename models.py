@@ -77,15 +77,21 @@ def attends(network):
     return any(isinstance(module, SelfAttention) for module in network.modules())
 
 
+def conv_norm_relu(norm, channels, *convolution):
+    """The layers of a convolution to ``channels``, then norm and ReLU.
+
+    Not in place: what LayerNorm2d returns is a view, and for one that is written to autograd copies its gradients.
+    """
+    return *convolution, norm_layer(norm, channels), nn.ReLU()
+
+
 class ResidualBlock(nn.Module):
     """x + norm(conv([dropout] relu(norm(conv(x))))), the convolutions 3×3 (https://arxiv.org/abs/1603.08155)."""
 
     def __init__(self, channels, norm="instance", dropout=False, convolution=ReflectConv2d):
         super().__init__()
         self.block = nn.Sequential(
-            convolution(channels, channels, 3),
-            norm_layer(norm, channels),
-            nn.ReLU(inplace=True),
+            *conv_norm_relu(norm, channels, convolution(channels, channels, 3)),
             *([nn.Dropout(0.5)] if dropout else []),
             convolution(channels, channels, 3),
             norm_layer(norm, channels),
@@ -98,14 +104,6 @@ class ResidualBlock(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 # Generators
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def conv_norm_relu(norm, channels, *convolution):
-    """The layers of a convolution to ``channels``, then norm and ReLU.
-
-    Not in place: what LayerNorm2d returns is a view, and for one that is written to autograd copies its gradients.
-    """
-    return *convolution, norm_layer(norm, channels), nn.ReLU()
 
 
 def upsample_resize(norm, channels_in, channels_out):

@@ -19,6 +19,7 @@ from train_step import SMALL_NETWORKS, stepper
 import losses
 import models
 import trainer
+from attention import attend_by_kernels
 from options import parse_training
 from runtime.device import pick_device, swapped
 from runtime.errors import exit_cleanly
@@ -57,6 +58,13 @@ def contiguous(network):
     network.to(memory_format=torch.contiguous_format)
 
 
+def in_place(network):
+    """ReLU writes into what it gets."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.ReLU):
+            module.inplace = True
+
+
 CHANGES = {  # name → (what is swapped: module, name, value; what is done to both objectives; flags)
     "as it is": (None, None, []),
     "translation and identity, real and fake apart": ((losses, "forward_joined", apart), None, []),
@@ -70,6 +78,8 @@ CHANGES = {  # name → (what is swapped: module, name, value; what is done to b
     "Adam tensor by tensor": ((torch.optim, "Adam", PlainAdam), None, []),
     "Muon": (None, None, ["--optimizer=muon"]),
     "attention written out": (None, write_out_attention, []),
+    "attention by torch's kernels": ((models, "attend", attend_by_kernels), None, []),
+    "ReLU in place": (None, in_place, []),
     "torch's instance norm": (None, take_torchs_instance_norm, []),
     "channels_last": (None, channels_last, []),
     "not channels_last": (None, contiguous, []),

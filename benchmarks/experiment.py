@@ -42,36 +42,55 @@ SMALL = ["--img_height=64", "--img_width=64", "--ngf=16", "--ndf=16", "--n_resid
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="topo2relief")
-    parser.add_argument("--seconds", type=float, default=240)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = training_parser(__doc__, "topo2relief", 240)
     parser.add_argument("--images", type=int, help="train on so many images a side, drawn by the seed (all)")
-    parser.add_argument("--variant", action="append", default=[], help="NAME=VALUE of variants.py; can be repeated")
     parser.add_argument(
         "--ema_decays", type=float, nargs="*", default=[],
         help="more values of --ema_decay, a line for each: they do not change the training, so one is enough",
     )  # fmt: skip
-    parser.add_argument("--grid", help="file for a sample grid")
-    parser.add_argument("--json", help="file to which the line is appended")
-    parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     flush_denormals()
 
-    flags = [*SMALL, f"--dataset_name={arguments.dataset}", f"--seed={arguments.seed}", *arguments.flags]
-    options = parse_training(flags)[0]
+    options = options_of(arguments.dataset, arguments.seed, arguments.flags)
     check_measure("efficientnet_lite0", options)
-    torch.manual_seed(options.seed)
-    model = CycleGAN(options, pick_device(options.device))
-    change(model, arguments.variant)
+    model = build(options, arguments.variant)
     averages = {f"--ema_decay {decay:g}": EMA(model.translators, decay) for decay in arguments.ema_decays}
     log, steps = train(model, options, arguments.seconds, images=arguments.images, averages=averages.values())
-    measure = Measure(model, arguments.dataset)
+    measure, drawn = Measure(model, arguments.dataset), {"images": arguments.images} if arguments.images else {}
     for flag, average in {"": model.average, **averages}.items():
-        keep({**setting(arguments, options, flag), "steps": steps, "losses": log, **measure(average)}, arguments.json)
+        keep(
+            {**setting(arguments, options, flag), **drawn, "steps": steps, "losses": log, **measure(average)},
+            arguments.json,
+        )
     if arguments.grid:
         save_grid(model.average.module, options, model.device, arguments.grid)
+
+
+def training_parser(description, dataset, seconds):
+    """A parser of what short trainings have in common, with these defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default=dataset)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--variant", action="append", default=[], help="NAME=VALUE of variants.py; can be repeated")
+    parser.add_argument("--grid", help="file for a sample grid")
+    parser.add_argument("--json", help="file to which the line is appended")
+    parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
+    return parser
+
+
+def options_of(dataset, seed, flags):
+    """The options of a short training of small networks."""
+    return parse_training([*SMALL, f"--dataset_name={dataset}", f"--seed={seed}", *flags])[0]
+
+
+def build(options, variants=()):
+    """The CycleGAN that is trained, as the seed draws it."""
+    torch.manual_seed(options.seed)
+    model = CycleGAN(options, pick_device(options.device))
+    change(model, variants)
+    return model
 
 
 def keep(line, path):
@@ -95,7 +114,6 @@ def setting(arguments, options, flag):
         "flags": f"{with_optimizer(arguments.flags, options)} {flag}".strip(),
         "seed": arguments.seed,
         "seconds": arguments.seconds,
-        **({"images": arguments.images} if arguments.images else {}),
     }
 
 

@@ -8,24 +8,20 @@ translations of test images, of the same with one colour each, and of these with
 are those of experiment.py.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from experiment import SMALL, keep, save_grid, setting, train
-from variants import change
+from experiment import build, keep, options_of, save_grid, setting, train, training_parser
 
-from options import parse_training
+from datasets import sample_images
+from readers.domains import PICTURES
 from readers.folders import find_side, list_images
-from runtime.device import flush_denormals, pick_device
+from runtime.device import flush_denormals
 from runtime.errors import exit_cleanly
-from trainer import CycleGAN
 
 SIZE, IMAGES, NOISE = 64, 64, 0.02  # noise: a standard deviation, of images in [-1, 1]
 # Where the strides' grid shows, in cycles over the image down and across
@@ -40,46 +36,32 @@ STRIPES = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="satellite2relief")
-    parser.add_argument("--seconds", type=float, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--variant", action="append", default=[], help="NAME=VALUE of variants.py; can be repeated")
-    parser.add_argument("--grid", help="file for a sample grid")
-    parser.add_argument("--json", help="file to which the line is appended")
-    parser.add_argument("flags", nargs="*", help="flags of cycle_gan.py, behind --")
-    arguments = parser.parse_args()
-    arguments.images = None
+    arguments = training_parser(__doc__, "satellite2relief", 200).parse_args()
     torch.set_num_threads(1)
     flush_denormals()
-    options = parse_training(
-        [*SMALL, f"--dataset_name={arguments.dataset}", f"--seed={arguments.seed}", *arguments.flags]
-    )[0]
-    torch.manual_seed(options.seed)
-    model = CycleGAN(options, pick_device(options.device))
-    change(model, arguments.variant)
+    options = options_of(arguments.dataset, arguments.seed, arguments.flags)
+    model = build(options, arguments.variant)
     _, steps = train(model, options, arguments.seconds)
     average = model.average.module.eval()
-    keep({**setting(arguments, options, ""), "steps": steps, **directions(average, arguments.dataset)}, arguments.json)
+    keep({**setting(arguments, options, ""), "steps": steps, **directions(average, options)}, arguments.json)
     if arguments.grid:
         save_grid(average, options, model.device, arguments.grid)
 
 
 @torch.inference_mode()
-def directions(translators, dataset):
+def directions(translators, options):
     """What the translations of each direction show, "AtoB" and "BtoA"."""
-    sides = {side: photographs(dataset, side) for side in "AB"}
+    sides = {side: first_images(options, side) for side in "AB"}
     return {
         f"{here}to{there}": shown(generator, sides[here], sides[there])
         for here, there, generator in (("A", "B", translators.G_AB), ("B", "A", translators.G_BA))
     }
 
 
-def photographs(dataset, side):
+def first_images(options, side):
     """The first test images of a side: N×3×SIZE×SIZE in [-1, 1]."""
-    paths = list_images(find_side(f"datasets/{dataset}", "test", side))[:IMAGES]
-    images = [np.array(Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.BICUBIC)) for path in paths]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
+    paths = list_images(find_side(f"datasets/{options.dataset_name}", "test", side))[:IMAGES]
+    return sample_images(paths, len(paths), PICTURES, options)
 
 
 def shown(generator, images, real):

@@ -19,13 +19,10 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from common import table
-from experiment import SMALL, Measure, train, with_optimizer
+from experiment import Measure, build, options_of, train, with_optimizer
 
-from options import parse_training
 from runtime import jsonl
-from runtime.device import pick_device
 from runtime.errors import exit_cleanly
-from trainer import CycleGAN
 
 SMALLER_IS_BETTER = {"KID": True, "SSIM": False, "coast": False}
 LEVELS = {  # data set → number → from A to B, from B to A: the published CycleGAN after 200 s of this budget
@@ -59,9 +56,8 @@ def main():
 
 def follow(dataset, seed, arguments):
     """One training: its settings and its course, numbers at so many seconds."""
-    options = parse_training([*SMALL, f"--dataset_name={dataset}", f"--seed={seed}", *arguments.flags])[0]
-    torch.manual_seed(seed)
-    model = CycleGAN(options, pick_device(options.device))
+    options = options_of(dataset, seed, arguments.flags)
+    model = build(options)
     measure, course = Measure(model, dataset), []
 
     def watch(seconds):

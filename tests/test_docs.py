@@ -49,12 +49,19 @@ def test_commands_in_the_documents_are_understood(name):
         PARSERS[program](words)
 
 
+def with_imports(script):
+    """The text of a benchmark, and of those that it imports from."""
+    own = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
+    others = [ROOT / "benchmarks" / f"{name}.py" for name in re.findall(r"^from (\w+) import", own, re.MULTILINE)]
+    return own + "".join(path.read_text(encoding="utf-8") for path in others if path.exists())
+
+
 def test_flags_of_benchmarks_in_the_documents_exist():
     found = []
     for text in DOCUMENTS.values():
         for line in code(text.replace("\\\n", " ")):
             for script, words in re.findall(r"python benchmarks/(\w+\.py)(.*)", line.split(" -- ")[0]):
-                own = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
+                own = with_imports(script)
                 flags = re.findall(r"--\w+", re.sub('"[^"]*"', "", words))  # what is quoted names a run
                 assert all(f'"{flag}"' in own for flag in flags), (script, flags)
                 found += flags

@@ -260,7 +260,7 @@ def test_nothing_is_written_into_a_view(norm, memory_format):
     """Autograd would copy the gradient of the whole, twice."""
     generator = GeneratorResNet(ngf=4, n_residual_blocks=1, norm=norm).to(memory_format=memory_format)
     parts = parts_of_graph(generator(torch.rand(2, 3, 16, 16).to(memory_format=memory_format)).grad_fn)
-    assert "ReluBackward0" in parts and "CopySlices" not in parts
+    assert "ReluBackward0" in parts and not parts & {"CopySlices", "AsStridedBackward0"}
 
 
 def explicit_attention(module, x):
