@@ -168,6 +168,11 @@ def antialiased(model, which):
     replace(networks(model, which), (nn.Conv2d, nn.Upsample), build)
 
 
+def upsample(model, mode):
+    """Generators that resize up by ``bilinear`` interpolation instead of nearest neighbours."""
+    replace(networks(model, "generators"), nn.Upsample, lambda module: nn.Upsample(scale_factor=2, mode=mode))
+
+
 def penalty(model, kind):
     """Another gradient penalty at the points between real and fake, weighted by --lambda_gp. In place of (s − 1)²,
     where s is the gradient norm of the mean patch score in RMS pixel distance:
@@ -202,7 +207,7 @@ def every(model, which):
 
 
 CHOICES = (
-    buffer, critic_lr, fade, decay, blur, first, skip, no_attention, no_spectral_norm, norm, antialiased, penalty,
-    every,
+    buffer, critic_lr, fade, decay, blur, first, skip, no_attention, no_spectral_norm, norm, antialiased, upsample,
+    penalty, every,
 )  # fmt: skip
 VARIANTS = {function.__name__: function for function in CHOICES}

@@ -21,6 +21,7 @@ VALUES = {
     "no_spectral_norm": ["generators", "critics"],
     "norm": ["instance", "eps", "all", "way_up", "last", "eights"],
     "antialiased": ["generators", "critics"],
+    "upsample": ["bilinear"],
     "penalty": ["mean", "sum", "zero"],
     "every": ["identity:2", "penalty:2"],
 }
