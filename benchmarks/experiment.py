@@ -57,12 +57,11 @@ def main():
     model = build(options, arguments.variant)
     averages = {f"--ema_decay {decay:g}": EMA(model.translators, decay) for decay in arguments.ema_decays}
     log, steps = train(model, options, arguments.seconds, images=arguments.images, averages=averages.values())
-    measure, drawn = Measure(model, arguments.dataset), {"images": arguments.images} if arguments.images else {}
+    measure = Measure(model, arguments.dataset)
+    drawn = {"images": arguments.images} if arguments.images else {}
     for flag, average in {"": model.average, **averages}.items():
-        keep(
-            {**setting(arguments, options, flag), **drawn, "steps": steps, "losses": log, **measure(average)},
-            arguments.json,
-        )
+        line = {**setting(arguments, options, flag), **drawn, "steps": steps, "losses": log, **measure(average)}
+        keep(line, arguments.json)
     if arguments.grid:
         save_grid(model.average.module, options, model.device, arguments.grid)
 

@@ -17,10 +17,9 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from experiment import SMALL, Measure, keep, save_grid, train
+from experiment import Measure, keep, options_of, save_grid, train
 from published import program
 
-from options import parse_training
 from runtime.device import flush_denormals
 from runtime.errors import exit_cleanly
 from translators import Translators
@@ -43,8 +42,7 @@ def main():
     torch.set_num_threads(1)
     flush_denormals()
 
-    flags = [*SMALL, "--recipe=classic", f"--dataset_name={arguments.dataset}", f"--seed={arguments.seed}"]
-    options = parse_training(flags)[0]
+    options = options_of(arguments.dataset, arguments.seed, ["--recipe=classic"])
     torch.manual_seed(options.seed)
     random.seed(options.seed)  # of its history of translations
     sizes = options.img_height, options.ngf, options.n_residual_blocks

@@ -154,23 +154,23 @@ def norm(model, kind):
                 model.optimizer_G.add_param_group({"params": new})
 
 
+def upsample(model, mode):
+    """Generators that resize up by ``bilinear`` interpolation instead of nearest neighbours."""
+    replace(networks(model, "generators"), nn.Upsample, lambda module: nn.Upsample(scale_factor=2, mode=mode))
+
+
 def antialiased(model, which):
     """Low-pass filters [1 2 1]/4 around resampling (https://arxiv.org/abs/1904.11486): before each convolution of
-    stride 2, and as bilinear instead of nearest neighbours on the way up."""
+    stride 2, and in generators as ``upsample=bilinear``."""
 
     def build(module):
-        if isinstance(module, nn.Upsample):
-            return nn.Upsample(scale_factor=2, mode="bilinear")
         if module.stride == (2, 2):  # two means over 2×2 make one [1 2 1] filter in each direction
             return nn.Sequential(nn.ReflectionPad2d(1), nn.AvgPool2d(2, 1), nn.AvgPool2d(2, 1), module)
         return None
 
-    replace(networks(model, which), (nn.Conv2d, nn.Upsample), build)
-
-
-def upsample(model, mode):
-    """Generators that resize up by ``bilinear`` interpolation instead of nearest neighbours."""
-    replace(networks(model, "generators"), nn.Upsample, lambda module: nn.Upsample(scale_factor=2, mode=mode))
+    replace(networks(model, which), nn.Conv2d, build)
+    if which == "generators":
+        upsample(model, "bilinear")
 
 
 def penalty(model, kind):
@@ -207,7 +207,7 @@ def every(model, which):
 
 
 CHOICES = (
-    buffer, critic_lr, fade, decay, blur, first, skip, no_attention, no_spectral_norm, norm, antialiased, upsample,
+    buffer, critic_lr, fade, decay, blur, first, skip, no_attention, no_spectral_norm, norm, upsample, antialiased,
     penalty, every,
 )  # fmt: skip
 VARIANTS = {function.__name__: function for function in CHOICES}
